@@ -1,0 +1,57 @@
+// Device memory: blocks with a shared owner, a cache of freed blocks, a limit, and exact accounting.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+namespace monosem {
+
+class Allocator;
+
+// A block of device memory; copies share it, the last one gives it back to its allocator's cache.
+class Block {
+ public:
+  Block() = default;
+  explicit operator bool() const { return bytes_ != nullptr; }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(bytes_ ? bytes_.get() : nullptr);
+  }
+  size_t size() const { return size_; }
+
+ private:
+  friend class Allocator;
+  Block(std::shared_ptr<void> bytes, size_t size) : bytes_(std::move(bytes)), size_(size) {}
+  std::shared_ptr<void> bytes_;
+  size_t size_ = 0;
+};
+
+struct MemoryStatistics {
+  uint64_t current = 0;  // bytes in live blocks
+  uint64_t peak = 0;     // the largest `current` so far
+  uint64_t cached = 0;   // bytes freed but kept for reuse
+  uint64_t limit = 0;    // 0: none; current + cached never exceeds it
+};
+
+// Thread safe. Blocks are 64-byte aligned and may be larger than asked for; their content is undefined.
+class Allocator {
+ public:
+  virtual ~Allocator() = default;
+  // Throws EngineError(outOfMemory) naming bytes asked for, in use and the limit. A size of 0 gives a valid block.
+  virtual Block allocate(size_t bytes) = 0;
+  virtual MemoryStatistics statistics() const = 0;
+  virtual void setLimit(uint64_t bytes) = 0;
+  virtual void resetPeak() = 0;
+  virtual void releaseCache() = 0;
+
+  template <class T>
+  Block allocateArray(int64_t count) {
+    return allocate(sizeof(T) * size_t(count));
+  }
+
+ protected:
+  static Block makeBlock(std::shared_ptr<void> bytes, size_t size) { return Block(std::move(bytes), size); }
+};
+
+}  // namespace monosem
