@@ -1,0 +1,28 @@
+import type { Tensor } from "../engine/tensor.js";
+
+/** A value that survives JSON unchanged. */
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+
+/** Everything a source needs to continue bit for bit: plain state, and arrays that are too large for JSON. */
+export interface SourceState {
+  readonly state: Json;
+  readonly tensors: Readonly<
+    Record<string, { readonly shape: readonly number[]; readonly data: Float32Array | Int32Array }>
+  >;
+}
+
+/** Where a trainer gets its batches from: a stored file of activations, or a language model's hook. */
+export interface ActivationSource {
+  /** Width of one activation vector. */
+  readonly dIn: number;
+  /**
+   * The next `batchSize` activation vectors, f32 [batchSize, dIn], on the device; the caller disposes it.
+   * Fewer rows at the end of a source that ends; undefined after it.
+   */
+  next(batchSize: number, signal?: AbortSignal): Promise<Tensor | undefined>;
+  /** The state after the batches handed out so far. */
+  saveState(): Promise<SourceState>;
+  /** Continues where `saved` was taken. The source must have been opened on the same data with the same options. */
+  restoreState(saved: SourceState): Promise<void>;
+  dispose(): void;
+}

@@ -1,0 +1,33 @@
+/** What went wrong, as a stable string: programs branch on it, the message is for people. */
+export type ErrorCode =
+  // raised by the engine (native/engine/error.h)
+  | "ERR_INVALID_ARGUMENT"
+  | "ERR_SHAPE_MISMATCH"
+  | "ERR_DTYPE_MISMATCH"
+  | "ERR_DEVICE_MISMATCH"
+  | "ERR_DISPOSED"
+  | "ERR_OUT_OF_MEMORY"
+  | "ERR_NON_FINITE"
+  | "ERR_NOT_COMPUTED"
+  | "ERR_UNSUPPORTED"
+  | "ERR_INTERNAL"
+  // raised by the library
+  | "ERR_ABORTED" // an AbortSignal fired
+  | "ERR_CONFIG" // a configuration that cannot be used
+  | "ERR_FORMAT" // a malformed or inconsistent file
+  | "ERR_NOT_FOUND" // a missing file, tensor, hook point or option
+  | "ERR_IO"; // the file system refused
+
+/**
+ * The one error class of monosem. The message names the thing, what was expected, what was found and what to do;
+ * `cause` holds the underlying error where there is one.
+ */
+export class MonosemError extends Error {
+  override readonly name = "MonosemError";
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.code = code;
+  }
+}
