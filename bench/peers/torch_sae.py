@@ -45,7 +45,7 @@ class SparseEncode(torch.autograd.Function):
             rows = (d_values[part].unsqueeze(2) * x[part].unsqueeze(1)).reshape(-1, x.shape[1])
             d_weight.index_add_(0, indices[part].reshape(-1), rows)
         d_bias.index_add_(0, indices.reshape(-1), d_values.reshape(-1))
-        d_x = -(d_bias @ weight) / x.shape[0]  # only its sum over tokens is used: the gradient of b_dec
+        d_x = (d_bias @ weight) / x.shape[0]  # only its sum over tokens is used: the gradient of b_dec
         return d_x.expand_as(x), d_weight, d_bias, None
 
 
