@@ -1,0 +1,169 @@
+/**
+ * Files and folders that appear whole or not at all, whatever interrupts the writing: the content is built under a
+ * temporary name in the same directory, flushed to the disk, and renamed into place.
+ */
+import { randomBytes } from "node:crypto";
+import { type FileHandle, lstat, mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { MonosemError } from "../errors.js";
+
+/** Content of a file: text (UTF-8), bytes, or a function that writes to the open file. */
+export type FileContent = string | Uint8Array | ((handle: FileHandle) => Promise<void>);
+
+/**
+ * Writes `path`, replacing a file of that name only when the new one is complete and on the disk.
+ *
+ * A kill at any moment leaves the previous file or the new one, and at worst a hidden `.name.*.tmp` beside it.
+ * On failure the temporary is removed.
+ *
+ * @throws MonosemError ERR_IO naming the path, with the system's error as cause. Errors of a content function that are
+ *   already MonosemErrors pass unchanged.
+ */
+export async function writeFileAtomically(path: string, content: FileContent): Promise<void> {
+  const file = await AtomicFile.create(path);
+  try {
+    if (typeof content === "function") await content(file.handle);
+    else await file.handle.writeFile(content);
+    await file.commit();
+  } catch (error) {
+    await file.abort();
+    throw ioError(`cannot write ${path}`, error);
+  }
+}
+
+/** A file being written under a temporary name, for writers whose content comes piece by piece. */
+export class AtomicFile {
+  readonly path: string;
+  readonly handle: FileHandle;
+  readonly #temporary: string;
+  #open = true;
+
+  private constructor(path: string, temporary: string, handle: FileHandle) {
+    this.path = path;
+    this.#temporary = temporary;
+    this.handle = handle;
+  }
+
+  /** @throws MonosemError ERR_IO when the temporary cannot be made, for example because the directory is missing. */
+  static async create(path: string): Promise<AtomicFile> {
+    const temporary = temporaryName(path);
+    try {
+      return new AtomicFile(path, temporary, await open(temporary, "wx"));
+    } catch (error) {
+      throw ioError(`cannot write ${path}`, error);
+    }
+  }
+
+  /** Flushes the file, gives it its name, and flushes the directory. */
+  async commit(): Promise<void> {
+    try {
+      await this.handle.sync();
+      this.#open = false;
+      await this.handle.close();
+      await rename(this.#temporary, this.path);
+      await syncDirectory(dirname(this.path));
+    } catch (error) {
+      throw ioError(`cannot write ${this.path}`, error);
+    }
+  }
+
+  /** Closes and removes the temporary; nothing happens when it was committed. Never throws: it runs on failure paths. */
+  async abort(): Promise<void> {
+    if (this.#open) {
+      this.#open = false;
+      await this.handle.close().catch(() => undefined);
+    }
+    await rm(this.#temporary, { force: true }).catch(() => undefined);
+  }
+}
+
+/**
+ * Builds the folder `path`: `fill` writes its files into a temporary directory beside it, which is flushed and renamed
+ * into place. An existing folder of that name is replaced as a whole.
+ *
+ * No system call exchanges two folders on every platform, so a replaced folder is first renamed to `.name.previous`; a
+ * kill between the two renames leaves it there, and the next write to `path` puts it back before it starts.
+ *
+ * @throws MonosemError ERR_IO naming the path; errors of `fill` that are already MonosemErrors pass unchanged. The
+ *   previous folder is then in place, untouched.
+ */
+export async function writeDirectoryAtomically(
+  path: string,
+  fill: (temporaryDirectory: string) => Promise<void>,
+): Promise<void> {
+  const target = resolve(path);
+  const parent = dirname(target);
+  const previous = join(parent, `.${basename(target)}.previous`);
+  const temporary = temporaryName(target);
+  try {
+    if (!(await exists(target)) && (await exists(previous))) await rename(previous, target);
+    await mkdir(temporary);
+    await fill(temporary);
+    await syncTree(temporary);
+    if (await exists(target)) {
+      await rm(previous, { recursive: true, force: true });
+      await rename(target, previous);
+      try {
+        await rename(temporary, target);
+      } catch (error) {
+        await rename(previous, target);
+        throw error;
+      }
+    } else {
+      await rename(temporary, target);
+    }
+    await syncDirectory(parent);
+    await rm(previous, { recursive: true, force: true });
+  } catch (error) {
+    await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
+    throw ioError(`cannot write the folder ${path}`, error);
+  }
+}
+
+function temporaryName(path: string): string {
+  return join(dirname(path), `.${basename(path)}.${process.pid}.${randomBytes(6).toString("hex")}.tmp`);
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await lstat(path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+    throw error;
+  }
+}
+
+async function syncTree(directory: string): Promise<void> {
+  for (const entry of await readdir(directory, { withFileTypes: true })) {
+    const path = join(directory, entry.name);
+    if (entry.isDirectory()) {
+      await syncTree(path);
+    } else if (entry.isFile()) {
+      const handle = await open(path, "r+");
+      try {
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+    }
+  }
+  await syncDirectory(directory);
+}
+
+/** Makes a rename durable. Windows neither needs this nor can open a directory for it. */
+async function syncDirectory(directory: string): Promise<void> {
+  if (process.platform === "win32") return;
+  const handle = await open(directory, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+function ioError(what: string, error: unknown): MonosemError {
+  if (error instanceof MonosemError) return error;
+  const reason = error instanceof Error ? error.message : String(error);
+  return new MonosemError("ERR_IO", `${what}: ${reason}`, { cause: error });
+}
