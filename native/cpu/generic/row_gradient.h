@@ -1,0 +1,128 @@
+// The gradient of a [dSae, width] matrix, made row by row from the codes and used at once: the gradient matrix itself
+// is never stored.
+#pragma once
+
+#include "cpu/generic/adam.h"
+#include "cpu/generic/feature_order.h"
+#include "cpu/generic/weighted_rows.h"
+
+namespace monosem::MONOSEM_ISA {
+
+// Makes gradient rows (see RowGradient in engine/kernels.h), with a scratch row and a scratch list of coefficients per
+// thread.
+class RowGradientMaker {
+ public:
+  RowGradientMaker(const RowGradient& gradient, Matrix<const float> weights, Allocator& allocator, ThreadPool& pool)
+      : gradient_(gradient), weights_(weights), columns_((weights.columns + 15) / 16 * 16) {
+    int64_t longest = 0;
+    for (const EntryTerm& term : gradient.terms) {
+      buildFeatureOrder(*term.codes, allocator);
+      longest = std::max(longest, term.codes->rows);
+    }
+    longest = (longest + 15) / 16 * 16;
+    rows_ = allocator.allocateArray<float>(columns_ * pool.threads());
+    coefficients_ = allocator.allocateArray<float>(longest * pool.threads());
+    longest_ = longest;
+  }
+
+  // Row `feature` of the gradient, in the thread's scratch row:
+  // the terms one after the other, each over its entries with rows ascending; then the norm penalty; then the
+  // projection.
+  float* row(int64_t feature, int thread) const {
+    const int64_t columns = weights_.columns;
+    float* result = rows_.as<float>() + thread * columns_;
+    float* scaled = coefficients_.as<float>() + thread * longest_;
+    std::memset(result, 0, sizeof(float) * size_t(columns));
+    for (const EntryTerm& term : gradient_.terms) {
+      const Codes& codes = *term.codes;
+      const uint64_t first = codes.featureOffsets.as<const uint64_t>()[feature];
+      const int64_t count = int64_t(codes.featureOffsets.as<const uint64_t>()[feature + 1] - first);
+      const uint32_t* entries = codes.featureEntries.as<const uint32_t>() + first;
+      const float* coefficients = term.coefficients ? term.coefficients : codes.value();
+      const float scale = float(term.scale);
+      for (int64_t i = 0; i < count; ++i) scaled[i] = scale * coefficients[entries[i]];
+      addWeightedRows(term.dense.data, columns, codes.featureRows.as<const uint32_t>() + first, scaled, count, result);
+    }
+    const bool penalised = bool(gradient_.rowCoefficients);
+    if (!penalised && !gradient_.projectOutRow) return result;
+    const float* weights = weights_.row(feature);
+    const double squaredNorm = dotProductInDouble(weights, weights, columns);
+    if (!(squaredNorm > 0)) return result;
+    double alongRow =
+        penalised ? gradient_.rowScale * double(gradient_.rowCoefficients[feature]) / std::sqrt(squaredNorm) : 0;
+    // The penalty's gradient lies along the row: a projection removes it with the rest.
+    if (gradient_.projectOutRow) alongRow = -dotProductInDouble(result, weights, columns) / squaredNorm;
+    const Floats factor = broadcast(float(alongRow));
+    forEachVector(columns, [&](int64_t c, int lanes) {
+      storeLanes(result + c, fma(factor, loadLanes(weights + c, lanes), loadLanes(result + c, lanes)), lanes);
+    });
+    return result;
+  }
+
+ private:
+  const RowGradient& gradient_;
+  Matrix<const float> weights_;
+  int64_t columns_;
+  int64_t longest_ = 0;
+  Block rows_;
+  Block coefficients_;
+};
+
+constexpr int64_t featuresPerItem = 32;
+
+// *squaredNorm += the squared Frobenius norm: per row in double, then over the rows in order.
+inline void rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const float> weights, double* squaredNorm,
+                                   Allocator& allocator, ThreadPool& pool) {
+  const RowGradientMaker maker(gradient, weights, allocator, pool);
+  const Block norms = allocator.allocateArray<double>(weights.rows);
+  pool.forEachRange(weights.rows, featuresPerItem, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t feature = begin; feature < end; ++feature) {
+      const float* row = maker.row(feature, thread);
+      norms.as<double>()[feature] = dotProductInDouble(row, row, weights.columns);
+    }
+  });
+  for (int64_t feature = 0; feature < weights.rows; ++feature) *squaredNorm += norms.as<double>()[feature];
+}
+
+inline void rowGradient(const RowGradient& gradient, Matrix<const float> weights, Matrix<float> out,
+                        Allocator& allocator, ThreadPool& pool) {
+  const RowGradientMaker maker(gradient, weights, allocator, pool);
+  pool.forEachRange(weights.rows, featuresPerItem, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t feature = begin; feature < end; ++feature)
+      std::memcpy(out.row(feature), maker.row(feature, thread), sizeof(float) * size_t(weights.columns));
+  });
+}
+
+// One pass over the rows: gradient, clipping, Adam, and with unitNorm the division by the norm.
+//
+// Reads weights, m, v and the gathered rows of the terms, writes weights, m and v: 24 bytes per parameter, which is
+// what bounds it. A row whose gradient is zero is stepped all the same: its moments decay and still move it.
+inline void stepRows(const RowGradient& gradient, Matrix<float> weights, Matrix<float> m, Matrix<float> v,
+                     const AdamStep& adam, const Clip& clip, bool unitNorm, Allocator& allocator, ThreadPool& pool) {
+  const RowGradientMaker maker(gradient, {weights.data, weights.rows, weights.columns}, allocator, pool);
+  const AdamUpdate update(adam);
+  const Floats clipping = broadcast(clipFactor(clip));
+  pool.forEachRange(weights.rows, featuresPerItem, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t feature = begin; feature < end; ++feature) {
+      const float* row = maker.row(feature, thread);
+      float *rowWeights = weights.row(feature), *rowM = m.row(feature), *rowV = v.row(feature);
+      DoubleSum squaredNorm;
+      forEachVector(weights.columns, [&](int64_t c, int lanes) {
+        Floats newM = loadLanes(rowM + c, lanes), newV = loadLanes(rowV + c, lanes);
+        const Floats newWeights =
+            update(clipping * loadLanes(row + c, lanes), loadLanes(rowWeights + c, lanes), newM, newV);
+        storeLanes(rowM + c, newM, lanes);
+        storeLanes(rowV + c, newV, lanes);
+        storeLanes(rowWeights + c, newWeights, lanes);
+        if (unitNorm) squaredNorm.addProduct(newWeights, newWeights);
+      });
+      if (!unitNorm || !(squaredNorm.total() > 0)) continue;
+      const Floats factor = broadcast(float(1 / std::sqrt(squaredNorm.total())));
+      forEachVector(weights.columns, [&](int64_t c, int lanes) {
+        storeLanes(rowWeights + c, factor * loadLanes(rowWeights + c, lanes), lanes);
+      });
+    }
+  });
+}
+
+}  // namespace monosem::MONOSEM_ISA

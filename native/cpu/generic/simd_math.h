@@ -1,0 +1,79 @@
+// Elementary functions on vectors, and the activations made of them.
+#pragma once
+
+#include "cpu/generic/simd.h"
+
+namespace monosem::MONOSEM_ISA {
+
+// e^x to about 1e-7 relative. Below -87.3 (also -infinity) the result is 0; above 88.3 it stays at e^88.3.
+//
+// x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts so that n ln 2 is exact; e^r by a polynomial of degree 6
+// (minimax; the coefficients of Cephes' expf), 2^n by its exponent bits.
+inline Floats exp(Floats x) {
+  const Floats clamped = min(max(x, broadcast(-87.3f)), broadcast(88.3f));
+  const Ints n = roundToInts(clamped * broadcast(1.44269504088896341f));
+  const Floats whole = toFloats(n);
+  Floats r = negatedFma(whole, broadcast(0.693359375f), clamped);
+  r = negatedFma(whole, broadcast(-2.12194440e-4f), r);
+  Floats polynomial = broadcast(1.9875691500e-4f);
+  polynomial = fma(polynomial, r, broadcast(1.3981999507e-3f));
+  polynomial = fma(polynomial, r, broadcast(8.3334519073e-3f));
+  polynomial = fma(polynomial, r, broadcast(4.1665795894e-2f));
+  polynomial = fma(polynomial, r, broadcast(1.6666665459e-1f));
+  polynomial = fma(polynomial, r, broadcast(5.0000001201e-1f));
+  polynomial = fma(polynomial, r * r, r) + broadcast(1.0f);
+  const Floats result = polynomial * fromBits(shiftLeft<23>(n + broadcastInt(127)));
+  return select(broadcast(-87.3f) > x, zeros(), result);
+}
+
+// tanh x to about 2e-7 relative: near 0 an odd polynomial (Cephes' tanhf), elsewhere 1 - 2 / (e^2|x| + 1).
+inline Floats tanh(Floats x) {
+  const Floats magnitude = max(x, zeros() - x), square = x * x;
+  Floats polynomial = broadcast(-5.70498872745e-3f);
+  polynomial = fma(polynomial, square, broadcast(2.06390887954e-2f));
+  polynomial = fma(polynomial, square, broadcast(-5.37397155531e-2f));
+  polynomial = fma(polynomial, square, broadcast(1.33314422036e-1f));
+  polynomial = fma(polynomial, square, broadcast(-3.33332819422e-1f));
+  const Floats near = fma(polynomial * square, x, x);
+  const Floats one = broadcast(1.0f);
+  const Floats far = one - broadcast(2.0f) / (exp(magnitude + magnitude) + one);
+  return select(broadcast(0.625f) > magnitude, near, select(zeros() > x, zeros() - far, far));
+}
+
+// erf x to about 2e-7 absolute, lane by lane.
+inline Floats erf(Floats x) {
+  float values[width];
+  store(values, x);
+  for (int lane = 0; lane < width; ++lane) values[lane] = std::erf(values[lane]);
+  return load(values);
+}
+
+inline Floats activate(Floats x, Activation activation) {
+  switch (activation) {
+    case Activation::none:
+      return x;
+    case Activation::relu:
+      return max(zeros(), x);  // in this order: NaN stays NaN
+    case Activation::geluTanh: {
+      const Floats inner = x * fma(broadcast(0.044715f) * x, x, broadcast(1.0f));
+      const Floats half = broadcast(0.5f) * x;
+      return fma(half, tanh(broadcast(0.7978845608028654f) * inner), half);
+    }
+    case Activation::gelu: {
+      const Floats half = broadcast(0.5f) * x;
+      return fma(half, erf(x * broadcast(0.70710678118654752f)), half);
+    }
+  }
+  return x;
+}
+
+inline void activation(Vector<const float> x, Activation activation, Vector<float> out, ThreadPool& pool) {
+  pool.forEachRange(out.size, 4096, [&](int64_t begin, int64_t end, int) {
+    forEachVector(end - begin, [&](int64_t offset, int lanes) {
+      const int64_t i = begin + offset;
+      storeLanes(out.data + i, activate(loadLanes(x.data + i, lanes), activation), lanes);
+    });
+  });
+}
+
+}  // namespace monosem::MONOSEM_ISA

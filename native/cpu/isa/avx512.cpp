@@ -1,0 +1,41 @@
+// The kernels for AVX-512 F, DQ, BW, VL (Skylake-X, Zen 4 and later).
+#if defined(__x86_64__)
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 takes the deliberately undefined operands inside its own intrinsics for mistakes (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+#include <immintrin.h>
+
+#include "cpu/isa/common.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(                                                                          \
+    __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c,bmi,bmi2,lzcnt,popcnt"))), \
+    apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c,bmi,bmi2,lzcnt,popcnt")
+#endif
+
+#define MONOSEM_ISA avx512
+#define MONOSEM_SIMD_HEADER "cpu/isa/simd_avx512.h"
+#include "cpu/generic/cpu_kernels.h"
+
+namespace monosem::avx512 {
+
+std::unique_ptr<Kernels> makeKernels(Allocator& allocator, int threads) {
+  return std::make_unique<CpuKernels>("avx512", allocator, threads);
+}
+
+}  // namespace monosem::avx512
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif
