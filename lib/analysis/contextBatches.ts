@@ -1,0 +1,66 @@
+import { MonosemError } from "../errors.js";
+
+/** Token sequences for a model, such as `contexts(corpus, tokenizer, ...)` yields them. */
+export type Contexts = AsyncIterable<Int32Array> | Iterable<Int32Array>;
+
+/** Contexts of one length that go through the model together. */
+export interface ContextBatch {
+  readonly contexts: readonly Int32Array[];
+  /** The same as nested lists, [contexts][positions]. */
+  readonly tokens: readonly (readonly number[])[];
+  readonly positions: number;
+}
+
+/**
+ * Groups contexts, in their order, into batches of at most `contextsPerBatch`; a change of length starts a new batch.
+ *
+ * @throws MonosemError ERR_ABORTED before the next batch once `signal` has fired; ERR_CONFIG if there is no context at
+ * all, because statistics of nothing are not numbers.
+ */
+export async function* contextBatches(
+  contexts: Contexts,
+  contextsPerBatch: number,
+  signal?: AbortSignal,
+): AsyncGenerator<ContextBatch> {
+  if (!Number.isSafeInteger(contextsPerBatch) || contextsPerBatch < 1) {
+    throw new MonosemError(
+      "ERR_INVALID_ARGUMENT",
+      `contextsPerBatch must be a positive integer, found ${contextsPerBatch}`,
+    );
+  }
+  let pending: Int32Array[] = [];
+  let batches = 0;
+  for await (const context of contexts) {
+    if (context.length === 0) continue;
+    if (pending.length > 0 && (pending.length === contextsPerBatch || pending[0]!.length !== context.length)) {
+      throwIfAborted(signal);
+      batches += 1;
+      yield batchOf(pending);
+      pending = [];
+    }
+    pending.push(context);
+  }
+  throwIfAborted(signal);
+  if (pending.length > 0) yield batchOf(pending);
+  else if (batches === 0) {
+    throw new MonosemError("ERR_CONFIG", "the corpus holds no text: there is not a single context to run");
+  }
+}
+
+/** The first contexts, until they hold `tokens` tokens: always whole contexts, and at least one. */
+export async function* limitTokens(contexts: Contexts, tokens: number): AsyncGenerator<Int32Array> {
+  let taken = 0;
+  for await (const context of contexts) {
+    yield context;
+    taken += context.length;
+    if (taken >= tokens) return;
+  }
+}
+
+function batchOf(contexts: readonly Int32Array[]): ContextBatch {
+  return { contexts, tokens: contexts.map((context) => Array.from(context)), positions: contexts[0]!.length };
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new MonosemError("ERR_ABORTED", "the analysis was aborted", { cause: signal.reason });
+}

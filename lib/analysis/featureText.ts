@@ -1,0 +1,102 @@
+import { type FeatureReport, LONGEST_TOKEN, shade } from "./featureReport.js";
+import type { FeatureExample } from "./features.js";
+import type { TokenEffect } from "./logitEffects.js";
+import { visibleText } from "./visibleText.js";
+
+export interface FeatureTextOptions {
+  /** Shade tokens by ANSI background colours; without it strongly active tokens stand in [brackets]. */
+  readonly colour: boolean;
+  /** Columns that a line may take. */
+  readonly width: number;
+  /** Examples per latent. */
+  readonly examples: number;
+}
+
+/** The features of a report as lines for a terminal, hostile token text made harmless. */
+export function featureReportText(report: FeatureReport, options: FeatureTextOptions): string {
+  const style = options.colour ? coloured : plain;
+  const numbers = report.summary.map(({ name, value }) => `${visibleText(name)} ${style.bold(visibleText(value))}`);
+  const features = report.latents.map((latent, index) => {
+    const { statistics } = report;
+    const density = (100 * statistics.firingCounts[latent]!) / statistics.tokens;
+    const effects = report.logitEffects?.[index];
+    return [
+      `${style.bold(`latent ${latent}`)}  ${style.quiet(`fires on ${Number(density.toPrecision(2))}% of tokens`)}`,
+      ...(effects === undefined ? [] : [style.quiet(effectLine("raises", effects.raised, report, options.width))]),
+      ...statistics
+        .examples(latent)
+        .slice(0, options.examples)
+        .map((example) => exampleLine(example, report, statistics.maxActivations[latent]!, options.width, style)),
+    ].join("\n");
+  });
+  return `${[numbers.join("   "), ...features].join("\n\n")}\n`;
+}
+
+interface Style {
+  token(text: string, level: number): string;
+  bold(text: string): string;
+  quiet(text: string): string;
+  /** Columns that marking a token may add. */
+  readonly markWidth: number;
+}
+
+/** From pale to strong orange in the 256-colour palette; black text is legible on all of them. */
+const BACKGROUNDS = [230, 230, 229, 223, 222, 221, 215, 214, 208, 202] as const;
+
+const coloured: Style = {
+  token: (text, level) => (level === 0 ? text : `\u001b[38;5;16;48;5;${BACKGROUNDS[level - 1]}m${text}\u001b[0m`),
+  bold: (text) => `\u001b[1m${text}\u001b[0m`,
+  quiet: (text) => `\u001b[2m${text}\u001b[0m`,
+  markWidth: 0,
+};
+
+const MARKED_FROM = 4;
+
+const plain: Style = {
+  // The leading space of a word stays outside of the brackets.
+  token: (text, level) => (level < MARKED_FROM ? text : text.replace(/^( *)(.*)$/su, "$1[$2]")),
+  bold: (text) => text,
+  quiet: (text) => text,
+  markWidth: 2,
+};
+
+function effectLine(verb: string, effects: readonly TokenEffect[], report: FeatureReport, width: number): string {
+  let line = `  ${verb}`;
+  for (const { token } of effects) {
+    const text = visibleText(report.tokenText(token), LONGEST_TOKEN).trim();
+    if (line.length + text.length + 2 > width) break;
+    line += `  ${text}`;
+  }
+  return line;
+}
+
+/** The activation, and as many tokens on both sides of the peak as the line holds. */
+function exampleLine(
+  { tokens, activations, peak, activation }: FeatureExample,
+  { tokenText }: FeatureReport,
+  largest: number,
+  width: number,
+  style: Style,
+): string {
+  const label = activation.toFixed(2).padStart(8);
+  const levels = Array.from(activations, (value) => shade(value, largest));
+  const texts = Array.from(tokens, (id) => visibleText(tokenText(id), LONGEST_TOKEN));
+  const columns = (index: number): number =>
+    [...texts[index]!].length + (levels[index]! >= MARKED_FROM ? style.markWidth : 0);
+  let room = width - label.length - 2 - columns(peak);
+  let [first, last] = [peak, peak];
+  // Two tokens before the peak for each one after it: what comes before is what the model had seen.
+  for (let turn = 0, blocked = 0; blocked < 3; turn++) {
+    const next = turn % 3 === 2 ? last + 1 : first - 1;
+    if (next < 0 || next >= tokens.length || columns(next) > room) {
+      blocked += 1;
+      continue;
+    }
+    blocked = 0;
+    room -= columns(next);
+    if (next > last) last = next;
+    else first = next;
+  }
+  const shadedTokens = texts.slice(first, last + 1).map((text, index) => style.token(text, levels[first + index]!));
+  return `${label}  ${shadedTokens.join("")}`;
+}

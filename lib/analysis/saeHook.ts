@@ -1,0 +1,37 @@
+import { MonosemError } from "../errors.js";
+import type { HookedTransformer } from "../models/hookedTransformer.js";
+import type { Sae } from "../sae/sae.js";
+
+/**
+ * The hook point of `model` that `sae` reads: `hook`, or where it is not given the one in the SAE's metadata.
+ *
+ * @throws MonosemError ERR_CONFIG if neither names one, if the SAE was trained on another model or at another hook
+ * point, or if the hook point's width is not the SAE's dIn; ERR_NOT_FOUND if the model has no such hook point.
+ */
+export function hookForSae(model: HookedTransformer, sae: Sae, hook?: string): string {
+  const { hookName, modelName } = sae.metadata;
+  const chosen = hook ?? hookName;
+  if (chosen === undefined) {
+    throw new MonosemError("ERR_CONFIG", "the SAE does not say which hook point it was trained on: name it");
+  }
+  if (hookName !== undefined && chosen !== hookName) {
+    throw new MonosemError(
+      "ERR_CONFIG",
+      `the SAE was trained on hook point "${hookName}", but "${chosen}" was asked for`,
+    );
+  }
+  if (modelName !== undefined && modelName !== model.config.name) {
+    throw new MonosemError(
+      "ERR_CONFIG",
+      `the SAE was trained on model "${modelName}", but the model given is "${model.config.name}"`,
+    );
+  }
+  const width = model.hookWidth(chosen);
+  if (width !== sae.config.dIn) {
+    throw new MonosemError(
+      "ERR_CONFIG",
+      `hook point "${chosen}" of model "${model.config.name}" is ${width} wide, but the SAE reads ${sae.config.dIn} inputs`,
+    );
+  }
+  return chosen;
+}

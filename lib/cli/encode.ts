@@ -1,0 +1,231 @@
+import { open, rm } from "node:fs/promises";
+import type { Command } from "commander";
+import type { Codes } from "../engine/codes.js";
+import type { Device } from "../engine/device.js";
+import { MonosemError } from "../errors.js";
+import { SafetensorsFile, SafetensorsWriter } from "../formats/safetensors.js";
+import { Sae } from "../sae/sae.js";
+import { withInterruption } from "./interruption.js";
+import { type DeviceFlags, deviceOption, positiveInteger, threadsOption, withDevice } from "./options.js";
+import { type Progress, startProgress } from "./progress.js";
+
+interface EncodeFlags extends DeviceFlags {
+  readonly sae: string;
+  readonly activations: string;
+  readonly tensor: string;
+  readonly output: string;
+  readonly dense: boolean;
+  readonly batchSize: number;
+}
+
+export function registerEncode(program: Command): void {
+  program
+    .command("encode")
+    .summary("write the latents of stored activations")
+    .description(
+      `Encodes a file of activations [rows, dIn] and writes the active latents of every row.
+
+The output is sparse unless --dense is given. Row r has the entries rowOffsets[r] to rowOffsets[r + 1] of
+  indices     I32 [entries]   the active latents, ascending within a row
+  values      F32 [entries]   their activations, all greater than 0
+  rowOffsets  I64 [rows + 1]
+and the file's metadata holds dSae. With --dense it is
+  latents     F32 [rows, dSae]
+Rows are streamed: memory does not grow with the file.`,
+    )
+    .requiredOption("--sae <dir>", "folder of the SAE (cfg.json, sae_weights.safetensors)")
+    .requiredOption("--activations <file>", "safetensors file of activations")
+    .requiredOption("--output <file>", "safetensors file to write")
+    .option("--tensor <name>", "name of the tensor in the file of activations", "activations")
+    .option("--dense", "write all latents of every row", false)
+    .option("--batch-size <n>", "rows encoded at once", positiveInteger, 1024)
+    .addOption(deviceOption())
+    .addOption(threadsOption())
+    .addHelpText(
+      "after",
+      `
+Examples:
+  monosem encode --sae runs/first/sae --activations heldout.safetensors --output latents.safetensors
+  monosem encode --sae runs/first/sae --activations heldout.safetensors --output dense.safetensors --dense`,
+    )
+    .action((flags: EncodeFlags) =>
+      withInterruption((signal) => withDevice(flags, (device) => encode(flags, device, signal))),
+    );
+}
+
+async function encode(flags: EncodeFlags, device: Device, signal: AbortSignal): Promise<void> {
+  using sae = await Sae.load(flags.sae, device);
+  await using file = await SafetensorsFile.open(flags.activations);
+  const { dIn, dSae } = sae.config;
+  const rows = rowsOf(file, flags.tensor, dIn);
+  const progress = startProgress("encoding", rows, "rows");
+  try {
+    const batches = encodeBatches(file, rows, sae, flags, signal, progress);
+    const entries = flags.dense
+      ? await writeDense(flags.output, rows, dSae, batches)
+      : await writeSparse(flags.output, rows, dSae, batches);
+    progress.stop();
+    const l0 = rows === 0 ? 0 : entries / rows;
+    process.stdout.write(`${rows} rows, ${entries} active latents (${l0.toFixed(2)} per row) -> ${flags.output}\n`);
+  } finally {
+    progress.stop();
+  }
+}
+
+function rowsOf(file: SafetensorsFile, tensor: string, dIn: number): number {
+  const { shape } = file.entry(tensor);
+  if (shape.length !== 2 || shape[1] !== dIn) {
+    throw new MonosemError(
+      "ERR_SHAPE_MISMATCH",
+      `tensor "${tensor}" of ${file.path} has shape [${shape.join(", ")}], but the SAE reads [rows, ${dIn}]`,
+    );
+  }
+  return shape[0]!;
+}
+
+/** The file's rows as codes, batch by batch; each is disposed when the next is asked for. */
+async function* encodeBatches(
+  file: SafetensorsFile,
+  rows: number,
+  sae: Sae,
+  flags: EncodeFlags,
+  signal: AbortSignal,
+  progress: Progress,
+): AsyncGenerator<Codes> {
+  for (let first = 0; first < rows; first += flags.batchSize) {
+    if (signal.aborted) throw new MonosemError("ERR_ABORTED", "encoding was interrupted; nothing was written");
+    const count = Math.min(flags.batchSize, rows - first);
+    const data = await file.readFloat32Rows(flags.tensor, first, count);
+    const bad = data.findIndex((value) => !Number.isFinite(value));
+    if (bad !== -1) {
+      const row = first + Math.floor(bad / sae.config.dIn);
+      throw new MonosemError("ERR_NON_FINITE", `row ${row} of "${flags.tensor}" in ${file.path} holds ${data[bad]}`);
+    }
+    using activations = sae.device.tensor(data, [count, sae.config.dIn]);
+    using codes = sae.encode(activations);
+    yield codes;
+    progress.update(first + count);
+  }
+}
+
+async function writeDense(path: string, rows: number, dSae: number, batches: AsyncIterable<Codes>): Promise<number> {
+  const writer = await SafetensorsWriter.create(path, [{ name: "latents", dtype: "F32", shape: [rows, dSae] }]);
+  let entries = 0;
+  try {
+    for await (const codes of batches) {
+      using dense = codes.device.kernels.densify(codes);
+      const latents = await dense.readFloat32();
+      for (const value of latents) if (value !== 0) entries += 1;
+      await writer.write("latents", latents);
+    }
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
+  await writer.close();
+  return entries;
+}
+
+/** How many entries there are is only known at the end, so everything waits in files beside the output. */
+async function writeSparse(path: string, rows: number, dSae: number, batches: AsyncIterable<Codes>): Promise<number> {
+  await using indices = await Spool.create(`${path}.indices.tmp`);
+  await using values = await Spool.create(`${path}.values.tmp`);
+  await using rowOffsets = await Spool.create(`${path}.rowOffsets.tmp`);
+  let entries = 0;
+  await rowOffsets.append(BigInt64Array.of(0n));
+  for await (const codes of batches) {
+    const active = activeEntries(await codes.read(), entries);
+    entries += active.indices.length;
+    await indices.append(active.indices);
+    await values.append(active.values);
+    await rowOffsets.append(active.rowEnds);
+  }
+  const writer = await SafetensorsWriter.create(
+    path,
+    [
+      { name: "indices", dtype: "I32", shape: [entries] },
+      { name: "values", dtype: "F32", shape: [entries] },
+      { name: "rowOffsets", dtype: "I64", shape: [rows + 1] },
+    ],
+    { dSae: String(dSae) },
+  );
+  try {
+    for await (const piece of rowOffsets.pieces()) await writer.write("rowOffsets", new BigInt64Array(piece));
+    for await (const piece of indices.pieces()) await writer.write("indices", new Int32Array(piece));
+    for await (const piece of values.pieces()) await writer.write("values", new Float32Array(piece));
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
+  await writer.close();
+  return entries;
+}
+
+/**
+ * Without entries that were selected but are not active (a TopK row with fewer than k positive pre-activations).
+ * `rowEnds` counts on from `entriesBefore`.
+ */
+function activeEntries(
+  codes: Awaited<ReturnType<Codes["read"]>>,
+  entriesBefore: number,
+): { rowEnds: BigInt64Array; indices: Int32Array; values: Float32Array } {
+  const rows = codes.rowOffsets.length - 1;
+  const rowEnds = new BigInt64Array(rows);
+  const indices = new Int32Array(codes.features.length);
+  const values = new Float32Array(codes.features.length);
+  let kept = 0;
+  for (let row = 0; row < rows; row++) {
+    for (let entry = codes.rowOffsets[row]!; entry < codes.rowOffsets[row + 1]!; entry++) {
+      const value = codes.values[entry]!;
+      if (value <= 0) continue;
+      indices[kept] = codes.features[entry]!;
+      values[kept] = value;
+      kept += 1;
+    }
+    rowEnds[row] = BigInt(entriesBefore + kept);
+  }
+  return { rowEnds, indices: indices.subarray(0, kept), values: values.subarray(0, kept) };
+}
+
+const PIECE_BYTES = 2 ** 20; // a whole number of elements of any dtype
+
+/** Elements that wait on the disk until their number is known. The file goes when the spool is disposed. */
+class Spool {
+  readonly #path: string;
+  readonly #handle: Awaited<ReturnType<typeof open>>;
+
+  private constructor(path: string, handle: Awaited<ReturnType<typeof open>>) {
+    this.#path = path;
+    this.#handle = handle;
+  }
+
+  static async create(path: string): Promise<Spool> {
+    try {
+      return new Spool(path, await open(path, "w+"));
+    } catch (error) {
+      throw new MonosemError("ERR_IO", `cannot write ${path}: ${(error as Error).message}`, { cause: error });
+    }
+  }
+
+  async append(elements: Int32Array | Float32Array | BigInt64Array): Promise<void> {
+    await this.#handle.writeFile(new Uint8Array(elements.buffer, elements.byteOffset, elements.byteLength));
+  }
+
+  async *pieces(): AsyncGenerator<ArrayBuffer> {
+    const { size } = await this.#handle.stat();
+    for (let position = 0; position < size; ) {
+      const piece = new ArrayBuffer(Math.min(PIECE_BYTES, size - position));
+      const { bytesRead } = await this.#handle.read(new Uint8Array(piece), 0, piece.byteLength, position);
+      if (bytesRead !== piece.byteLength) {
+        throw new MonosemError("ERR_IO", `${this.#path} became shorter while it was read`);
+      }
+      yield piece;
+      position += bytesRead;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#handle.close();
+    await rm(this.#path, { force: true });
+  }
+}

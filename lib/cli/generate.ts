@@ -1,0 +1,105 @@
+import type { Command } from "commander";
+import { printableText } from "../analysis/visibleText.js";
+import type { Device } from "../engine/device.js";
+import { HookedTransformer } from "../models/hookedTransformer.js";
+import type { Tokenizer } from "../models/tokenizer.js";
+import { withInterruption } from "./interruption.js";
+import {
+  type DeviceFlags,
+  deviceOption,
+  naturalNumber,
+  nonNegativeNumber,
+  positiveInteger,
+  threadsOption,
+  withDevice,
+} from "./options.js";
+
+interface GenerateFlags extends DeviceFlags {
+  readonly model: string;
+  readonly prompt: string;
+  readonly maxNewTokens: number;
+  readonly temperature: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly seed: number;
+}
+
+export function registerGenerate(program: Command): void {
+  program
+    .command("generate")
+    .summary("let a model continue a text")
+    .description(
+      "Continues a prompt token by token and prints the text as it comes. The same seed gives the same text.\nControl characters in the text are printed as escapes.",
+    )
+    .requiredOption("--model <dir>", "folder of the model (config.json, model.safetensors, tokenizer.json)")
+    .requiredOption("--prompt <text>", 'text to continue; "" begins a new document')
+    .option("--max-new-tokens <n>", "tokens to generate at most", positiveInteger, 64)
+    .option("--temperature <x>", "0 always takes the likeliest token", nonNegativeNumber, 1)
+    .option("--top-k <n>", "choose among the n likeliest tokens only", positiveInteger)
+    .option("--top-p <x>", "choose among the likeliest tokens that hold this share of probability", nonNegativeNumber)
+    .option("--seed <n>", "seed of the random choices", naturalNumber, 0)
+    .addOption(deviceOption())
+    .addOption(threadsOption())
+    .addHelpText(
+      "after",
+      `
+Examples:
+  monosem generate --model models/gpt2 --prompt "The door opened and"
+  monosem generate --model models/gpt2 --prompt "" --temperature 0.8 --top-p 0.95 --seed 7`,
+    )
+    .action((flags: GenerateFlags) =>
+      withInterruption((signal) => withDevice(flags, (device) => generate(flags, device, signal))),
+    );
+}
+
+async function generate(flags: GenerateFlags, device: Device, signal: AbortSignal): Promise<void> {
+  using model = await HookedTransformer.load(flags.model, device);
+  const text = new StreamedText(model.tokenizer);
+  process.stdout.write(printableText(flags.prompt));
+  try {
+    await model.generate(flags.prompt, {
+      maxNewTokens: flags.maxNewTokens,
+      temperature: flags.temperature,
+      ...(flags.topK === undefined ? {} : { topK: flags.topK }),
+      ...(flags.topP === undefined ? {} : { topP: flags.topP }),
+      seed: flags.seed,
+      prependBos: model.config.bosTokenId !== undefined,
+      stopAtEos: true,
+      signal,
+      onToken: (tokens) => {
+        process.stdout.write(printableText(text.append(tokens[0]!)));
+      },
+    });
+  } finally {
+    process.stdout.write(`${printableText(text.rest())}\n`);
+  }
+}
+
+/** Text of tokens that arrive one by one: a character that is spread over several tokens appears when it is complete. */
+class StreamedText {
+  readonly #tokenizer: Tokenizer;
+  readonly #tokens: number[] = [];
+  #printed = 0;
+
+  constructor(tokenizer: Tokenizer) {
+    this.#tokenizer = tokenizer;
+  }
+
+  append(token: number): string {
+    if (this.#tokenizer.specialTokenIds.has(token)) return "";
+    this.#tokens.push(token);
+    const text = this.#tokenizer.decode(this.#tokens);
+    // A replacement character at the end is, most likely, the first bytes of a character.
+    return text.endsWith("\ufffd") ? "" : this.#take(text);
+  }
+
+  rest(): string {
+    return this.#take(this.#tokenizer.decode(this.#tokens));
+  }
+
+  #take(text: string): string {
+    const fresh = text.slice(this.#printed);
+    this.#printed = text.length;
+    return fresh;
+  }
+}

@@ -1,0 +1,61 @@
+import { InvalidArgumentError, Option } from "commander";
+import { Device } from "../engine/device.js";
+
+/** Flags that several commands share, and parsers of their values. */
+
+export function deviceOption(): Option {
+  return new Option("--device <name>", 'where to compute: "auto", "cpu" or "cuda:N"')
+    .default("auto")
+    .argParser(deviceName);
+}
+
+export function threadsOption(): Option {
+  return new Option("--threads <n>", "CPU threads (default: all cores)").argParser(positiveInteger);
+}
+
+export interface DeviceFlags {
+  readonly device: "auto" | "cpu" | `cuda:${number}`;
+  readonly threads?: number;
+}
+
+/** Opens the device that the flags ask for, and closes it when `work` is done. */
+export async function withDevice<Result>(
+  { device: name, threads }: DeviceFlags,
+  work: (device: Device) => Promise<Result>,
+): Promise<Result> {
+  const device = await Device.open(name, threads === undefined ? {} : { threads });
+  try {
+    return await work(device);
+  } finally {
+    await device.close();
+  }
+}
+
+function deviceName(text: string): DeviceFlags["device"] {
+  if (text === "auto" || text === "cpu" || /^cuda:\d+$/.test(text)) return text as DeviceFlags["device"];
+  throw new InvalidArgumentError('expected "auto", "cpu" or "cuda:N".');
+}
+
+export function positiveInteger(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value) || value < 1) {
+    throw new InvalidArgumentError("expected a positive integer.");
+  }
+  return value;
+}
+
+export function naturalNumber(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) {
+    throw new InvalidArgumentError("expected an integer of at least 0.");
+  }
+  return value;
+}
+
+export function nonNegativeNumber(text: string): number {
+  const value = Number(text);
+  if (text.trim() === "" || !Number.isFinite(value) || value < 0) {
+    throw new InvalidArgumentError("expected a number of at least 0.");
+  }
+  return value;
+}

@@ -1,0 +1,44 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { ActivationHistogram } from "../../lib/analysis/activationHistogram.js";
+
+function histogramOf(values: readonly number[]): ReturnType<ActivationHistogram["snapshot"]> {
+  const histogram = new ActivationHistogram();
+  for (const value of values) histogram.add(value);
+  return histogram.snapshot();
+}
+
+const positive = fc.float({ min: 2 ** -126, max: 2 ** 127, noNaN: true, minExcluded: true });
+
+test("counts every value in the bin whose edges enclose it", () => {
+  fc.assert(
+    fc.property(fc.array(positive, { minLength: 1, maxLength: 60 }), (values) => {
+      const { firstEdge, binWidth, counts } = histogramOf(values);
+      expect(firstEdge).toBe(0);
+      expect(counts).toEqual(
+        counts.map(
+          (_, bin) => values.filter((value) => value > bin * binWidth && value <= (bin + 1) * binWidth).length,
+        ),
+      );
+      expect(counts.reduce((sum, count) => sum + count, 0)).toBe(values.length);
+    }),
+  );
+});
+
+test("does not depend on the order of the values", () => {
+  fc.assert(
+    fc.property(fc.array(positive, { minLength: 1, maxLength: 30 }), (values) => {
+      expect(histogramOf([...values].reverse()).counts).toEqual(histogramOf([...values].sort((a, b) => a - b)).counts);
+    }),
+  );
+});
+
+test("uses more than half of its 32 bins, the last of them for the largest value", () => {
+  const { counts } = histogramOf([0.001, 5, 77]);
+  expect(counts.length).toBeGreaterThan(16);
+  expect(counts.at(-1)).toBe(1);
+});
+
+test("is empty without values", () => {
+  expect(histogramOf([])).toEqual({ firstEdge: 0, binWidth: 0, counts: [] });
+});

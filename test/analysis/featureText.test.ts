@@ -1,0 +1,66 @@
+import { expect, test } from "vitest";
+import type { FeatureReport } from "../../lib/analysis/featureReport.js";
+import { FeatureCollector } from "../../lib/analysis/features.js";
+import { featureReportText } from "../../lib/analysis/featureText.js";
+import { hostileReport } from "./hostileReport.js";
+
+const ESCAPE = "\u001b";
+const ANSI = new RegExp(`${ESCAPE}\\[[0-9;]*m`, "g");
+
+const words = ["The", " cat", " sat", " on", " the", " mat", ".", " It", " slept"];
+
+function smallReport(): FeatureReport {
+  const collector = new FeatureCollector(1);
+  const values = [0, 9, 1, 0, 0, 6, 0, 0, 0];
+  const active = values.flatMap((value, position) => (value > 0 ? [{ value, position }] : []));
+  collector.addContext(
+    Int32Array.from(words.keys()),
+    {
+      rowOffsets: Float64Array.from({ length: 10 }, (_, row) => active.filter(({ position }) => position < row).length),
+      features: new Uint32Array(active.length),
+      values: Float32Array.from(active, ({ value }) => value),
+    },
+    0,
+    new Set(),
+  );
+  return {
+    title: "",
+    facts: [],
+    summary: [{ name: "L0", value: "0.33", meaning: "" }],
+    statistics: collector.statistics(),
+    latents: [0],
+    tokenText: (id) => words[id]!,
+  };
+}
+
+test("without colour, strongly active tokens stand in brackets and weakly active ones do not", () => {
+  const text = featureReportText(smallReport(), { colour: false, width: 80, examples: 3 });
+  expect(text).toBe(
+    ["L0 0.33", "", "latent 0  fires on 33% of tokens", "    9.00  The [cat] sat on the [mat]. It slept", ""].join(
+      "\n",
+    ),
+  );
+});
+
+test("with colour, active tokens have a background that grows with the activation", () => {
+  const text = featureReportText(smallReport(), { colour: true, width: 80, examples: 3 });
+  expect(text).toContain("\u001b[38;5;16;48;5;202m cat\u001b[0m\u001b[38;5;16;48;5;230m sat\u001b[0m on");
+  expect(text.replace(ANSI, "")).toContain("    9.00  The cat sat on the mat. It slept");
+});
+
+test("a line keeps to the width and holds the peak", () => {
+  for (const width of [20, 24, 30, 41]) {
+    const line = featureReportText(smallReport(), { colour: false, width, examples: 1 }).split("\n").at(-2)!;
+    expect(line.length).toBeLessThanOrEqual(width);
+    expect(line).toContain("[cat]");
+  }
+});
+
+test("hostile tokens cannot send a control sequence of their own, with or without colour", () => {
+  for (const colour of [false, true]) {
+    const text = featureReportText(hostileReport(), { colour, width: 100, examples: 6 });
+    const rest = text.replace(ANSI, "").replaceAll("\n", "");
+    expect(rest).not.toMatch(/[\p{C}\p{Zl}\p{Zp}]/u);
+    if (!colour) expect(text).not.toContain("\u001b");
+  }
+});
