@@ -3,7 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
+#include <utility>
 
 namespace monosem {
 
@@ -34,7 +36,9 @@ struct MemoryStatistics {
   uint64_t limit = 0;    // 0: none; current + cached never exceeds it
 };
 
-// Thread safe. Blocks are 64-byte aligned and may be larger than asked for; their content is undefined.
+// Thread safe. Blocks are 64-byte aligned and may be larger than asked for; their content is undefined. A device whose
+// memory the host cannot address overrides the three transfers, which run on its queue's thread or, for blocks that no
+// queued work knows yet, on the thread that allocated them.
 class Allocator {
  public:
   virtual ~Allocator() = default;
@@ -44,6 +48,14 @@ class Allocator {
   virtual void setLimit(uint64_t bytes) = 0;
   virtual void resetPeak() = 0;
   virtual void releaseCache() = 0;
+
+  virtual void upload(const void* host, const Block& block, size_t bytes) {
+    if (bytes > 0) std::memcpy(block.as<void>(), host, bytes);
+  }
+  virtual void download(const Block& block, void* host, size_t bytes) {
+    if (bytes > 0) std::memcpy(host, block.as<void>(), bytes);
+  }
+  virtual void clear(const Block& block, size_t bytes) { std::memset(block.as<void>(), 0, bytes); }
 
   template <class T>
   Block allocateArray(int64_t count) {

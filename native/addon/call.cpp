@@ -1,0 +1,141 @@
+#include "addon/call.h"
+
+#include <cmath>
+#include <new>
+
+#include "addon/environment.h"
+
+namespace monosem {
+namespace {
+
+[[noreturn]] void refuse(const char* name, const char* expected) {
+  throw EngineError(ErrorCode::invalidArgument, std::string(name) + ": expected " + expected);
+}
+
+}  // namespace
+
+Call::Call(const Napi::CallbackInfo& info, const char* kernel) : info_(info) {
+  device_ = unwrap(next(), HandleKind::device, "device").device;
+  call_.kernel = kernel;
+}
+
+Napi::Value Call::next() {
+  return info_[index_++];
+}
+
+bool Call::skipAbsent() {
+  const Napi::Value value = info_[index_];
+  if (!value.IsNull() && !value.IsUndefined()) return false;
+  ++index_;
+  return true;
+}
+
+Handle& Call::handle(const char* name, HandleKind kind, Access access) {
+  Handle& handle = unwrap(next(), kind, name);
+  if (handle.device != device_) {
+    throw EngineError(ErrorCode::deviceMismatch, std::string(name) + " lives on another device");
+  }
+  call_.operands.push_back({name, access, handle.result, handle.shape});
+  return handle;
+}
+
+Tensor Call::tensor(const char* name, DType dtype, Access access) {
+  const Tensor tensor = handle(name, HandleKind::tensor, access).tensor();
+  if (tensor.dtype != dtype) {
+    throw EngineError(ErrorCode::dtypeMismatch,
+                      std::string(name) + ": expected " + nameOf(dtype) + ", found " + nameOf(tensor.dtype));
+  }
+  return tensor;
+}
+
+Tensor Call::readAny(const char* name) {
+  return handle(name, HandleKind::tensor, Access::read).tensor();
+}
+
+std::shared_ptr<CodesResult> Call::codes(const char* name, Access access) {
+  return std::static_pointer_cast<CodesResult>(handle(name, HandleKind::codes, access).result);
+}
+
+std::shared_ptr<EntryValuesResult> Call::entryValues(const char* name, const std::shared_ptr<CodesResult>& codes) {
+  if (skipAbsent()) return nullptr;
+  auto values = std::static_pointer_cast<EntryValuesResult>(handle(name, HandleKind::entryValues, Access::read).result);
+  require(values->codes == codes, "entry values must belong to the codes they are used with");
+  return values;
+}
+
+std::shared_ptr<EntryValuesResult> Call::writeEntryValues(const char* name, const std::shared_ptr<CodesResult>& codes) {
+  auto values =
+      std::static_pointer_cast<EntryValuesResult>(handle(name, HandleKind::entryValues, Access::write).result);
+  require(values->codes == codes, "entry values must belong to the codes they are used with");
+  return values;
+}
+
+std::shared_ptr<FeatureSetResult> Call::featureSet(const char* name, Access access) {
+  return std::static_pointer_cast<FeatureSetResult>(handle(name, HandleKind::featureSet, access).result);
+}
+
+double Call::number(const char* name) {
+  const Napi::Value value = next();
+  if (!value.IsNumber()) refuse(name, "a number");
+  const double number = value.As<Napi::Number>().DoubleValue();
+  if (std::isnan(number)) refuse(name, "a number, found NaN");
+  return number;
+}
+
+int64_t Call::integer(const char* name, int64_t minimum) {
+  const double value = number(name);
+  if (!(value >= double(minimum) && value <= 9007199254740991.0 && value == std::floor(value))) {
+    refuse(name, ("an integer >= " + std::to_string(minimum)).c_str());
+  }
+  return int64_t(value);
+}
+
+bool Call::flag(const char* name) {
+  const Napi::Value value = next();
+  if (!value.IsBoolean()) refuse(name, "a boolean");
+  return value.As<Napi::Boolean>().Value();
+}
+
+std::string Call::text(const char* name) {
+  const Napi::Value value = next();
+  if (!value.IsString()) refuse(name, "a string");
+  return value.As<Napi::String>().Utf8Value();
+}
+
+void Call::require(bool condition, const char* what) const {
+  if (!condition) throw EngineError(ErrorCode::shapeMismatch, call_.text() + ": " + what);
+}
+
+void Call::enqueue(std::function<void(Kernels&)> run) {
+  call_.run = std::move(run);
+  device_->enqueue(std::move(call_));
+}
+
+Napi::Value guarded(const Napi::CallbackInfo& info, const std::function<Napi::Value()>& work) {
+  Environment& environment = Environment::of(info.Env());
+  try {
+    return work();
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (const EngineError& error) {
+    throw environment.error({error.code(), error.what()});
+  } catch (const std::bad_alloc&) {
+    throw environment.error({ErrorCode::outOfMemory, "the system is out of memory"});
+  } catch (const std::exception& error) {
+    throw environment.error({ErrorCode::internal, error.what()});
+  }
+}
+
+void exportKernel(Napi::Env env, Napi::Object exports, const KernelBinding& binding) {
+  const auto run = [](const Napi::CallbackInfo& info) {
+    return guarded(info, [&]() -> Napi::Value {
+      const auto* binding = static_cast<const KernelBinding*>(info.Data());
+      Call call(info, binding->name);
+      binding->bind(call);
+      return info.Env().Undefined();
+    });
+  };
+  exports.Set(binding.name, Napi::Function::New(env, run, binding.name, const_cast<KernelBinding*>(&binding)));
+}
+
+}  // namespace monosem

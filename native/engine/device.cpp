@@ -1,0 +1,142 @@
+#include "engine/device.h"
+
+#include <new>
+#include <utility>
+
+namespace monosem {
+namespace {
+
+// Runs `work`; an exception becomes a failure whose message opens with what describe() says.
+template <class Work, class Describe>
+std::optional<Failure> attempt(const Work& work, const Describe& describe) {
+  try {
+    work();
+    return std::nullopt;
+  } catch (const EngineError& error) {
+    return Failure{error.code(), describe() + ": " + error.what()};
+  } catch (const std::bad_alloc&) {
+    return Failure{ErrorCode::outOfMemory, describe() + ": the system is out of memory"};
+  } catch (const std::exception& error) {
+    return Failure{ErrorCode::internal, describe() + ": " + error.what()};
+  }
+}
+
+[[noreturn]] void throwNotComputed(const std::string& name) {
+  throw EngineError(ErrorCode::notComputed,
+                    name +
+                        " was never computed: nothing wrote it, or the work that should have failed, or was skipped "
+                        "because work before it failed");
+}
+
+}  // namespace
+
+std::string KernelCall::text() const {
+  std::string text = std::string(kernel) + "(";
+  const char* separator = "";
+  for (const Operand& operand : operands) {
+    text += separator + std::string(operand.name) + " " + operand.shape.text();
+    separator = ", ";
+  }
+  if (!note.empty()) text += separator + note;
+  return text + ")";
+}
+
+Device::Device(std::unique_ptr<Allocator> allocator, const MakeKernels& makeKernels)
+    : allocator_(std::move(allocator)), kernels_(makeKernels(*allocator_)), description_(kernels_->description()) {}
+
+Device::~Device() {
+  shutDown();
+}
+
+Tensor Device::emptyTensor(DType dtype, const Shape& shape) const {
+  Tensor tensor{dtype, shape, nullptr};
+  tensor.storage = std::make_shared<Storage>(tensor.bytes());
+  return tensor;
+}
+
+Tensor Device::tensorFromHost(DType dtype, const Shape& shape, const void* host) {
+  Tensor tensor = emptyTensor(dtype, shape);
+  tensor.storage->allocate(*allocator_);
+  allocator_->upload(host, tensor.storage->block, tensor.bytes());
+  tensor.storage->computed = true;
+  return tensor;
+}
+
+Tensor Device::zeroTensor(DType dtype, const Shape& shape) {
+  const Tensor tensor = emptyTensor(dtype, shape);
+  enqueue({"zeros", {{"tensor", Access::writePart, tensor.storage, shape}}, "", [](Kernels&) {}});
+  return tensor;
+}
+
+void Device::overwrite(const Tensor& tensor, const void* host) {
+  const Block copy = allocator_->allocate(tensor.bytes());
+  allocator_->upload(host, copy, tensor.bytes());
+  const auto storage = tensor.storage;
+  // Not an operand that is written, for which memory would be allocated: the copy becomes its memory.
+  enqueue({"write", {}, "tensor " + tensor.shape.text(), [storage, copy](Kernels&) {
+             storage->block = copy;
+             storage->computed = true;
+           }});
+}
+
+void Device::enqueue(KernelCall call) {
+  queue_.push([this, call = std::move(call)] {
+    if (failure_) return;
+    failure_ = attempt([&] { run(call); }, [&] { return call.text(); });
+  });
+}
+
+void Device::run(const KernelCall& call) {
+  for (const Operand& operand : call.operands) {
+    const bool reads = operand.access == Access::read || operand.access == Access::update;
+    if (reads && !operand.result->computed) throwNotComputed(operand.name);
+  }
+  for (const Operand& operand : call.operands) {
+    if (operand.access == Access::write) operand.result->allocate(*allocator_);
+    if (operand.access == Access::writePart) operand.result->allocateCleared(*allocator_);
+  }
+  call.run(*kernels_);
+  for (const Operand& operand : call.operands) {
+    if (operand.access != Access::read) operand.result->computed = true;
+  }
+}
+
+void Device::synchronize(Completion done) {
+  queue_.push([this, done = std::move(done)] {
+    const std::optional<Failure> failure = std::exchange(failure_, std::nullopt);
+    done(failure ? &*failure : nullptr);
+  });
+}
+
+void Device::read(std::shared_ptr<Result> result, std::string name, std::function<void(Allocator&)> transfer,
+                  Completion done) {
+  queue_.push([this, result = std::move(result), name = std::move(name), transfer = std::move(transfer),
+               done = std::move(done)] {
+    std::optional<Failure> failure = std::exchange(failure_, std::nullopt);
+    if (!failure) {
+      failure = attempt(
+          [&] {
+            if (!result->computed) throwNotComputed("it");
+            transfer(*allocator_);
+          },
+          [&] { return "reading " + name; });
+    }
+    done(failure ? &*failure : nullptr);
+  });
+}
+
+void Device::readMore(std::function<void(Allocator&)> transfer, Completion done) {
+  queue_.pushFront([this, transfer = std::move(transfer), done = std::move(done)] {
+    const std::optional<Failure> failure =
+        attempt([&] { transfer(*allocator_); }, [] { return std::string("reading"); });
+    done(failure ? &*failure : nullptr);
+  });
+}
+
+void Device::shutDown() {
+  queue_.stop();
+  kernels_.reset();
+  allocator_->releaseCache();
+}
+
+}  // namespace monosem

@@ -1,0 +1,192 @@
+#include "engine/host_allocator.h"
+
+#include <algorithm>
+#include <iterator>
+#include <list>
+#include <map>
+#include <mutex>
+#include <new>
+#include <string>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "engine/error.h"
+
+namespace monosem {
+namespace {
+
+constexpr size_t kAlignment = 64;
+// Large blocks start on huge pages: far fewer address translations and page faults in the matrix products and Adam.
+constexpr size_t kHugePage = size_t(2) << 20;
+constexpr size_t kLarge = size_t(4) << 20;
+
+size_t alignmentOf(size_t size) {
+  return size >= kLarge ? kHugePage : kAlignment;
+}
+
+// The smallest class that holds `bytes`: a multiple of an eighth of the power of two below it, and of 64.
+size_t sizeClass(size_t bytes) {
+  if (bytes <= kAlignment * 8) return std::max(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+  size_t power = kAlignment * 8;
+  while (power <= bytes / 2) power *= 2;
+  const size_t step = power / 8;
+  return (bytes + step - 1) / step * step;
+}
+
+void* systemAllocate(size_t size) {
+  void* bytes = ::operator new(size, std::align_val_t(alignmentOf(size)), std::nothrow);
+#if defined(__linux__)
+  if (bytes && size >= kLarge) madvise(bytes, size / kHugePage * kHugePage, MADV_HUGEPAGE);
+#endif
+  return bytes;
+}
+
+void systemFree(void* bytes, size_t size) {
+  ::operator delete(bytes, std::align_val_t(alignmentOf(size)));
+}
+
+}  // namespace
+
+class HostAllocator::Pool {
+ public:
+  ~Pool() {
+    for (const Freed& freed : byAge_) systemFree(freed.bytes, freed.size);
+  }
+
+  void* take(size_t size, size_t asked) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto next = bySize_.upper_bound(size);
+    if (next != bySize_.begin() && std::prev(next)->first == size) {
+      const auto found = std::prev(next);  // the one freed last is the likeliest to be in the processor's cache
+      void* bytes = found->second->bytes;
+      cached_ -= size;
+      byAge_.erase(found->second);
+      bySize_.erase(found);
+      grow(size);
+      return bytes;
+    }
+    if (limit_ > 0 && current_ + size > limit_) refuse(asked);
+    if (limit_ > 0) shrinkCache(limit_ - current_ - size);
+    // The cache makes room before the process grows beyond its peak.
+    const uint64_t after = current_ + size;
+    shrinkCache(highest_ > after ? highest_ - after : 0);
+    void* bytes = systemAllocate(size);
+    if (!bytes) {
+      shrinkCache(0);
+      bytes = systemAllocate(size);
+    }
+    if (!bytes) refuse(asked);
+    grow(size);
+    return bytes;
+  }
+
+  void giveBack(void* bytes, size_t size) noexcept {
+    std::lock_guard<std::mutex> lock(mutex_);
+    current_ -= size;
+    try {
+      byAge_.push_back({bytes, size});
+    } catch (const std::bad_alloc&) {
+      systemFree(bytes, size);
+      return;
+    }
+    try {
+      bySize_.emplace(size, std::prev(byAge_.end()));
+    } catch (const std::bad_alloc&) {
+      byAge_.pop_back();
+      systemFree(bytes, size);
+      return;
+    }
+    cached_ += size;
+  }
+
+  MemoryStatistics statistics() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return {current_, peak_, cached_, limit_};
+  }
+
+  void setLimit(uint64_t bytes) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    limit_ = bytes;
+    if (limit_ > 0) shrinkCache(limit_ > current_ ? limit_ - current_ : 0);
+  }
+
+  void resetPeak() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    peak_ = current_;
+  }
+
+  void releaseCache() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    shrinkCache(0);
+  }
+
+ private:
+  struct Freed {
+    void* bytes;
+    size_t size;
+  };
+
+  void grow(size_t size) {
+    current_ += size;
+    peak_ = std::max(peak_, current_);
+    highest_ = std::max(highest_, current_);
+  }
+
+  // Gives the oldest cached blocks back to the system until at most `bytes` stay.
+  void shrinkCache(uint64_t bytes) {
+    while (cached_ > bytes) {
+      const auto oldest = byAge_.begin();
+      auto range = bySize_.equal_range(oldest->size);
+      while (range.first->second != oldest) ++range.first;
+      bySize_.erase(range.first);
+      cached_ -= oldest->size;
+      systemFree(oldest->bytes, oldest->size);
+      byAge_.erase(oldest);
+    }
+  }
+
+  [[noreturn]] void refuse(size_t asked) const {
+    std::string message =
+        "cannot allocate " + std::to_string(asked) + " bytes: " + std::to_string(current_) + " bytes are in use";
+    message +=
+        limit_ > 0 ? " of the limit of " + std::to_string(limit_) + " bytes" : " and the system has no more to give";
+    throw EngineError(ErrorCode::outOfMemory, message);
+  }
+
+  mutable std::mutex mutex_;
+  std::list<Freed> byAge_;  // freed blocks, the one freed longest ago first
+  std::multimap<size_t, std::list<Freed>::iterator> bySize_;
+  uint64_t current_ = 0, peak_ = 0, cached_ = 0, limit_ = 0;
+  uint64_t highest_ = 0;  // the peak that no reset touches
+};
+
+HostAllocator::HostAllocator(uint64_t limitBytes) : pool_(std::make_shared<Pool>()) {
+  pool_->setLimit(limitBytes);
+}
+
+HostAllocator::~HostAllocator() {
+  pool_->releaseCache();
+}
+
+Block HostAllocator::allocate(size_t bytes) {
+  const size_t size = sizeClass(bytes);
+  void* memory = pool_->take(size, bytes);
+  return makeBlock(std::shared_ptr<void>(memory, [pool = pool_, size](void* p) { pool->giveBack(p, size); }), size);
+}
+
+MemoryStatistics HostAllocator::statistics() const {
+  return pool_->statistics();
+}
+void HostAllocator::setLimit(uint64_t bytes) {
+  pool_->setLimit(bytes);
+}
+void HostAllocator::resetPeak() {
+  pool_->resetPeak();
+}
+void HostAllocator::releaseCache() {
+  pool_->releaseCache();
+}
+
+}  // namespace monosem
