@@ -1,25 +1,10 @@
-// Counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+// Random numbers and permutations from the counter-based generator.
 #pragma once
 
+#include "cpu/generic/philox.h"
 #include "cpu/generic/simd.h"
 
 namespace monosem::MONOSEM_ISA {
-
-// The four 32-bit words of counter {counter, 0} (64 bits each) under key `seed`.
-inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t first = uint64_t(0xD2511F53u) * counter[0], second = uint64_t(0xCD9E8D57u) * counter[2];
-    counter = {uint32_t(second >> 32) ^ counter[1] ^ key[0], uint32_t(second),
-               uint32_t(first >> 32) ^ counter[3] ^ key[1], uint32_t(first)};
-    key[0] += 0x9E3779B9u;
-    key[1] += 0xBB67AE85u;
-  }
-  return counter;
-}
-
-inline std::array<uint32_t, 4> randomWords(uint64_t seed, uint64_t counter) {
-  return philox({uint32_t(counter), uint32_t(counter >> 32), 0, 0}, {uint32_t(seed), uint32_t(seed >> 32)});
-}
 
 // Calls use(i, words, j) for every i in [begin, end): number i is word j = (offset + i) % 4 of counter (offset + i)
 // / 4.

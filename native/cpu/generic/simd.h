@@ -6,10 +6,11 @@
 //   registerBlock    how many Floats an inner loop may keep as sums, beside two operands
 //   load, store      unaligned; loadFirst(p, n), storeFirst(p, x, n): the first n < width lanes only, other lanes 0
 //   broadcast, zeros, lanes 0, 1, 2 ... as laneIndices()
-//   + - * /          fma(a, b, c) = a * b + c, negatedFma(a, b, c) = c - a * b, sqrt, max, min (not for NaN)
+//   + - * /          fma(a, b, c) = a * b + c, negatedFma(a, b, c) = c - a * b, sqrt; max, min: NaN when the second
+//                    operand is
 //   a > b, a >= b    -> Mask (false for NaN); select(mask, yes, no); maskBits(mask): lane i is bit i
 //   compressStore    the selected lanes, packed, at p; up to `width` lanes may be written; returns their number
-//   roundToInts, toFloats, bitsOf, fromBits, shiftLeft<n>, integer + -
+//   roundToInts (to nearest, |x| < 2^22), toFloats, bitsOf, fromBits, shiftLeft<n>, integer + -
 //   sum, maximum     over the lanes, as a tree: lane i with lane i + width / 2, and so on
 //   DoubleSum        sums floats in double
 #pragma once

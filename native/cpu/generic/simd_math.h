@@ -5,12 +5,12 @@
 
 namespace monosem::MONOSEM_ISA {
 
-// e^x to about 1e-7 relative. Below -87.3 (also -infinity) the result is 0; above 88.3 it stays at e^88.3.
+// e^x to about 1e-7 relative. Below -87.3 (also -infinity) the result is 0; above 88.3 it stays at e^88.3; NaN stays.
 //
 // x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts so that n ln 2 is exact; e^r by a polynomial of degree 6
 // (minimax; the coefficients of Cephes' expf), 2^n by its exponent bits.
 inline Floats exp(Floats x) {
-  const Floats clamped = min(max(x, broadcast(-87.3f)), broadcast(88.3f));
+  const Floats clamped = min(broadcast(88.3f), max(broadcast(-87.3f), x));
   const Ints n = roundToInts(clamped * broadcast(1.44269504088896341f));
   const Floats whole = toFloats(n);
   Floats r = negatedFma(whole, broadcast(0.693359375f), clamped);
@@ -53,7 +53,7 @@ inline Floats activate(Floats x, Activation activation) {
     case Activation::none:
       return x;
     case Activation::relu:
-      return max(zeros(), x);  // in this order: NaN stays NaN
+      return max(zeros(), x);
     case Activation::geluTanh: {
       const Floats inner = x * fma(broadcast(0.044715f) * x, x, broadcast(1.0f));
       const Floats half = broadcast(0.5f) * x;

@@ -104,16 +104,17 @@ template <int bits>
 inline Ints shiftLeft(Ints a) {
   MONOSEM_FOR_LANES(Ints, int32_t(uint32_t(a.lanes[i]) << bits));
 }
-inline Ints roundToInts(Floats a) {
-  MONOSEM_FOR_LANES(Ints, int32_t(std::nearbyint(a.lanes[i])));
-}
-inline Floats toFloats(Ints a) {
-  MONOSEM_FOR_LANES(Floats, float(a.lanes[i]));
-}
 inline Ints bitsOf(Floats a) {
   Ints result;
   std::memcpy(&result, &a, sizeof result);
   return result;
+}
+// To nearest, ties to even, for |a| < 2^22: the addition leaves the integer in the low bits of the fraction.
+inline Ints roundToInts(Floats a) {
+  return bitsOf(a + broadcast(12582912.0f)) - broadcastInt(0x4B400000);
+}
+inline Floats toFloats(Ints a) {
+  MONOSEM_FOR_LANES(Floats, float(a.lanes[i]));
 }
 inline Floats fromBits(Ints a) {
   Floats result;

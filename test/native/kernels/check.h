@@ -1,0 +1,120 @@
+// A small test framework: groups of checks that run on every instruction set of this machine, and a count at the end.
+//
+//   KERNEL_TEST("decode", decodeTests) { ... test.close(...) ... }
+//
+// A group receives a Test, which has the kernels of one instruction set with 1, 2, 3 and 7 threads.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cpu/cpu_backend.h"
+#include "engine/error.h"
+#include "engine/kernels.h"
+#include "memory.h"
+
+namespace monosem::test {
+
+class Test {
+ public:
+  explicit Test(const std::string& instructionSet) : instructionSet_(instructionSet) {
+    for (int threads : {1, 2, 3, 7}) kernels_.push_back(makeCpuKernels(allocator_, threads, instructionSet));
+  }
+
+  const std::string& instructionSet() const { return instructionSet_; }
+  Allocator& allocator() { return allocator_; }
+  Kernels& kernels() { return *kernels_[1]; }
+
+  // What `compute` returns, which must be the same bits for every number of threads.
+  template <class T>
+  std::vector<T> run(const std::string& what, const std::function<std::vector<T>(Kernels&)>& compute) {
+    const std::vector<T> first = compute(*kernels_[0]);
+    for (size_t i = 1; i < kernels_.size(); ++i) {
+      const std::vector<T> other = compute(*kernels_[i]);
+      check(first.size() == other.size() &&
+                (first.empty() || std::memcmp(first.data(), other.data(), first.size() * sizeof(T)) == 0),
+            what + ": the same bits with 1 thread and on " + kernels_[i]->description());
+    }
+    return first;
+  }
+  std::vector<float> floats(const std::string& what, const std::function<std::vector<float>(Kernels&)>& compute) {
+    return run<float>(what, compute);
+  }
+  double number(const std::string& what, const std::function<double(Kernels&)>& compute) {
+    return run<double>(what, [&](Kernels& kernels) { return std::vector<double>{compute(kernels)}; })[0];
+  }
+
+  void check(bool holds, const std::string& what) {
+    holds ? ++passed : ++failed;
+    if (!holds && failed <= 20) std::printf("  FAILED [%s] %s\n", instructionSet_.c_str(), what.c_str());
+  }
+
+  // |actual - expected| <= tolerance * (1 + |expected|), element by element; infinities and NaN must match.
+  template <class T>
+  void close(const std::string& what, const std::vector<T>& actual, const std::vector<double>& expected,
+             double tolerance) {
+    if (actual.size() != expected.size()) return check(false, what + ": size");
+    for (size_t i = 0; i < actual.size(); ++i) {
+      const double a = double(actual[i]), e = expected[i];
+      const bool holds = std::isnan(e)   ? std::isnan(a)
+                         : std::isinf(e) ? a == e
+                                         : std::fabs(a - e) <= tolerance * (1 + std::fabs(e));
+      if (!holds)
+        return check(false, what + ": element " + std::to_string(i) + " is " + std::to_string(a) + ", expected " +
+                                std::to_string(e));
+    }
+    check(true, what);
+  }
+  void close(const std::string& what, double actual, double expected, double tolerance) {
+    close(what, std::vector<double>{actual}, std::vector<double>{expected}, tolerance);
+  }
+
+  template <class T>
+  void same(const std::string& what, const std::vector<T>& actual, const std::vector<T>& expected) {
+    check(actual == expected, what);
+  }
+
+  void throws(const std::string& what, ErrorCode code, const std::function<void()>& action) {
+    try {
+      action();
+    } catch (const EngineError& error) {
+      return check(error.code() == code, what + ": the error's code");
+    }
+    check(false, what + ": an error");
+  }
+
+  int passed = 0;
+  int failed = 0;
+
+ private:
+  std::string instructionSet_;
+  ExactAllocator allocator_;
+  std::vector<std::unique_ptr<Kernels>> kernels_;
+};
+
+struct Group {
+  const char* name;
+  void (*run)(Test& test);
+};
+
+inline std::vector<Group>& groups() {
+  static std::vector<Group> all;
+  return all;
+}
+
+struct Registration {
+  Registration(const char* name, void (*run)(Test& test)) { groups().push_back({name, run}); }
+};
+
+#define KERNEL_TEST(name, function)                          \
+  static void function(Test& test);                          \
+  static const Registration function##Group(name, function); \
+  static void function(Test& test)
+
+}  // namespace monosem::test
