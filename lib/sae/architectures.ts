@@ -1,0 +1,8 @@
+/** The architectures. A new one is a file beside this one and a line here. */
+import { relu } from "./relu.js";
+import { topk } from "./topk.js";
+
+export const architectures = { relu, topk } as const satisfies Record<string, { readonly name: string }>;
+
+export type ArchitectureName = keyof typeof architectures;
+export const architectureNames: readonly ArchitectureName[] = Object.keys(architectures) as ArchitectureName[];

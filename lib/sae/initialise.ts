@@ -1,0 +1,76 @@
+/** How the parameters of a new SAE are drawn. */
+import type { Device } from "../engine/device.js";
+import { RandomGenerator } from "../engine/random.js";
+import type { Tensor } from "../engine/tensor.js";
+import { MonosemError } from "../errors.js";
+import type { SaeParameters } from "./architecture.js";
+
+/**
+ * Decoder rows in uniformly random directions, of norm `decoderNorm`; the encoder is the decoder's transpose, which in
+ * feature-major memory is a copy; biases zero. The same seed gives the same parameters.
+ */
+export function initialParameters(
+  { dIn, dSae, decoderNorm, seed }: { dIn: number; dSae: number; decoderNorm: number; seed: number },
+  device: Device,
+): SaeParameters {
+  const { kernels } = device;
+  const decoder = device.empty([dSae, dIn]);
+  new RandomGenerator(seed).normal(decoder);
+  kernels.normaliseRows(decoder, decoderNorm, { out: decoder });
+  return {
+    encoder: kernels.scale(decoder, 1),
+    encoderBias: device.zeros([dSae]),
+    decoder,
+    decoderBias: device.zeros([dIn]),
+  };
+}
+
+/**
+ * The encoder that is the pseudo-inverse of the decoder: W_enc = W_dec⁺, feature-major D (DᵀD)⁻¹ for dSae >= dIn, else
+ * (DDᵀ)⁻¹ D. The inverse is found by Newton-Schulz iteration X <- X (2I - GX) from X = I / |G|_F, which
+ * converges quadratically and needs only matrix products.
+ *
+ * @param decoder f32 [dSae, dIn]
+ * @returns f32 [dSae, dIn], the caller's to dispose
+ * @throws MonosemError ERR_INVALID_ARGUMENT when the decoder's rank is too low for an inverse in float32.
+ */
+export async function pseudoInverse(decoder: Tensor, device: Device): Promise<Tensor> {
+  const { kernels } = device;
+  const [dSae, dIn] = decoder.shape as [number, number];
+  using transposed = kernels.transpose(decoder);
+  // rows . rows: linear(a, b) is a bᵀ
+  const wide = dSae >= dIn;
+  using gram = wide ? kernels.linear(transposed, transposed) : kernels.linear(decoder, decoder);
+  const size = Math.min(dSae, dIn);
+
+  using squares = device.zeros([1], "f64");
+  kernels.dot(gram, gram, squares);
+  const norm = Math.sqrt(await squares.readScalar());
+  const identity = new Float32Array(size * size);
+  for (let i = 0; i < size; i++) identity[i * size + i] = 1;
+  using unit = device.tensor(identity, [size, size]);
+
+  const inverse = kernels.scale(unit, 1 / norm);
+  for (let iteration = 0; iteration < 60; iteration++) {
+    using product = kernels.linear(gram, inverse); // symmetric: inverseᵀ = inverse
+    using error = kernels.add(unit, product, { scale: -1 });
+    using squaredError = device.zeros([1], "f64");
+    kernels.dot(error, error, squaredError);
+    using correction = kernels.linear(inverse, error); // error is symmetric up to rounding
+    kernels.add(inverse, correction, { out: inverse });
+    using mirrored = kernels.transpose(inverse);
+    kernels.add(inverse, mirrored, { out: inverse });
+    kernels.scale(inverse, 0.5, { out: inverse });
+    if ((await squaredError.readScalar()) < 1e-8 * size) {
+      // 1e-4 per dimension before this step, its square after
+      using found = inverse;
+      return wide ? kernels.linear(decoder, found) : kernels.linear(found, transposed);
+    }
+  }
+  inverse.dispose();
+  throw new MonosemError(
+    "ERR_INVALID_ARGUMENT",
+    `the decoder [${dSae}, ${dIn}] has no pseudo-inverse in float32: its rows do not span ${size} dimensions well enough; ` +
+      "initialise the encoder as the decoder's transpose instead",
+  );
+}

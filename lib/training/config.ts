@@ -1,0 +1,222 @@
+/**
+ * The configuration file of `monosem train`, and what is made of it. Every key is checked; an unknown one is an error,
+ * because a misspelt option that is silently ignored costs a training run.
+ */
+import { z } from "zod";
+import type { Json } from "../activations/source.js";
+import { MonosemError } from "../errors.js";
+import { naturalNumber, nonNegative, positive, positiveInteger } from "../sae/architecture.js";
+import { type ArchitectureName, architectureNames, architectures } from "../sae/architectures.js";
+import { architectureNamed, type SaeTrainingConfig } from "../sae/config.js";
+
+/** Activations from a file or a folder of shards. With `shuffle` false, batches are consecutive rows, in order. */
+export interface StoredDataConfig {
+  readonly activations: string;
+  readonly tensor: string;
+  readonly shuffle: boolean;
+}
+
+/** Activations of a language model's hook point on a corpus. */
+export interface ModelDataConfig {
+  readonly model: string;
+  readonly hook: string;
+  readonly corpus: readonly string[];
+  readonly contextSize: number;
+  readonly prependBos: boolean;
+  readonly excludeSpecialTokens: boolean;
+  readonly bufferTokens: number;
+}
+
+export type DataConfig = StoredDataConfig | ModelDataConfig;
+
+export interface TrainingConfig {
+  /** Activations per step. */
+  readonly batchSize: number;
+  /** Number of steps; in the file either this or `tokens`, which gives floor(tokens / batchSize) steps. */
+  readonly steps: number;
+  readonly lr: number;
+  readonly adamBeta1: number;
+  readonly adamBeta2: number;
+  readonly adamEpsilon: number;
+  readonly lrWarmupSteps: number;
+  readonly lrDecaySteps: number;
+  readonly lrSchedule: "constant" | "cosine";
+  readonly l1WarmupSteps: number;
+  readonly clipGradNorm: number | null;
+  readonly seed: number;
+  readonly logEvery: number;
+  readonly checkpointEvery: number;
+}
+
+export interface RunConfig {
+  readonly sae: SaeTrainingConfig;
+  readonly data: DataConfig;
+  readonly training: TrainingConfig;
+  readonly device: "auto" | "cpu" | `cuda:${number}`;
+  /** CPU threads; by default all cores. */
+  readonly threads?: number;
+  readonly output: string;
+}
+
+const commonSaeKeys = {
+  dIn: positiveInteger,
+  dSae: positiveInteger,
+  deadAfterTokens: positiveInteger.default(10_000_000),
+  applyBDecToInput: z.boolean().default(true),
+  bDecInit: z.enum(["zero", "geometric-median"]).default("zero"),
+  normalizeActivations: z.enum(["none", "expected-average-only-in"]).default("none"),
+  init: z.string().min(1).optional(),
+};
+
+/** TopK is trained with unit decoder rows (Gao et al.), ReLU with free ones (April 2024 update), unless said otherwise. */
+const decoderUnitNormDefault: Record<ArchitectureName, boolean> = { topk: true, relu: false };
+
+/**
+ * The options of the other architectures are checked and left out, so that one file serves to compare architectures
+ * (`--set sae.architecture=relu`).
+ */
+function saeSchema(name: ArchitectureName): z.ZodType<SaeTrainingConfig> {
+  const { options, trainingOptions } = architectureNamed(name);
+  const own: Record<string, z.ZodType> = { ...options, ...trainingOptions };
+  const others: Record<string, z.ZodType> = {};
+  for (const other of architectureNames) {
+    for (const [key, type] of Object.entries({
+      ...architectures[other].options,
+      ...architectures[other].trainingOptions,
+    })) {
+      if (!(key in own)) others[key] = (type as z.ZodType).optional();
+    }
+  }
+  return z
+    .strictObject({
+      architecture: z.literal(name),
+      ...commonSaeKeys,
+      decoderUnitNorm: z.boolean().default(decoderUnitNormDefault[name]),
+      ...own,
+      ...others,
+    })
+    .refine((sae: { k?: unknown; dSae: number }) => typeof sae.k !== "number" || name !== "topk" || sae.k <= sae.dSae, {
+      path: ["k"],
+      message: "must be at most dSae",
+    })
+    .transform((sae) =>
+      Object.fromEntries(Object.entries(sae).filter(([key, value]) => !(key in others) && value !== undefined)),
+    ) as unknown as z.ZodType<SaeTrainingConfig>;
+}
+
+const storedDataSchema: z.ZodType<StoredDataConfig> = z.strictObject({
+  activations: z.string().min(1),
+  tensor: z.string().min(1).default("activations"),
+  shuffle: z.boolean().default(true),
+});
+
+const modelDataSchema: z.ZodType<ModelDataConfig> = z.strictObject({
+  model: z.string().min(1),
+  hook: z.string().min(1),
+  corpus: z.array(z.string().min(1)).min(1),
+  contextSize: positiveInteger.default(128),
+  prependBos: z.boolean().default(true),
+  excludeSpecialTokens: z.boolean().default(true),
+  bufferTokens: positiveInteger.default(65_536),
+});
+
+const momentDecay = z.number().min(0).lt(1);
+
+const trainingSchema: z.ZodType<TrainingConfig> = z
+  .strictObject({
+    batchSize: positiveInteger.default(4096),
+    tokens: positiveInteger.optional(),
+    steps: positiveInteger.optional(),
+    lr: positive.default(3e-4),
+    adamBeta1: momentDecay.default(0.9),
+    adamBeta2: momentDecay.default(0.999),
+    adamEpsilon: nonNegative.default(1e-8),
+    lrWarmupSteps: naturalNumber.default(0),
+    lrDecaySteps: naturalNumber.default(0),
+    lrSchedule: z.enum(["constant", "cosine"]).default("constant"),
+    l1WarmupSteps: naturalNumber.default(0),
+    clipGradNorm: positive.nullable().default(1),
+    seed: naturalNumber.default(0),
+    logEvery: positiveInteger.default(10),
+    checkpointEvery: positiveInteger.default(1000),
+  })
+  .superRefine(({ tokens, steps, batchSize }, context) => {
+    const complain = (path: string, message: string): void =>
+      context.addIssue({ code: "custom", path: [path], message });
+    if ((tokens === undefined) === (steps === undefined))
+      complain("steps", 'exactly one of "steps" and "tokens" is needed');
+    if (tokens !== undefined && tokens < batchSize) complain("tokens", `must be at least one batch (${batchSize})`);
+  })
+  .transform(({ tokens, steps, ...rest }) => ({ ...rest, steps: steps ?? Math.floor((tokens ?? 0) / rest.batchSize) }));
+
+/**
+ * Reads a configuration, with overrides of the form `a.b=v` applied first (v as JSON, or as text where it is none).
+ *
+ * @throws MonosemError ERR_CONFIG with one line per problem, each naming the key's path, what is expected and found.
+ */
+export function parseConfig(json: unknown, overrides: readonly string[] = []): RunConfig {
+  const config = overrides.reduce(applyOverride, json);
+  const sections = isObject(config) ? config : {};
+  const sae = isObject(sections.sae) ? sections.sae : {};
+  const data = isObject(sections.data) ? sections.data : {};
+  const architecture = architectureNames.find((name) => name === sae.architecture);
+  const schema = z.strictObject({
+    // the branch is chosen by hand, so that a problem is reported against the one meant and not against all
+    sae:
+      architecture === undefined ? z.looseObject({ architecture: z.enum(architectureNames) }) : saeSchema(architecture),
+    data: "activations" in data ? storedDataSchema : modelDataSchema,
+    training: trainingSchema,
+    device: z
+      .string()
+      .regex(/^(auto|cpu|cuda:\d+)$/, 'must be "auto", "cpu" or "cuda:N"')
+      .default("auto"),
+    threads: positiveInteger.optional(),
+    output: z.string().min(1),
+  });
+  const result = schema.safeParse(config, { reportInput: true });
+  if (!result.success) {
+    throw new MonosemError("ERR_CONFIG", `configuration: ${result.error.issues.map(describe).join("\n  ")}`);
+  }
+  return result.data as RunConfig;
+}
+
+/** One problem as "path: what is wrong (found ...)". */
+function describe(issue: z.core.$ZodIssue): string {
+  const path = issue.path.join(".");
+  if (issue.code === "unrecognized_keys") {
+    return `${issue.keys.map((key) => [...issue.path, key].join(".")).join(", ")}: unknown key`;
+  }
+  const found = issue.input === undefined ? "missing" : `found ${JSON.stringify(issue.input)}`;
+  return `${path === "" ? "the whole" : path}: ${issue.message} (${found})`;
+}
+
+/** `config` with the value at the dotted path replaced; the original stays as it is. */
+function applyOverride(config: unknown, override: string): unknown {
+  const match = /^([^=]+)=(.*)$/s.exec(override);
+  if (match === null) {
+    throw new MonosemError("ERR_CONFIG", `override "${override}" has no "="; write it as section.key=value`);
+  }
+  const [, path, text] = match as unknown as [string, string, string];
+  return replaced(config, path.split("."), parseValue(text), path);
+}
+
+function replaced(config: unknown, [key, ...rest]: readonly string[], value: Json, path: string): unknown {
+  if (key === undefined) return value;
+  if (key === "" || key === "__proto__") throw new MonosemError("ERR_CONFIG", `override "${path}" names no key`);
+  if (config !== undefined && !isObject(config)) {
+    throw new MonosemError("ERR_CONFIG", `override "${path}": there is no section to hold "${key}"`);
+  }
+  return { ...config, [key]: replaced(config?.[key], rest, value, path) };
+}
+
+function parseValue(text: string): Json {
+  try {
+    return JSON.parse(text) as Json;
+  } catch {
+    return text;
+  }
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,179 @@
+import { describe, expect, test } from "vitest";
+import { MonosemError } from "../../lib/errors.js";
+import { parseConfig } from "../../lib/training/config.js";
+
+const topk = {
+  sae: { architecture: "topk", dIn: 64, dSae: 512, k: 16 },
+  data: { activations: "acts.safetensors" },
+  training: { steps: 500 },
+  output: "out",
+};
+
+function problem(json: unknown, overrides: string[] = []): string {
+  try {
+    parseConfig(json, overrides);
+  } catch (error) {
+    expect(error).toBeInstanceOf(MonosemError);
+    expect((error as MonosemError).code).toBe("ERR_CONFIG");
+    return (error as Error).message;
+  }
+  throw new Error("the configuration was accepted");
+}
+
+describe("configuration file", () => {
+  test("defaults are filled in", () => {
+    expect(parseConfig(topk)).toEqual({
+      sae: {
+        architecture: "topk",
+        dIn: 64,
+        dSae: 512,
+        k: 16,
+        auxK: 0,
+        auxCoefficient: 1 / 32,
+        decoderUnitNorm: true,
+        deadAfterTokens: 10_000_000,
+        applyBDecToInput: true,
+        bDecInit: "zero",
+        normalizeActivations: "none",
+      },
+      data: { activations: "acts.safetensors", tensor: "activations", shuffle: true },
+      training: {
+        batchSize: 4096,
+        steps: 500,
+        lr: 3e-4,
+        adamBeta1: 0.9,
+        adamBeta2: 0.999,
+        adamEpsilon: 1e-8,
+        lrWarmupSteps: 0,
+        lrDecaySteps: 0,
+        lrSchedule: "constant",
+        l1WarmupSteps: 0,
+        clipGradNorm: 1,
+        seed: 0,
+        logEvery: 10,
+        checkpointEvery: 1000,
+      },
+      device: "auto",
+      output: "out",
+    });
+  });
+
+  test("every documented key is read", () => {
+    const config = parseConfig({
+      sae: {
+        architecture: "relu",
+        dIn: 64,
+        dSae: 512,
+        l1Coefficient: 1e-2,
+        decoderUnitNorm: true,
+        deadAfterTokens: 1000,
+        applyBDecToInput: false,
+        bDecInit: "geometric-median",
+        normalizeActivations: "expected-average-only-in",
+        init: "start",
+      },
+      data: {
+        model: "gpt2",
+        hook: "blocks.2.hook_resid_post",
+        corpus: ["a/*.txt"],
+        contextSize: 64,
+        prependBos: false,
+        excludeSpecialTokens: false,
+        bufferTokens: 1024,
+      },
+      training: {
+        batchSize: 100,
+        tokens: 1050,
+        lr: 1e-3,
+        adamBeta1: 0,
+        adamBeta2: 0.99,
+        adamEpsilon: 1e-6,
+        lrWarmupSteps: 5,
+        lrDecaySteps: 6,
+        lrSchedule: "cosine",
+        l1WarmupSteps: 7,
+        clipGradNorm: null,
+        seed: 3,
+        logEvery: 1,
+        checkpointEvery: 2,
+      },
+      device: "cpu",
+      threads: 2,
+      output: "out",
+    });
+    expect(config.training).toMatchObject({ steps: 10, clipGradNorm: null });
+    expect(config.sae).toMatchObject({ l1Coefficient: 1e-2, init: "start" });
+    expect(config).toMatchObject({ device: "cpu", threads: 2 });
+  });
+
+  test("one file serves several architectures: options of the others are checked and left out", () => {
+    const both = { ...topk, sae: { ...topk.sae, l1Coefficient: 0.5, auxK: 8 } };
+    expect(parseConfig(both).sae).not.toHaveProperty("l1Coefficient");
+    const relu = parseConfig(both, ["sae.architecture=relu"]).sae;
+    expect(relu).toMatchObject({ architecture: "relu", l1Coefficient: 0.5, decoderUnitNorm: false });
+    expect(relu).not.toHaveProperty("k");
+    expect(problem({ ...both, sae: { ...both.sae, l1Coefficient: -1 } })).toMatch(/sae\.l1Coefficient.*-1/);
+  });
+
+  test.each<[string, unknown, RegExp]>([
+    ["an unknown key", { ...topk, sae: { ...topk.sae, dsae: 3 } }, /sae\.dsae: unknown key/],
+    ["an unknown section", { ...topk, trainning: {} }, /trainning: unknown key/],
+    ["an unknown architecture", { ...topk, sae: { ...topk.sae, architecture: "gated" } }, /sae\.architecture.*gated/],
+    ["a missing k", { ...topk, sae: { architecture: "topk", dIn: 4, dSae: 8 } }, /sae\.k: .*missing/],
+    ["k above dSae", { ...topk, sae: { ...topk.sae, k: 513 } }, /sae\.k: must be at most dSae/],
+    ["a missing l1Coefficient", { ...topk, sae: { ...topk.sae, architecture: "relu" } }, /sae\.l1Coefficient.*missing/],
+    ["a fractional size", { ...topk, sae: { ...topk.sae, dSae: 1.5 } }, /sae\.dSae.*1\.5/],
+    ["steps and tokens", { ...topk, training: { steps: 1, tokens: 4096 } }, /training\.steps: exactly one/],
+    ["neither steps nor tokens", { ...topk, training: {} }, /training\.steps: exactly one/],
+    ["fewer tokens than a batch", { ...topk, training: { tokens: 4095 } }, /training\.tokens: must be at least/],
+    ["a learning rate of 0", { ...topk, training: { steps: 1, lr: 0 } }, /training\.lr/],
+    ["a device that is none", { ...topk, device: "gpu" }, /device.*gpu/],
+    ["an empty corpus", { ...topk, data: { model: "m", hook: "h", corpus: [] } }, /data\.corpus/],
+    ["keys of both kinds of data", { ...topk, data: { activations: "a", hook: "h" } }, /data\.hook: unknown key/],
+    ["no object", [1], /whole/],
+    ["nothing", undefined, /whole/],
+  ])("%s is refused by its path", (_, json, message) => {
+    expect(problem(json)).toMatch(message);
+  });
+
+  test("all problems are reported at once", () => {
+    const message = problem({ ...topk, sae: { ...topk.sae, k: 0 }, training: { steps: -1 } });
+    expect(message).toMatch(/sae\.k/);
+    expect(message).toMatch(/training\.steps/);
+  });
+});
+
+describe("--set overrides", () => {
+  test("values are JSON where they can be, text otherwise; sections are made as needed", () => {
+    const config = parseConfig({ ...topk, training: undefined }, [
+      "training.steps=7",
+      "training.clipGradNorm=null",
+      "data.shuffle=false",
+      "output=runs/a=b",
+      "device=cpu",
+    ]);
+    expect(config).toMatchObject({
+      training: { steps: 7, clipGradNorm: null },
+      data: { shuffle: false },
+      output: "runs/a=b",
+      device: "cpu",
+    });
+  });
+
+  test("the given object is not changed", () => {
+    const before = structuredClone(topk);
+    parseConfig(topk, ["sae.k=3"]);
+    expect(topk).toEqual(before);
+  });
+
+  test.each([
+    ["no equals sign", "sae.k", /section\.key=value/],
+    ["an unknown key", "sae.kk=3", /sae\.kk: unknown key/],
+    ["a key below a number", "sae.k.x=3", /no section/],
+    ["an empty key", "sae.=3", /names no key/],
+    ["a prototype", "__proto__.polluted=1", /names no key/],
+  ])("%s is refused", (_, override, message) => {
+    expect(problem(topk, [override])).toMatch(message);
+    expect({}).not.toHaveProperty("polluted");
+  });
+});
