@@ -1,0 +1,277 @@
+import { join } from "node:path";
+import type { Device } from "../engine/device.js";
+import type { Tensor } from "../engine/tensor.js";
+import { MonosemError } from "../errors.js";
+import { type GenerationOptions, generate } from "./generation.js";
+import { Gpt2 } from "./gpt2.js";
+import { loadGpt2Weights, parseGpt2Config } from "./gpt2Checkpoint.js";
+import { findHookPoint, gpt2HookPoints, type HookPoint, widthPerToken } from "./hookPoints.js";
+import { type NamedHook, runPass, throwIfAborted } from "./hooks.js";
+import { readJsonObject } from "./jsonFile.js";
+import type { ModelConfig } from "./modelConfig.js";
+import { Tokenizer } from "./tokenizer.js";
+import { checkTokens, type TokenBatch, type Tokens } from "./tokens.js";
+
+export type { GenerationOptions } from "./generation.js";
+export { getActName } from "./hookPoints.js";
+export type { Hook, NamedHook } from "./hooks.js";
+export type { ModelConfig } from "./modelConfig.js";
+export type { Tokens } from "./tokens.js";
+
+/** How to run a model. */
+export interface ForwardOptions {
+  /** What to read or replace on the way. */
+  readonly hooks?: readonly NamedHook[];
+  /** Run only the blocks before this one: 0 ... nLayers. */
+  readonly stopAtLayer?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** A language model whose activations can be read and replaced at every hook point, under TransformerLens' names. */
+export class HookedTransformer {
+  readonly config: ModelConfig;
+  readonly device: Device;
+  readonly tokenizer: Tokenizer;
+  /** Every hook point, in order of execution. */
+  readonly hookNames: readonly string[];
+  readonly #hookPoints: readonly HookPoint[];
+  readonly #model: Gpt2;
+
+  private constructor(model: Gpt2, tokenizer: Tokenizer) {
+    this.config = model.config;
+    this.device = model.device;
+    this.tokenizer = tokenizer;
+    this.#model = model;
+    this.#hookPoints = gpt2HookPoints(model.config);
+    this.hookNames = this.#hookPoints.map(({ name }) => name);
+  }
+
+  /**
+   * Loads a model from a folder in the Hugging Face layout: config.json, model.safetensors, tokenizer.json and, where
+   * there is one, tokenizer_config.json. Weights are used as they are: nothing is folded or centred, as with
+   * TransformerLens' `from_pretrained_no_processing`.
+   *
+   * @throws MonosemError ERR_UNSUPPORTED for an architecture or option that is not implemented, and what
+   *   `parseGpt2Config`, `loadGpt2Weights` and `Tokenizer.load` throw
+   */
+  static async load(directory: string, device: Device): Promise<HookedTransformer> {
+    const path = join(directory, "config.json");
+    const json = await readJsonObject(path);
+    if (json.model_type !== "gpt2") {
+      const found = json.model_type === undefined ? "no model_type" : `model_type ${JSON.stringify(json.model_type)}`;
+      throw new MonosemError("ERR_UNSUPPORTED", `${path} has ${found}; supported is "gpt2"`);
+    }
+    const tokenizer = await Tokenizer.load(directory);
+    const { bosTokenId, eosTokenId, vocabularySize } = tokenizer;
+    const config = { ...parseGpt2Config(json, directory), bosTokenId, eosTokenId };
+    if (vocabularySize > config.vocabularySize) {
+      throw new MonosemError(
+        "ERR_FORMAT",
+        `the tokenizer in ${directory} has ids up to ${vocabularySize - 1}, but config.json has a vocab_size of ` +
+          `${config.vocabularySize}: the two do not belong together`,
+      );
+    }
+    return new HookedTransformer(new Gpt2(config, await loadGpt2Weights(directory, config, device), device), tokenizer);
+  }
+
+  /**
+   * The dimensions of a hook point, by name, such as `["batch", "pos", "dModel"]`.
+   *
+   * @throws MonosemError ERR_NOT_FOUND, with the names that come nearest
+   */
+  hookShape(name: string): readonly string[] {
+    return findHookPoint(this.#hookPoints, name).shape;
+  }
+
+  /**
+   * The numbers that a hook point holds for each token: the product of its dimensions after [batch, pos].
+   *
+   * @throws MonosemError ERR_NOT_FOUND, with the names that come nearest; ERR_INVALID_ARGUMENT for attention scores and
+   *   patterns, which belong to pairs of positions
+   */
+  hookWidth(name: string): number {
+    const point = findHookPoint(this.#hookPoints, name);
+    const width = widthPerToken(point, this.config);
+    if (width === undefined) {
+      throw new MonosemError(
+        "ERR_INVALID_ARGUMENT",
+        `hook point ${name} has shape [${point.shape.join(", ")}]: it has no vector per token`,
+      );
+    }
+    return width;
+  }
+
+  /**
+   * Runs the model.
+   *
+   * @returns logits [batch, positions, vocabularySize]; with `stopAtLayer` the residual stream that enters that layer,
+   *   [batch, positions, dModel]
+   * @throws MonosemError ERR_NOT_FOUND for an unknown hook point; ERR_INVALID_ARGUMENT for a hook point that the run
+   *   does not reach and for an impossible `stopAtLayer`; what `checkTokens` throws; ERR_SHAPE_MISMATCH,
+   *   ERR_DTYPE_MISMATCH, ERR_DEVICE_MISMATCH for a replacement that does not fit; ERR_ABORTED
+   */
+  async forward(tokens: Tokens, options: ForwardOptions = {}): Promise<Tensor> {
+    const { hooks = [], stopAtLayer, signal } = options;
+    throwIfAborted(signal);
+    this.#checkReached(
+      hooks.map(({ name }) => name),
+      stopAtLayer,
+    );
+    const checked = await checkTokens(tokens, this.config);
+    return await this.#run(checked, hooks, stopAtLayer, signal);
+  }
+
+  /** `forward`, by TransformerLens' name for it: runs the model with hooks that read or replace activations. */
+  runWithHooks(
+    tokens: Tokens,
+    hooks: readonly NamedHook[],
+    options: Omit<ForwardOptions, "hooks"> = {},
+  ): Promise<Tensor> {
+    return this.forward(tokens, { ...options, hooks });
+  }
+
+  /**
+   * Runs the model and keeps activations, in TransformerLens' shapes.
+   *
+   * @param options - `names` of the hook points to keep, or a filter; by default every one that the run reaches
+   * @returns what `forward` returns, and the activations by name, in order of execution; all are the caller's to dispose
+   * @throws MonosemError as `forward`
+   */
+  async runWithCache(
+    tokens: Tokens,
+    options: Omit<ForwardOptions, "hooks"> & {
+      readonly names?: readonly string[] | ((name: string) => boolean);
+    } = {},
+  ): Promise<{ output: Tensor; cache: Map<string, Tensor> }> {
+    const { names = () => true, ...rest } = options;
+    const reached = this.#reached(options.stopAtLayer);
+    const kept = typeof names === "function" ? reached.filter(names) : [...new Set(names)];
+    const cache = new Map<string, Tensor>();
+    const keep = (activation: Tensor, name: string): void => {
+      cache.set(name, activation.reshape(activation.shape));
+    };
+    try {
+      const output = await this.forward(tokens, { ...rest, hooks: kept.map((name) => ({ name, hook: keep })) });
+      return { output, cache };
+    } catch (error) {
+      for (const activation of cache.values()) activation.dispose();
+      throw error;
+    }
+  }
+
+  /**
+   * The activations at one hook point, f32 [batch * positions, hookWidth], sequence after sequence. The model runs no
+   * further than that.
+   *
+   * @throws MonosemError as `forward` and `hookWidth`
+   */
+  async activations(tokens: Tokens, hook: string): Promise<Tensor> {
+    const width = this.hookWidth(hook);
+    const { ids, batch, positions } = await checkTokens(tokens, this.config);
+    using idsOnDevice = this.device.tensor(ids, [batch * positions]);
+    const pass = this.#model.forward({ ids: idsOnDevice, batch, positions, hookNames: new Set([hook]) });
+    for (const call of pass) {
+      if ("activation" in call) return call.activation.reshape([batch * positions, width]);
+    }
+    throw new MonosemError("ERR_INTERNAL", `the forward pass did not come by hook point ${hook}`);
+  }
+
+  /**
+   * Cross-entropy of every token's prediction of the next one, in nats.
+   *
+   * @returns f32 [batch * positions]; 0 at the last position of each sequence, which has no next token
+   * @throws MonosemError as `forward`
+   */
+  async loss(tokens: Tokens, options: Omit<ForwardOptions, "stopAtLayer"> = {}): Promise<Tensor> {
+    const { hooks = [], signal } = options;
+    this.#checkReached(hooks.map(({ name }) => name));
+    const checked = await checkTokens(tokens, this.config);
+    const { ids, batch, positions } = checked;
+    using logits = await this.#run(checked, hooks, undefined, signal);
+    using rows = logits.reshape([batch * positions, this.config.vocabularySize]);
+    // The kernel gives 0 for a negative target.
+    const next = Int32Array.from(ids, (_, i) => (i % positions === positions - 1 ? -1 : ids[i + 1]!));
+    using targets = this.device.tensor(next, [batch * positions]);
+    return this.device.kernels.crossEntropy(rows, targets);
+  }
+
+  /**
+   * Continues a text, or token ids, or a batch of prompts of one length.
+   *
+   * @param options - `prependBos`: begin each prompt with BOS; by default done for a text where the model has a BOS, and
+   *   not for token ids, which are taken as they are
+   * @returns for each prompt all its token ids: BOS if prepended, the prompt, the new tokens (EOS included)
+   * @throws MonosemError ERR_INVALID_ARGUMENT for an empty prompt, impossible options or `prependBos` without a BOS;
+   *   what `checkTokens` throws; ERR_ABORTED
+   */
+  async generate(
+    prompt: string | readonly number[] | readonly (readonly number[])[],
+    options: GenerationOptions & { readonly prependBos?: boolean },
+  ): Promise<number[][]> {
+    const { bosTokenId } = this.config;
+    const { prependBos = typeof prompt === "string" && bosTokenId !== undefined, ...rest } = options;
+    if (prependBos && bosTokenId === undefined) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `prependBos: the model ${this.config.name} has no BOS token`);
+    }
+    const prompts = (typeof prompt === "string" ? [this.tokenizer.encode(prompt)] : nested(prompt)).map((ids) =>
+      prependBos ? [bosTokenId!, ...ids] : ids,
+    );
+    return await generate(this.#model, await checkTokens(prompts, this.config), rest);
+  }
+
+  dispose(): void {
+    this.#model.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  async #run(
+    { ids, batch, positions }: TokenBatch,
+    hooks: readonly NamedHook[],
+    stopAtLayer?: number,
+    signal?: AbortSignal,
+  ): Promise<Tensor> {
+    using idsOnDevice = this.device.tensor(ids, [batch * positions]);
+    const pass = this.#model.forward({
+      ids: idsOnDevice,
+      batch,
+      positions,
+      hookNames: new Set(hooks.map(({ name }) => name)),
+      ...(stopAtLayer === undefined ? {} : { stopAtLayer }),
+    });
+    using rows = await runPass(pass, hooks, signal);
+    return rows.reshape([batch, positions, rows.shape[1]!]);
+  }
+
+  /** The hook points of a run, in order. */
+  #reached(stopAtLayer?: number): readonly string[] {
+    if (stopAtLayer === undefined) return this.hookNames;
+    if (!Number.isInteger(stopAtLayer) || stopAtLayer < 0 || stopAtLayer > this.config.nLayers) {
+      throw new MonosemError(
+        "ERR_INVALID_ARGUMENT",
+        `stopAtLayer must be an integer from 0 to ${this.config.nLayers}, found ${stopAtLayer}`,
+      );
+    }
+    return this.#hookPoints.filter(({ layer }) => layer < stopAtLayer).map(({ name }) => name);
+  }
+
+  /** A hook that would never run is a mistake. */
+  #checkReached(names: readonly string[], stopAtLayer?: number): void {
+    const reached = new Set(this.#reached(stopAtLayer));
+    for (const name of names) {
+      findHookPoint(this.#hookPoints, name);
+      if (!reached.has(name)) {
+        throw new MonosemError(
+          "ERR_INVALID_ARGUMENT",
+          `hook point ${name} lies behind stopAtLayer ${stopAtLayer}: the run does not reach it`,
+        );
+      }
+    }
+  }
+}
+
+function nested(prompt: readonly number[] | readonly (readonly number[])[]): readonly (readonly number[])[] {
+  return prompt.every((entry) => typeof entry === "number") ? [prompt] : (prompt as readonly (readonly number[])[]);
+}

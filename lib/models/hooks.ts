@@ -1,0 +1,145 @@
+/**
+ * How hooks meet a forward pass.
+ *
+ * A forward pass is a generator that enqueues kernels and, at every hook point that somebody asked for, yields the
+ * activation and continues with what it is given back. Nothing else stands between two kernels, so a pass without hooks
+ * runs in one go; a pass that is not needed any further is simply not resumed, and its temporaries are freed by their
+ * own `using`.
+ */
+import type { Tensor } from "../engine/tensor.js";
+import { MonosemError } from "../errors.js";
+
+/**
+ * Looks at an activation, and may replace it by returning another tensor of the same shape.
+ *
+ * The activation belongs to the model and is gone when the hook (or its promise) is done; to keep it, keep
+ * `activation.reshape(activation.shape)`, which shares its memory: the model never writes into an activation again, and
+ * neither may a hook. A returned tensor belongs to the model from then on.
+ */
+export type Hook = (
+  activation: Tensor,
+  name: string,
+  // biome-ignore lint/suspicious/noConfusingVoidType: a hook that only reads has no return statement
+) => Tensor | void | Promise<Tensor | void>;
+
+/** A hook and the name of the hook point at which it runs. */
+export interface NamedHook {
+  readonly name: string;
+  readonly hook: Hook;
+}
+
+/** A forward pass stops here for hooks; it continues with a replacement, or with undefined. */
+export interface HookCall {
+  readonly name: string;
+  /** In the shape that TransformerLens gives it. */
+  readonly activation: Tensor;
+}
+
+/**
+ * A forward pass asks for the elementwise quotient of two small tensors. No kernel divides: it is needed only where a
+ * hook replaces a LayerNorm's scale, and there it is taken on the host.
+ */
+export interface QuotientCall {
+  readonly numerator: Tensor;
+  readonly denominator: Tensor;
+}
+
+/** A forward pass under way; its result belongs to the one who runs it. */
+export type ForwardPass = Generator<HookCall | QuotientCall, Tensor, Tensor | undefined>;
+
+/**
+ * A hook point: shows `value` to the hooks in the shape `shape`. Takes `value` over; the result, `value` itself or the
+ * replacement in `value`'s shape, belongs to the caller.
+ */
+export function* hookPoint(name: string, value: Tensor, shape: readonly number[]): ForwardPass {
+  let result: Tensor | undefined;
+  try {
+    using activation = value.reshape(shape);
+    const replacement = yield { name, activation };
+    if (replacement === undefined) {
+      result = value;
+    } else {
+      using owned = replacement;
+      result = owned.reshape(value.shape);
+    }
+    return result;
+  } finally {
+    if (result !== value) value.dispose();
+  }
+}
+
+/**
+ * Runs a forward pass to its end, with hooks.
+ *
+ * @param hooks - several at one hook point run in their order, each on the result of the one before
+ * @throws MonosemError ERR_ABORTED when `signal` fires; ERR_SHAPE_MISMATCH, ERR_DTYPE_MISMATCH and ERR_DEVICE_MISMATCH
+ *   for a replacement that does not fit; whatever a hook throws
+ */
+export async function runPass(pass: ForwardPass, hooks: readonly NamedHook[], signal?: AbortSignal): Promise<Tensor> {
+  throwIfAborted(signal);
+  let step = pass.next();
+  while (!step.done) {
+    let replacement: Tensor | undefined;
+    try {
+      throwIfAborted(signal);
+      replacement = await answer(step.value, hooks);
+    } catch (error) {
+      pass.return(undefined as never); // frees what the pass holds
+      throw error;
+    }
+    step = pass.next(replacement);
+  }
+  return step.value;
+}
+
+async function answer(call: HookCall | QuotientCall, hooks: readonly NamedHook[]): Promise<Tensor | undefined> {
+  if ("numerator" in call) return quotient(call);
+  let replacement: Tensor | undefined;
+  try {
+    for (const { name, hook } of hooks) {
+      if (name !== call.name) continue;
+      const current: Tensor = replacement ?? call.activation;
+      const returned = await hook(current, name);
+      if (!returned || returned === current) continue;
+      replacement?.dispose();
+      replacement = returned;
+      checkReplacement(name, replacement, call.activation);
+    }
+  } catch (error) {
+    replacement?.dispose();
+    throw error;
+  }
+  return replacement;
+}
+
+async function quotient({ numerator, denominator }: QuotientCall): Promise<Tensor> {
+  const [a, b] = await Promise.all([numerator.readFloat32(), denominator.readFloat32()]);
+  return numerator.device.tensor(
+    a.map((value, i) => value / b[i]!),
+    numerator.shape,
+  );
+}
+
+function checkReplacement(name: string, replacement: Tensor, activation: Tensor): void {
+  const refuse = (
+    code: "ERR_SHAPE_MISMATCH" | "ERR_DTYPE_MISMATCH" | "ERR_DEVICE_MISMATCH",
+    problem: string,
+  ): never => {
+    throw new MonosemError(code, `the replacement that a hook returned at ${name} ${problem}`);
+  };
+  if (replacement.device !== activation.device) {
+    refuse("ERR_DEVICE_MISMATCH", `lies on ${replacement.device.name}, the model on another device`);
+  }
+  if (replacement.dtype !== activation.dtype) {
+    refuse("ERR_DTYPE_MISMATCH", `is ${replacement.dtype}, expected ${activation.dtype}`);
+  }
+  const { shape } = activation;
+  if (replacement.shape.length !== shape.length || replacement.shape.some((length, i) => length !== shape[i])) {
+    refuse("ERR_SHAPE_MISMATCH", `has shape [${replacement.shape.join(", ")}], expected [${shape.join(", ")}]`);
+  }
+}
+
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted)
+    throw new MonosemError("ERR_ABORTED", "the run of the model was aborted", { cause: signal.reason });
+}
