@@ -9,6 +9,7 @@ import { AtomicFile } from "./atomicFile.js";
 import { float32FromBFloat16, float32FromFloat16 } from "./halfPrecision.js";
 import {
   checkedByteLength,
+  hasLoneSurrogate,
   headerLengthBytes,
   maximumHeaderBytes,
   parseHeader,
@@ -352,6 +353,11 @@ function layOut(
   );
   // Built as text: in an object, names like __proto__ would vanish and names like "1" would move to the front.
   const members: string[] = [];
+  for (const text of Object.entries(metadata).flat()) {
+    if (hasLoneSurrogate(text)) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `the metadata ${quote(text)} for ${path} is not valid Unicode`);
+    }
+  }
   if (Object.keys(metadata).length > 0) members.push(`"__metadata__":${JSON.stringify(metadata)}`);
   const ranges: { specification: SafetensorsSpecification; begin: number; byteLength: number }[] = [];
   const names = new Set(["__metadata__"]);
@@ -363,6 +369,9 @@ function layOut(
       throw new MonosemError("ERR_INVALID_ARGUMENT", `the tensor name ${quote(name)} for ${path} ${reason}`);
     }
     names.add(name);
+    if (hasLoneSurrogate(name)) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `the tensor name ${quote(name)} for ${path} is not valid Unicode`);
+    }
     const byteLength = checkedByteLength(shape, dtype);
     if (byteLength === undefined) {
       throw new MonosemError("ERR_INVALID_ARGUMENT", `${quote(name)} cannot have the shape [${shape.join(", ")}]`);

@@ -148,6 +148,11 @@ export function quote(name: string): string {
   return JSON.stringify(name.length > 120 ? `${name.slice(0, 120)}...` : name);
 }
 
+/** Such strings have no UTF-8 form; JavaScript's JSON accepts them, the reference implementation does not. */
+export function hasLoneSurrogate(text: string): boolean {
+  return /\p{Surrogate}/u.test(text);
+}
+
 function malformed(path: string, reason: string): MonosemError {
   return new MonosemError("ERR_FORMAT", `${path} is not a valid safetensors file: ${reason}`);
 }
@@ -266,12 +271,15 @@ class HeaderParser {
       end += text[end] === "\\" ? 2 : 1;
     }
     this.#position = end + 1;
+    let parsed: string;
     try {
       // Escapes, and the control characters that JSON forbids, are the platform's to judge: it is one string token.
-      return JSON.parse(text.slice(begin - 1, end + 1)) as string;
+      parsed = JSON.parse(text.slice(begin - 1, end + 1)) as string;
     } catch {
       throw this.#error("a string is not valid JSON", begin);
     }
+    if (hasLoneSurrogate(parsed)) throw this.#error("a string has half of a surrogate pair", begin);
+    return parsed;
   }
 
   #expect(character: string): void {

@@ -238,6 +238,7 @@ describe("malformed files", () => {
     ["a null byte after the object", fileOf(`{"a":${good}}\0`, four), "more text"],
     ["an unfinished string", fileOf('{"a', four), "does not end"],
     ["a bad escape", fileOf(`{"\\x":${good}}`, four), "not valid JSON"],
+    ["half a surrogate pair", fileOf(`{"\\ud800":${good}}`, four), "surrogate"],
     ["a control character in a string", fileOf(`{"a\nb":${good}}`, four), "not valid JSON"],
     ["a duplicate tensor", fileOf(`{"a":${good},"a":${good}}`, four), "twice"],
     ["a duplicate tensor by escape", fileOf(`{"a":${good},"\\u0061":${good}}`, four), "twice"],
@@ -350,6 +351,8 @@ describe("SafetensorsWriter", () => {
     await writer.abort();
     const create = (name: string, shape: number[]) => SafetensorsWriter.create(path, [{ name, dtype: "F32", shape }]);
     await expect(create("__metadata__", [1])).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
+    await expect(create("\ud800", [1])).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
+    await expect(SafetensorsWriter.create(path, [], { a: "\udc00" })).rejects.toThrow("Unicode");
     await expect(create("a", [-1])).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
     await expect(create("a", [2 ** 40, 2 ** 40])).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
     const twice = SafetensorsWriter.create(path, [specifications[0], specifications[0]]);
