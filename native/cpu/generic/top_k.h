@@ -1,0 +1,157 @@
+// The k largest of many scores per row, exact, while the scores go by strip after strip.
+//
+// A row keeps the candidates seen so far and a threshold: the k-th largest when it was last determined. Only scores above
+// it are appended (a whole vector is dismissed with one comparison); when the row's buffer is full, the k largest are
+// selected and the threshold rises. About k * (1 + ln(n / k)) of n scores in random order become candidates.
+//
+// Ties: positions are offered in ascending order, so that a score equal to the threshold comes after k others that are at
+// least as large, and loses, as (score descending, position ascending) demands. -0 equals 0.
+#pragma once
+
+#include "cpu/generic/matrix_product.h"
+
+namespace monosem::MONOSEM_ISA {
+
+// A strictly increasing map between floats and integers (but -0 lies below 0), its own inverse on the bits.
+inline int32_t orderedKey(float x) {
+  int32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+inline float fromOrderedKey(int32_t key) {
+  const int32_t bits = key ^ ((key >> 31) & 0x7fffffff);
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// Moves the k largest of `count` > k finite scores, with their positions, to the front, in the order in which they stood;
+// among equals the first ones win. Returns the smallest score kept. Both arrays have room for one more vector.
+//
+// Bisects on the ordered key: a few dozen scores per comparison, and it ends as soon as a threshold parts exactly k.
+inline float keepLargest(float* scores, uint32_t* positions, int64_t count, int64_t k) {
+  for (int lane = 0; lane < width; ++lane) scores[count + lane] = -infinity;
+  Floats largest = load(scores), negatedSmallest = broadcast(-scores[0]);
+  for (int64_t i = 0; i < count; i += width) largest = max(largest, load(scores + i));
+  for (int64_t i = 0; i + width <= count; i += width) negatedSmallest = max(negatedSmallest, zeros() - load(scores + i));
+  float smallest = -maximum(negatedSmallest);
+  for (int64_t i = count / width * width; i < count; ++i) smallest = std::min(smallest, scores[i]);
+
+  const auto countFrom = [&](Floats threshold) {
+    int64_t found = 0;
+    for (int64_t i = 0; i < count; i += width) found += __builtin_popcount(maskBits(load(scores + i) >= threshold));
+    return found;
+  };
+  // Invariant: at least k scores are >= low, fewer than k are > high.
+  int64_t low = orderedKey(smallest), high = orderedKey(maximum(largest));
+  int64_t foundFromLow = count;
+  while (low < high && foundFromLow != k) {
+    const int64_t middle = low + (high - low + 1) / 2;
+    const int64_t found = countFrom(broadcast(fromOrderedKey(int32_t(middle))));
+    if (found >= k) {
+      low = middle;
+      foundFromLow = found;
+    } else {
+      high = middle - 1;
+    }
+  }
+
+  const float threshold = fromOrderedKey(int32_t(low));
+  int64_t kept = 0;
+  if (foundFromLow == k) {
+    Floats negatedSmallestKept = broadcast(-infinity);
+    for (int64_t i = 0; i < count; i += width) {
+      const Floats score = load(scores + i);
+      const Ints position = loadInts(reinterpret_cast<const int32_t*>(positions + i));
+      const Mask keep = score >= broadcast(threshold);
+      negatedSmallestKept = max(negatedSmallestKept, select(keep, zeros() - score, broadcast(-infinity)));
+      compressStore(scores + kept, score, keep);
+      kept += compressStore(positions + kept, position, keep);
+    }
+    return -maximum(negatedSmallestKept);
+  }
+  // Equal scores straddle the cut: `threshold` is the k-th largest, and only the first of those equal to it are kept.
+  int64_t above = 0;
+  for (int64_t i = 0; i < count; ++i) above += scores[i] > threshold;
+  int64_t equalsLeft = k - above;
+  for (int64_t i = 0; i < count && kept < k; ++i) {
+    if (!(scores[i] > threshold) && !(scores[i] == threshold && equalsLeft-- > 0)) continue;
+    scores[kept] = scores[i];
+    positions[kept++] = positions[i];
+  }
+  return threshold;
+}
+
+// The running selection of a number of rows. Different rows may be used by different threads at once.
+class RunningTopK {
+ public:
+  RunningTopK(int64_t rows, int64_t k, int64_t eligible, Allocator& allocator)
+      : k_(k), capacity_(candidatesPerRow(k, eligible)) {
+    scores_ = allocator.allocateArray<float>(rows * (capacity_ + width));
+    positions_ = allocator.allocateArray<uint32_t>(rows * (capacity_ + width));
+    states_.resize(size_t(rows));
+  }
+
+  // Bytes that one row takes.
+  static int64_t bytesPerRow(int64_t k, int64_t eligible) { return 8 * (candidatesPerRow(k, eligible) + width); }
+
+  // The scores of positions [firstPosition, firstPosition + count), which continue those offered before; whole vectors
+  // are read, and what lies beyond `count` holds -infinity.
+  void offer(int64_t row, const float* scores, int64_t firstPosition, int count) {
+    constexpr int group = 4;  // vectors that are dismissed together: late in a row nearly all are
+    const State& state = states_[size_t(row)];
+    int i = 0;
+    for (; i + group * width <= count; i += group * width) {
+      const Floats most = max(max(load(scores + i), load(scores + i + width)),
+                              max(load(scores + i + 2 * width), load(scores + i + 3 * width)));
+      if (maskBits(most > broadcast(state.threshold)) == 0) continue;
+      for (int v = 0; v < group; ++v) append(row, load(scores + i + v * width), firstPosition + i + v * width);
+    }
+    for (; i < count; i += width) append(row, load(scores + i), firstPosition + i);
+  }
+
+  // Cuts the row down to its k largest, positions ascending, and returns how many there are.
+  int64_t finish(int64_t row) {
+    State& state = states_[size_t(row)];
+    if (state.count > k_) {
+      keepLargest(scoresOf(row), positionsOf(row), state.count, k_);
+      state.count = k_;
+    }
+    return state.count;
+  }
+  float* scoresOf(int64_t row) { return scores_.as<float>() + row * (capacity_ + width); }
+  uint32_t* positionsOf(int64_t row) { return positions_.as<uint32_t>() + row * (capacity_ + width); }
+
+ private:
+  struct State {
+    float threshold = -infinity;
+    int64_t count = 0;
+  };
+
+  // Keeps those of a vector of scores that are above the row's threshold.
+  void append(int64_t row, Floats scores, int64_t firstPosition) {
+    State& state = states_[size_t(row)];
+    Mask above = scores > broadcast(state.threshold);
+    if (maskBits(above) == 0) return;
+    if (state.count + width > capacity_) {
+      state.threshold = keepLargest(scoresOf(row), positionsOf(row), state.count, k_);
+      state.count = k_;
+      above = scores > broadcast(state.threshold);
+    }
+    compressStore(scoresOf(row) + state.count, scores, above);
+    state.count += compressStore(positionsOf(row) + state.count, laneIndices() + broadcastInt(int32_t(firstPosition)), above);
+  }
+
+  // Twice k, so that a selection pays for itself, and never fewer than 256; with a vector of room to grow.
+  static int64_t candidatesPerRow(int64_t k, int64_t eligible) {
+    return std::min(eligible, std::max<int64_t>(256, 2 * k)) + width;
+  }
+
+  int64_t k_;
+  int64_t capacity_;
+  Block scores_;     // [rows, capacity + width]
+  Block positions_;  // the same
+  std::vector<State> states_;
+};
+
+}  // namespace monosem::MONOSEM_ISA
