@@ -93,7 +93,10 @@ export interface NativeKernels {
     device: NativeDevice,
     ...operands: [...NativeRowGradient, weights: NativeTensor, squaredNorm: NativeTensor]
   ): void;
-  rowGradient(device: NativeDevice, ...operands: [...NativeRowGradient, weights: NativeTensor, out: NativeTensor]): void;
+  rowGradient(
+    device: NativeDevice,
+    ...operands: [...NativeRowGradient, weights: NativeTensor, out: NativeTensor]
+  ): void;
   stepRows(
     device: NativeDevice,
     ...operands: [
@@ -145,21 +148,8 @@ export interface NativeKernels {
   accumulateColumnSums(device: NativeDevice, a: NativeTensor, sums: NativeTensor): void;
   sumOfRowCosines(device: NativeDevice, a: NativeTensor, b: NativeTensor, sum: NativeTensor): void;
   toFloat32(device: NativeDevice, a: NativeTensor, out: NativeTensor): void;
-  randomUniform(
-    device: NativeDevice,
-    out: NativeTensor,
-    seed: number,
-    offset: number,
-    low: number,
-    high: number,
-  ): void;
-  randomNormal(
-    device: NativeDevice,
-    out: NativeTensor,
-    seed: number,
-    offset: number,
-    standardDeviation: number,
-  ): void;
+  randomUniform(device: NativeDevice, out: NativeTensor, seed: number, offset: number, low: number, high: number): void;
+  randomNormal(device: NativeDevice, out: NativeTensor, seed: number, offset: number, standardDeviation: number): void;
   randomPermutation(device: NativeDevice, out: NativeTensor, seed: number, offset: number): void;
 
   linear(
@@ -190,10 +180,7 @@ export interface NativeKernels {
   attention(device: NativeDevice, ...operands: [...NativeAttention, out: NativeTensor]): void;
   attentionScores(device: NativeDevice, ...operands: [...NativeAttention, out: NativeTensor]): void;
   softmaxRows(device: NativeDevice, scores: NativeTensor, out: NativeTensor): void;
-  attentionMix(
-    device: NativeDevice,
-    ...operands: [...NativeAttention, pattern: NativeTensor, out: NativeTensor]
-  ): void;
+  attentionMix(device: NativeDevice, ...operands: [...NativeAttention, pattern: NativeTensor, out: NativeTensor]): void;
   appendPositions(device: NativeDevice, rows: NativeTensor, cache: NativeTensor, first: number): void;
   logSoftmax(device: NativeDevice, logits: NativeTensor, out: NativeTensor): void;
   crossEntropy(device: NativeDevice, logits: NativeTensor, targets: NativeTensor, out: NativeTensor): void;
@@ -249,7 +236,7 @@ const REQUIRED_NODE_API = 9;
  * @throws {MonosemError} ERR_UNSUPPORTED when Node.js is too old, or no binary for this platform can be loaded.
  */
 function load(): NativeModule {
-  const found = Number(process.versions["napi"] ?? 0);
+  const found = Number(process.versions.napi ?? 0);
   if (found < REQUIRED_NODE_API) {
     throw new MonosemError(
       "ERR_UNSUPPORTED",

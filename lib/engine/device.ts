@@ -1,0 +1,189 @@
+import { availableParallelism } from "node:os";
+import { MonosemError } from "../errors.js";
+import { type DType, type MemoryUse, type NativeDevice, native, type TypedArray } from "./addon.js";
+import { Kernels } from "./kernels.js";
+import { dtypeOfArray, requireArray, requireDTypeName, requireShape, Tensor } from "./tensor.js";
+
+export type { MemoryUse } from "./addon.js";
+
+/** What a device can be opened by; "auto" takes the best that this machine and build offer. */
+export type DeviceName = "auto" | "cpu" | `cuda:${number}`;
+
+export interface DeviceOptions {
+  /** Threads of the CPU's kernels. Results do not depend on it. Default: all cores that the process may use. */
+  readonly threads?: number | undefined;
+  /** The most bytes that live and kept memory may come to; beyond it work fails with ERR_OUT_OF_MEMORY. Default: none. */
+  readonly memoryLimitBytes?: number | undefined;
+}
+
+const NO_CUDA = "no CUDA backend in this build";
+
+let nativeOf: (device: Device, what: string) => NativeDevice;
+
+/**
+ * A device: memory, and a queue that runs kernels one after another on its own thread, while JavaScript goes on.
+ *
+ * Calls check their arguments, enqueue and return. When queued work fails, its error (which names the kernel and the
+ * shapes) rejects the next read or {@link synchronize}; the work in between is skipped, and afterwards the device goes
+ * on. The process stays alive for pending reads only, not for queued work that nobody waits for.
+ */
+export class Device {
+  /** "cpu" */
+  readonly name: string;
+  /** Why it is this device. */
+  readonly reason: string;
+  /** What it runs on, for example "avx512, 2 threads". */
+  readonly description: string;
+  readonly kernels: Kernels;
+  readonly #native: NativeDevice;
+  #closing: Promise<void> | undefined;
+
+  static {
+    nativeOf = (device, what) => {
+      if (device.closed) throw new MonosemError("ERR_DISPOSED", `${what}: the device was closed`);
+      return device.#native;
+    };
+  }
+
+  private constructor(name: string, reason: string, handle: NativeDevice) {
+    this.name = name;
+    this.reason = reason;
+    this.description = native.describeDevice(handle);
+    this.#native = handle;
+    this.kernels = new Kernels(this);
+  }
+
+  /**
+   * Opens a device. "auto" falls back to the CPU, with the reason in {@link reason}; a device asked for by name is
+   * opened or refused. The CPU's instruction set is chosen at run time; the environment variable MONOSEM_ISA overrides
+   * it.
+   *
+   * @throws {MonosemError} (rejects) ERR_UNSUPPORTED when this build or machine has no such device or instruction set,
+   * ERR_INVALID_ARGUMENT for unknown names and options out of range.
+   */
+  static async open(name: DeviceName = "auto", options: DeviceOptions = {}): Promise<Device> {
+    const { threads = availableParallelism(), memoryLimitBytes = 0 } = options;
+    if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
+      throw new MonosemError(
+        "ERR_INVALID_ARGUMENT",
+        `Device.open: threads must be an integer from 1 to 1024, found ${threads}`,
+      );
+    }
+    if (options.memoryLimitBytes !== undefined && !(Number.isSafeInteger(memoryLimitBytes) && memoryLimitBytes > 0)) {
+      throw new MonosemError(
+        "ERR_INVALID_ARGUMENT",
+        `Device.open: memoryLimitBytes must be a positive integer, found ${memoryLimitBytes}`,
+      );
+    }
+    if (name === "cpu" || name === "auto") {
+      const reason = name === "cpu" ? "asked for" : NO_CUDA;
+      return new Device("cpu", reason, native.openCpuDevice(threads, memoryLimitBytes));
+    }
+    if (/^cuda:\d+$/.test(name)) {
+      throw new MonosemError(
+        "ERR_UNSUPPORTED",
+        `Device.open: ${name} cannot be opened: ${NO_CUDA}. Use "cpu" or "auto".`,
+      );
+    }
+    throw new MonosemError(
+      "ERR_INVALID_ARGUMENT",
+      `Device.open: unknown device "${String(name)}"; expected "auto", "cpu" or "cuda:N"`,
+    );
+  }
+
+  /** Whether {@link close} was called. */
+  get closed(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  /**
+   * A tensor with a copy of `data`, made at the call. The dtype follows from the array's class; a `Uint16Array` holds
+   * bits of f16 or bf16 and needs it said.
+   *
+   * @throws {MonosemError} ERR_SHAPE_MISMATCH when `data` is shorter or longer than the shape (a transferred array has
+   * length 0), ERR_DTYPE_MISMATCH, ERR_OUT_OF_MEMORY, ERR_INVALID_ARGUMENT, ERR_DISPOSED.
+   */
+  tensor(data: TypedArray, shape: readonly number[], dtype?: DType): Tensor {
+    const handle = nativeOf(this, "tensor");
+    requireShape("tensor", shape);
+    if (dtype !== undefined) requireDTypeName("tensor", dtype);
+    const type = dtype ?? dtypeOfArray("tensor", data);
+    requireArray("tensor", data, type, shape);
+    return new Tensor(this, native.tensorFromHost(handle, type, shape, data), type, shape);
+  }
+
+  /**
+   * A tensor without content: reading it before a kernel wrote it is ERR_NOT_COMPUTED. It takes no memory until then.
+   *
+   * @throws {MonosemError} ERR_INVALID_ARGUMENT, ERR_DTYPE_MISMATCH, ERR_DISPOSED.
+   */
+  empty(shape: readonly number[], dtype: DType = "f32"): Tensor {
+    const handle = nativeOf(this, "empty");
+    requireShape("empty", shape);
+    requireDTypeName("empty", dtype);
+    return new Tensor(this, native.emptyTensor(handle, dtype, shape), dtype, shape);
+  }
+
+  /**
+   * A tensor of zeros.
+   *
+   * @throws {MonosemError} ERR_INVALID_ARGUMENT, ERR_DTYPE_MISMATCH, ERR_DISPOSED.
+   */
+  zeros(shape: readonly number[], dtype: DType = "f32"): Tensor {
+    const handle = nativeOf(this, "zeros");
+    requireShape("zeros", shape);
+    requireDTypeName("zeros", dtype);
+    return new Tensor(this, native.zeroTensor(handle, dtype, shape), dtype, shape);
+  }
+
+  /**
+   * Resolves when all work queued so far is done.
+   *
+   * @throws {MonosemError} (rejects) The error of queued work that failed since the last read or synchronisation.
+   */
+  async synchronize(): Promise<void> {
+    await native.synchronize(nativeOf(this, "synchronize"));
+  }
+
+  /** Bytes of device memory, exact: live, most ever live, kept for reuse, and the limit (0: none). */
+  memory(): MemoryUse {
+    return native.deviceMemory(nativeOf(this, "memory"));
+  }
+
+  /** Sets `peakBytes` to what is live now. */
+  resetPeakMemory(): void {
+    native.resetPeakMemory(nativeOf(this, "resetPeakMemory"));
+  }
+
+  /** Gives memory that is kept for reuse back to the system. */
+  releaseCachedMemory(): void {
+    native.releaseCachedMemory(nativeOf(this, "releaseCachedMemory"));
+  }
+
+  /**
+   * Waits for the work queued before, then ends the device's threads. From the call on the device takes no more work;
+   * its tensors can only be disposed. Further calls return the same promise.
+   *
+   * @throws {MonosemError} (rejects) The error of queued work that failed since the last read or synchronisation; the
+   * device is closed all the same.
+   */
+  close(): Promise<void> {
+    this.#closing ??= (async () => {
+      try {
+        await native.synchronize(this.#native);
+      } finally {
+        native.closeDevice(this.#native);
+      }
+    })();
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** @internal The native handle; throws ERR_DISPOSED, naming `what`, once the device is closed. */
+export function deviceHandle(device: Device, what: string): NativeDevice {
+  return nativeOf(device, what);
+}

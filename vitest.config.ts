@@ -1,0 +1,12 @@
+import { defineConfig } from "vitest/config";
+
+// Processes, not threads: each test file has its own native module, and a crash names the file.
+export default defineConfig({
+  test: {
+    include: ["test/**/*.test.ts"],
+    exclude: ["test/package/**", "node_modules/**"],
+    pool: "forks",
+    maxWorkers: 2,
+    testTimeout: 120_000,
+  },
+});
