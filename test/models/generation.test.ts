@@ -1,0 +1,132 @@
+import { readFile } from "node:fs/promises";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Device } from "../../lib/engine/device.js";
+import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
+import { textFixture, tinyGpt2Directory } from "./tinyGpt2.js";
+
+let device: Device;
+let model: HookedTransformer;
+
+beforeAll(async () => {
+  device = await Device.open("cpu", { threads: 2 });
+  model = await HookedTransformer.load(tinyGpt2Directory, device);
+});
+
+afterAll(async () => {
+  model.dispose();
+  await device.close();
+});
+
+test("greedy text equals PyTorch's", async () => {
+  const { greedyFromBos60, greedyText } = JSON.parse(await readFile(textFixture, "utf8"));
+  const [tokens] = await model.generate("", { maxNewTokens: 60, temperature: 0 });
+  expect(tokens).toEqual(greedyFromBos60);
+  expect(model.tokenizer.decode(tokens!.slice(1))).toBe(greedyText);
+});
+
+test("the cache of keys and values changes nothing: each token is the likeliest after a whole run over its text", async () => {
+  const prompts = [
+    [0, 35, 74, 554, 350],
+    [1633, 912, 0, 289, 291],
+  ];
+  const generated = await model.generate(prompts, { maxNewTokens: 30, temperature: 0, stopAtEos: false });
+  const { vocabularySize } = model.config;
+  using logits = await model.forward(generated);
+  const values = await logits.readFloat32();
+  for (const [sequence, tokens] of generated.entries()) {
+    expect(tokens).toHaveLength(35);
+    expect(tokens.slice(0, 5)).toEqual(prompts[sequence]);
+    for (let position = 4; position < 34; position++) {
+      const first = (sequence * 35 + position) * vocabularySize;
+      const row = values.subarray(first, first + vocabularySize);
+      expect(row.indexOf(Math.max(...row))).toBe(tokens[position + 1]);
+    }
+  }
+});
+
+test("the same seed gives the same text, another seed another", async () => {
+  const sample = (seed: number): Promise<number[][]> =>
+    model.generate("She said", { maxNewTokens: 20, temperature: 0.9, topK: 50, topP: 0.95, seed });
+  const first = await sample(1);
+  expect(await sample(1)).toEqual(first);
+  expect(await sample(2)).not.toEqual(first);
+});
+
+test("a topK of 1 and a tiny topP choose as greedy does", async () => {
+  const [greedy] = await model.generate("The", { maxNewTokens: 12, temperature: 0 });
+  expect(await model.generate("The", { maxNewTokens: 12, topK: 1 })).toEqual([greedy]);
+  expect(await model.generate("The", { maxNewTokens: 12, topP: 1e-6 })).toEqual([greedy]);
+});
+
+test("sequences of a batch differ in their draws", async () => {
+  const generated = await model.generate(new Array(8).fill([0]), { maxNewTokens: 10, stopAtEos: false });
+  expect(new Set(generated.map(String)).size).toBeGreaterThan(1);
+});
+
+test("generation ends at the context's size, prompt included", async () => {
+  const prompt = new Array(250).fill(35);
+  const [tokens] = await model.generate(prompt, { maxNewTokens: 100, temperature: 0, stopAtEos: false });
+  expect(tokens).toHaveLength(256);
+  const full = new Array(256).fill(35);
+  expect(await model.generate(full, { maxNewTokens: 5 })).toEqual([full]);
+});
+
+test("a sequence ends after EOS while the others go on, and every step is told", async () => {
+  const steps: (readonly (number | undefined)[])[] = [];
+  const prompts = new Array(48).fill([0]);
+  const generated = await model.generate(prompts, {
+    maxNewTokens: 250,
+    temperature: 1.3,
+    seed: 3,
+    onToken: (tokens) => steps.push(tokens),
+  });
+  const lengths = generated.map((tokens) => tokens.length);
+  expect(Math.min(...lengths)).toBeLessThan(Math.max(...lengths));
+  for (const [sequence, tokens] of generated.entries()) {
+    const end = tokens.indexOf(0, 1);
+    expect(end === -1 || end === tokens.length - 1).toBe(true);
+    expect([0, ...steps.map((step) => step[sequence]).filter((token) => token !== undefined)]).toEqual(tokens);
+  }
+  expect(steps).toHaveLength(Math.max(...lengths) - 1);
+});
+
+test("texts begin with BOS unless told otherwise, token ids only when told", async () => {
+  const ids = model.tokenizer.encode("The");
+  const none = { maxNewTokens: 0 };
+  expect(await model.generate("The", none)).toEqual([[0, ...ids]]);
+  expect(await model.generate("The", { ...none, prependBos: false })).toEqual([ids]);
+  expect(await model.generate(ids, none)).toEqual([ids]);
+  expect(await model.generate([ids, ids], { ...none, prependBos: true })).toEqual([
+    [0, ...ids],
+    [0, ...ids],
+  ]);
+});
+
+test("an abort ends generation in the middle", async () => {
+  const controller = new AbortController();
+  let steps = 0;
+  const run = model.generate("The", {
+    maxNewTokens: 200,
+    stopAtEos: false,
+    signal: controller.signal,
+    onToken: () => {
+      steps += 1;
+      if (steps === 5) controller.abort();
+    },
+  });
+  await expect(run).rejects.toMatchObject({ code: "ERR_ABORTED" });
+  expect(steps).toBe(5);
+});
+
+test("impossible options and prompts are refused by name", async () => {
+  const generate = (options: object, prompt: string | number[][] = "The"): Promise<number[][]> =>
+    model.generate(prompt, { maxNewTokens: 1, ...options });
+  await expect(generate({ maxNewTokens: -1 })).rejects.toThrow(/maxNewTokens/);
+  await expect(generate({ temperature: -1 })).rejects.toThrow(/temperature/);
+  await expect(generate({ topK: 0 })).rejects.toThrow(/topK/);
+  await expect(generate({ topP: 0 })).rejects.toThrow(/topP/);
+  await expect(generate({ topP: 1.5 })).rejects.toThrow(/topP/);
+  await expect(generate({ seed: 0.5 })).rejects.toThrow(/seed/);
+  await expect(generate({ prependBos: false }, "")).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
+  await expect(generate({}, [[1, 2], [3]])).rejects.toMatchObject({ code: "ERR_SHAPE_MISMATCH" });
+});
