@@ -69,6 +69,18 @@ export class Gpt2 {
     return yield* pass.logits(this.device.kernels.gatherRows(all, lastRows));
   }
 
+  /** What `HookedTransformer.directionLogits` says. */
+  directionLogits(directions: Tensor): Tensor {
+    const { kernels } = this.device;
+    const { finalLayerNorm, unembedding } = this.#weights;
+    using columns = kernels.transpose(directions); // [dModel, rows]
+    using sums = kernels.columnSums(columns);
+    using scaled = kernels.addRow(columns, sums, { scale: -1 / this.config.dModel });
+    kernels.scaleRows(scaled, finalLayerNorm.weight, { out: scaled });
+    using rows = kernels.transpose(scaled);
+    return kernels.linear(rows, unembedding);
+  }
+
   dispose(): void {
     disposeGpt2Weights(this.#weights);
   }

@@ -73,7 +73,7 @@ const configSchema = z.looseObject({
   scale_attn_by_inverse_layer_idx: z.boolean().default(false),
   add_cross_attention: z.boolean().default(false),
   tie_word_embeddings: z.boolean().default(true),
-  quantization_config: z.unknown(),
+  quantization_config: z.unknown().optional(),
   bos_token_id: tokenId,
   eos_token_id: tokenId,
 });

@@ -219,6 +219,17 @@ export class HookedTransformer {
     return await generate(this.#model, await checkTokens(prompts, this.config), rest);
   }
 
+  /**
+   * What directions in the residual stream, f32 [rows, dModel], add to the logits: centred and weighted as by the final
+   * LayerNorm, but not divided by its standard deviation (which depends on the rest of the stream), times W_U.
+   *
+   * @returns f32 [rows, vocabularySize]
+   * @throws MonosemError ERR_SHAPE_MISMATCH for directions of another width
+   */
+  directionLogits(directions: Tensor): Tensor {
+    return this.#model.directionLogits(directions);
+  }
+
   dispose(): void {
     this.#model.dispose();
   }

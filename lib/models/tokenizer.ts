@@ -3,6 +3,12 @@ import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { MonosemError } from "../errors.js";
 import { readJsonObject, readJsonObjectIfPresent } from "./jsonFile.js";
 
+/** What the library's `encode` returns: an id is missing where the vocabulary has no such token. */
+interface Encoding {
+  readonly ids: (number | undefined)[];
+  readonly tokens: readonly string[];
+}
+
 /** Text to token ids and back, as the `tokenizer.json` of a model says. */
 export class Tokenizer {
   /** One more than the highest id. */
@@ -68,15 +74,16 @@ export class Tokenizer {
    */
   encode(text: string): number[] {
     if (text === "") return [];
-    const { ids, tokens } = this.#tokenizer.encode(text, { add_special_tokens: false });
-    const unknown = tokens.findIndex((_, i) => ids[i] === undefined);
+    const encoding: Encoding = this.#tokenizer.encode(text, { add_special_tokens: false });
+    const { ids, tokens } = encoding;
+    const unknown = ids.indexOf(undefined);
     if (unknown >= 0) {
       throw new MonosemError(
         "ERR_INVALID_ARGUMENT",
         `the tokenizer has no token for ${JSON.stringify(tokens[unknown])}, which the text contains`,
       );
     }
-    return ids;
+    return ids as number[];
   }
 
   /**
