@@ -84,9 +84,7 @@ Napi::Value synchronize(const Napi::CallbackInfo& info) {
 // Ends the device's threads; work that has not started is dropped.
 Napi::Value closeDevice(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
-    Handle& handle = unwrap(info[0], HandleKind::device, "device");
-    handle.device->shutDown();
-    handle.device.reset();
+    deviceOf(info).shutDown();
     return info.Env().Undefined();
   });
 }

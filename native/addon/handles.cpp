@@ -69,8 +69,10 @@ Handle& unwrap(const Napi::Value& value, HandleKind kind, const char* name) {
     throw EngineError(ErrorCode::invalidArgument,
                       std::string(name) + ": expected a " + nameOf(kind) + ", found a " + nameOf(handle.kind));
   }
-  const bool live = kind == HandleKind::device ? bool(handle.device) : bool(handle.result);
-  if (!live) throw EngineError(ErrorCode::disposed, std::string(name) + ": this " + nameOf(kind) + " was disposed");
+  if (kind != HandleKind::device && !handle.result) {
+    throw EngineError(ErrorCode::disposed, std::string(name) + ": this " + nameOf(kind) + " was disposed");
+  }
+  if (!handle.device->open()) throw EngineError(ErrorCode::disposed, std::string(name) + ": the device was closed");
   return handle;
 }
 

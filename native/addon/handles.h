@@ -20,7 +20,7 @@ const char* nameOf(HandleKind kind);
 
 struct Handle {
   HandleKind kind = HandleKind::device;
-  std::shared_ptr<Device> device;  // of a device handle: null once closed
+  std::shared_ptr<Device> device;
   std::shared_ptr<Result> result;  // null once disposed; a device handle has none
   DType dtype = DType::f32;        // of a tensor
   Shape shape;                     // of a tensor; [rows, dSae] of codes
@@ -35,10 +35,10 @@ Napi::Value wrapTensor(Napi::Env env, const std::shared_ptr<Device>& device, con
 Napi::Value wrapResult(Napi::Env env, HandleKind kind, const std::shared_ptr<Device>& device,
                        std::shared_ptr<Result> result, const Shape& shape, int64_t bytes);
 
-// The handle behind a JavaScript value; throws EngineError unless it is a live one of this kind.
+// The handle behind a JavaScript value; throws EngineError unless it is a live one of this kind, of an open device.
 Handle& unwrap(const Napi::Value& value, HandleKind kind, const char* name);
 
-// The same for anything but a device.
+// The handle of anything but a device, whose device may be closed.
 Handle& unwrapResult(const Napi::Value& value, const char* name);
 
 void dispose(Napi::Env env, Handle& handle);

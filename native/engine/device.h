@@ -83,6 +83,7 @@ class Device {
   // Drops the work that has not started, waits for the kernel that is running and ends the device's threads. Its
   // results keep their memory. Idempotent.
   void shutDown();
+  bool open() const { return bool(kernels_); }  // not shut down yet
 
  private:
   void run(const KernelCall& call);

@@ -1,0 +1,242 @@
+// The device's queue, errors and memory, without JavaScript: also what the sanitizers run.
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cpu/cpu_backend.h"
+#include "engine/device.h"
+#include "engine/host_allocator.h"
+
+namespace monosem {
+namespace {
+
+int passed = 0, failed = 0;
+
+void check(bool holds, const std::string& what) {
+  holds ? ++passed : ++failed;
+  if (!holds) std::printf("  FAILED %s\n", what.c_str());
+}
+
+std::shared_ptr<Device> openDevice(uint64_t limit = 0) {
+  return std::make_shared<Device>(std::make_unique<HostAllocator>(limit),
+                                  [](Allocator& allocator) { return makeCpuKernels(allocator, 2); });
+}
+
+Operand read(const char* name, const Tensor& tensor) {
+  return {name, Access::read, tensor.storage, tensor.shape};
+}
+Operand write(const char* name, const Tensor& tensor) {
+  return {name, Access::write, tensor.storage, tensor.shape};
+}
+
+Vector<float> vectorOf(const Tensor& tensor) {
+  return {tensor.storage->block.as<float>(), tensor.shape.elements()};
+}
+Vector<const float> constVectorOf(const Tensor& tensor) {
+  return {tensor.storage->block.as<float>(), tensor.shape.elements()};
+}
+
+// out = a + a
+void enqueueDouble(Device& device, const Tensor& a, const Tensor& out) {
+  device.enqueue({"add", {read("a", a), write("out", out)}, "", [a, out](Kernels& kernels) {
+                    kernels.add(constVectorOf(a), constVectorOf(a), 1, vectorOf(out));
+                  }});
+}
+
+void enqueueFailure(Device& device, const Tensor& x) {
+  device.enqueue(
+      {"encode", {read("x", x)}, "topk 32", [](Kernels&) { throw EngineError(ErrorCode::nonFinite, "x holds NaN"); }});
+}
+
+struct Answer {
+  std::string code;  // "" for success
+  std::string message;
+};
+
+Answer answerOf(const Failure* failure) {
+  return failure ? Answer{errorCodeName(failure->code), failure->message} : Answer{};
+}
+
+Answer synchronize(Device& device) {
+  std::promise<Answer> answer;
+  device.synchronize([&](const Failure* failure) { answer.set_value(answerOf(failure)); });
+  return answer.get_future().get();
+}
+
+Answer readFloats(Device& device, const Tensor& tensor, std::vector<float>& out) {
+  out.assign(size_t(tensor.shape.elements()), -1);
+  std::promise<Answer> answer;
+  device.read(
+      tensor.storage, "a tensor",
+      [&](Allocator& allocator) { allocator.download(tensor.storage->block, out.data(), tensor.bytes()); },
+      [&](const Failure* failure) { answer.set_value(answerOf(failure)); });
+  return answer.get_future().get();
+}
+
+Tensor ramp(Device& device, int64_t size) {
+  std::vector<float> values(static_cast<size_t>(size));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = float(i);
+  return device.tensorFromHost(DType::f32, {size}, values.data());
+}
+
+void workRunsInOrder() {
+  const auto device = openDevice();
+  Tensor tensor = ramp(*device, 5);
+  for (int i = 0; i < 20; ++i) {
+    const Tensor next = device->emptyTensor(DType::f32, {5});
+    enqueueDouble(*device, tensor, next);
+    tensor = next;
+  }
+  std::vector<float> values;
+  check(readFloats(*device, tensor, values).code.empty(), "a chain of kernels is read");
+  check(values[3] == 3.0f * 1048576, "a chain of kernels runs in order");
+}
+
+void errorsReachTheNextBarrierOnly() {
+  const auto device = openDevice();
+  const Tensor x = ramp(*device, 6);
+  const Tensor skipped = device->emptyTensor(DType::f32, {6});
+  enqueueFailure(*device, x);
+  enqueueDouble(*device, x, skipped);
+  const Answer answer = synchronize(*device);
+  check(answer.code == "ERR_NON_FINITE", "the first error's code");
+  check(answer.message == "encode(x [6], topk 32): x holds NaN",
+        "the error names kernel, operands, note: " + answer.message);
+  check(synchronize(*device).code.empty(), "an error is received once");
+  std::vector<float> values;
+  check(readFloats(*device, skipped, values).code == "ERR_NOT_COMPUTED", "a skipped tensor is not computed");
+  check(readFloats(*device, x, values).code.empty() && values[5] == 5, "the device goes on");
+  const Tensor uses = device->emptyTensor(DType::f32, {6});
+  enqueueDouble(*device, skipped, uses);
+  check(synchronize(*device).code == "ERR_NOT_COMPUTED", "using a skipped tensor is an error");
+}
+
+void memoryComesLateAndGoesEarly() {
+  const auto device = openDevice();
+  const int64_t size = 1 << 18;  // 1 MiB
+  Tensor tensor = ramp(*device, size);
+  for (int i = 0; i < 200; ++i) {
+    const Tensor next = device->emptyTensor(DType::f32, {size});
+    enqueueDouble(*device, tensor, next);
+    tensor = next;
+  }
+  check(synchronize(*device).code.empty(), "200 steps run");
+  const MemoryStatistics statistics = device->allocator().statistics();
+  check(statistics.current == size * 4, "only the last tensor is live");
+  check(statistics.peak <= 3 * uint64_t(size) * 4, "no more than two steps were live at once");
+  check(statistics.current + statistics.cached <= statistics.peak, "the cache stays within the peak");
+}
+
+void theLimitHolds() {
+  const auto device = openDevice(1 << 20);
+  bool refused = false;
+  try {
+    device->tensorFromHost(DType::f32, {1 << 20}, std::vector<float>(1 << 20).data());
+  } catch (const EngineError& error) {
+    refused = error.code() == ErrorCode::outOfMemory;
+  }
+  check(refused, "a tensor beyond the limit is refused at the call");
+  const Tensor a = ramp(*device, 1 << 17);
+  for (int i = 0; i < 10; ++i) {
+    const Tensor out = device->emptyTensor(DType::f32, {1 << 17});
+    enqueueDouble(*device, a, out);
+  }
+  check(synchronize(*device).code.empty(), "the cache makes room before an allocation is refused");
+  const Tensor large = device->zeroTensor(DType::f64, {1 << 17});
+  check(synchronize(*device).code == "ERR_OUT_OF_MEMORY", "queued work beyond the limit fails");
+  const MemoryStatistics statistics = device->allocator().statistics();
+  check(statistics.current + statistics.cached <= statistics.limit, "live and cached memory keep to the limit");
+}
+
+void allocatorsAreExactAndShared() {
+  HostAllocator allocator;
+  check(allocator.allocate(0).as<void>() != nullptr, "a block of no bytes is a block");
+  {
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t) {
+      threads.emplace_back([&allocator, t] {
+        std::vector<Block> blocks;
+        for (size_t i = 0; i < 2000; ++i) {
+          blocks.push_back(allocator.allocate((i * 7919 + size_t(t) * 131) % 100000));
+          blocks.back().as<char>()[0] = 1;
+          if (reinterpret_cast<uintptr_t>(blocks.back().as<char>()) % 64 != 0) std::abort();
+          if (i % 3 == 0) blocks.erase(blocks.begin() + std::ptrdiff_t(i % blocks.size()));
+        }
+      });
+    }
+    for (auto& thread : threads) thread.join();
+  }
+  check(allocator.statistics().current == 0, "every byte came back");
+  allocator.releaseCache();
+  check(allocator.statistics().cached == 0, "the cache was given back");
+  Block survivor;
+  {
+    HostAllocator short_lived;
+    survivor = short_lived.allocate(100);
+  }
+  survivor.as<char>()[99] = 1;
+  check(true, "a block may outlive its allocator");
+}
+
+void shuttingDownDropsWaitingWork() {
+  const auto device = openDevice();
+  std::atomic<int> ran{0};
+  std::promise<void> started;
+  for (int i = 0; i < 100; ++i) {
+    device->enqueue({"wait", {}, "", [&ran, &started](Kernels&) {
+                       if (ran++ == 0) started.set_value();
+                       std::this_thread::sleep_for(std::chrono::milliseconds(5));
+                     }});
+  }
+  started.get_future().wait();
+  device->shutDown();
+  check(ran < 100, "work that had not started was dropped");
+  check(!device->open(), "the device is shut down");
+  device->shutDown();
+  device->synchronize([](const Failure*) { std::abort(); });
+  check(true, "shutting down twice and enqueueing afterwards do nothing");
+}
+
+void manyThreadsMayEnqueue() {
+  const auto device = openDevice();
+  const Tensor sum = device->zeroTensor(DType::f64, {1});
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 100; ++i) {
+        const Tensor a = ramp(*device, 100);
+        device->enqueue(
+            {"sum", {read("a", a), {"sum", Access::update, sum.storage, sum.shape}}, "", [a, sum](Kernels& kernels) {
+               kernels.sum(constVectorOf(a), sum.storage->block.as<double>());
+             }});
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  check(synchronize(*device).code.empty(), "work from many threads runs");
+  check(*sum.storage->block.as<double>() == 400 * 4950.0, "all of it");
+}
+
+}  // namespace
+}  // namespace monosem
+
+int main() {
+  using namespace monosem;
+  workRunsInOrder();
+  errorsReachTheNextBarrierOnly();
+  memoryComesLateAndGoesEarly();
+  theLimitHolds();
+  allocatorsAreExactAndShared();
+  shuttingDownDropsWaitingWork();
+  manyThreadsMayEnqueue();
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed ? 1 : 0;
+}
