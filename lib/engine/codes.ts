@@ -8,13 +8,13 @@ let featureSetHandleOf: (set: FeatureSet, what: string) => NativeFeatureSet;
 
 /** The content of {@link Codes} in host memory. */
 export interface CodesContent {
-  /** [rows + 1]: the entries of row r are those from rowOffsets[r] to rowOffsets[r + 1]. */
+  /** Length rows + 1: the entries of row r are those from rowOffsets[r] to rowOffsets[r + 1]. */
   readonly rowOffsets: Float64Array;
-  /** [entries]: ascending within a row. */
+  /** Length entries; ascending within a row. */
   readonly features: Uint32Array;
-  /** [entries] */
+  /** Length entries. */
   readonly preActivations: Float32Array;
-  /** [entries]: 0 where an entry was selected without being active. */
+  /** Length entries; 0 where an entry was selected without being active. */
   readonly values: Float32Array;
 }
 

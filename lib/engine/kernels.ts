@@ -204,7 +204,7 @@ export class Kernels {
     return new EntryValues(codes, out);
   }
 
-  /** [dSae]: scale times the sum of the coefficients (default: the values) of each feature's entries. */
+  /** Tensor [dSae]: scale times the sum of the coefficients (default: the values) of each feature's entries. */
   featureSums(
     codes: Codes,
     options: { readonly coefficients?: EntryValues | undefined; readonly scale?: number | undefined } = {},
@@ -218,7 +218,7 @@ export class Kernels {
     return out.tensor;
   }
 
-  /** [dSae]: how many entries of each feature have a value > 0. */
+  /** Tensor [dSae]: how many entries of each feature have a value > 0. */
   featureCounts(codes: Codes): Tensor {
     const call = this.#call("featureCounts");
     const codesHandle = call.codes("codes", codes);
@@ -227,7 +227,7 @@ export class Kernels {
     return out.tensor;
   }
 
-  /** [rows, dSae]: the values as a dense matrix. */
+  /** Tensor [rows, dSae]: the values as a dense matrix. */
   densify(codes: Codes): Tensor {
     const call = this.#call("densify");
     const codesHandle = call.codes("codes", codes);
@@ -392,7 +392,7 @@ export class Kernels {
     return out.tensor;
   }
 
-  /** [rows]: the Euclidean norm of each row of a [..., columns]. */
+  /** Tensor [rows]: the Euclidean norm of each row of a [..., columns]. */
   rowNorms(a: Tensor): Tensor {
     const call = this.#call("rowNorms");
     const aHandle = call.tensor("a", a, ["...rows", "columns"]);
@@ -411,7 +411,7 @@ export class Kernels {
     return out.tensor;
   }
 
-  /** [columns]: scale times the sum of the rows of a [..., columns]. */
+  /** Tensor [columns]: scale times the sum of the rows of a [..., columns]. */
   columnSums(a: Tensor, options: { readonly scale?: number | undefined } = {}): Tensor {
     const call = this.#call("columnSums");
     const aHandle = call.tensor("a", a, ["...rows", "columns"]);
@@ -421,7 +421,7 @@ export class Kernels {
     return out.tensor;
   }
 
-  /** [columns]: scale times the sum over rows r of weights[r] * a[r]; weights is [rows], a [..., columns]. */
+  /** Tensor [columns]: scale times the sum over rows r of weights[r] * a[r]; weights is [rows], a [..., columns]. */
   weightedRowSum(weights: Tensor, a: Tensor, options: { readonly scale?: number | undefined } = {}): Tensor {
     const call = this.#call("weightedRowSum");
     const aHandle = call.tensor("a", a, ["...rows", "columns"]);
@@ -650,7 +650,7 @@ export class Kernels {
   }
 
   /**
-   * [rows]: -log softmax(logits[r])[targets[r]] in nats; logits [..., vocabulary], targets i32 [..., rows in all]. A
+   * Tensor [rows]: -log softmax(logits[r])[targets[r]] in nats; logits [..., vocabulary], targets i32 [..., rows in all]. A
    * negative target gives 0; one beyond the vocabulary is ERR_INVALID_ARGUMENT at the next read.
    */
   crossEntropy(logits: Tensor, targets: Tensor): Tensor {
@@ -662,7 +662,7 @@ export class Kernels {
     return out.tensor;
   }
 
-  /** [rows]: KL(softmax(p[r]) || softmax(q[r])) in nats, of logits p and q [..., vocabulary]. */
+  /** Tensor [rows]: KL(softmax(p[r]) || softmax(q[r])) in nats, of logits p and q [..., vocabulary]. */
   klDivergence(p: Tensor, q: Tensor): Tensor {
     const call = this.#call("klDivergence");
     const pHandle = call.tensor("p", p, ["...rows", "vocabulary"]);
@@ -672,7 +672,7 @@ export class Kernels {
     return out.tensor;
   }
 
-  /** i32 [rows]: one token drawn for each row of logits [..., vocabulary]. */
+  /** Tensor i32 [rows]: one token drawn for each row of logits [..., vocabulary]. */
   sample(logits: Tensor, sampling: Sampling): Tensor {
     const call = this.#call("sample");
     const logitsHandle = call.tensor("logits", logits, ["...rows", "vocabulary"]);
