@@ -6,8 +6,6 @@ export type Contexts = AsyncIterable<Int32Array> | Iterable<Int32Array>;
 /** Contexts of one length that go through the model together. */
 export interface ContextBatch {
   readonly contexts: readonly Int32Array[];
-  /** The same as nested lists, [contexts][positions]. */
-  readonly tokens: readonly (readonly number[])[];
   readonly positions: number;
 }
 
@@ -58,7 +56,7 @@ export async function* limitTokens(contexts: Contexts, tokens: number): AsyncGen
 }
 
 function batchOf(contexts: readonly Int32Array[]): ContextBatch {
-  return { contexts, tokens: contexts.map((context) => Array.from(context)), positions: contexts[0]!.length };
+  return { contexts, positions: contexts[0]!.length };
 }
 
 function throwIfAborted(signal: AbortSignal | undefined): void {

@@ -5,47 +5,56 @@ const FEWEST_EXAMPLES = 5;
 
 /**
  * The latents that a reader is likely to understand, best first, at most `count`: a choice by shape alone, without
- * looking at what the tokens mean. A latent ranks high when
+ * looking at what the words mean. A latent ranks high when
  *
- * - it is neither rare nor common (about one token in a thousand: `specificity`),
+ * - it is neither rare nor common (a few tokens in a thousand: `specificity`),
  * - it fires in short bursts instead of over whole passages (`peakedness`),
- * - its strongest examples are about equally strong, so that they show one thing and not an outlier (`evenness`), and
- * - they agree on the token it fires on, or on the one before it (`agreement`).
+ * - it fires at least as strongly as half of the latents do (`strength`),
+ * - its strongest examples are about equally strong, so that they show one thing and not an outlier (`evenness`),
+ * - it fires on whole words, not on pieces of words (`wholeness`),
+ * - on the same few words again and again (`recurrence`), but
+ * - on more than one, so that it is not just the detector of a token (`variety`).
  *
- * No two of the latents agree on the same token, so that the page shows different things.
+ * No two of the latents have the same most frequent word, so that the page shows different things.
  */
 export function rankLatents(
   statistics: FeatureStatistics,
   tokenText: (id: number) => string,
   count: number,
 ): readonly number[] {
-  const candidates: { latent: number; score: number; theme: string }[] = [];
+  const typicalMaximum = median(statistics.maxActivations.filter((maximum) => maximum > 0));
+  const candidates: { latent: number; score: number; word: string }[] = [];
   for (let latent = 0; latent < statistics.dSae; latent++) {
     const examples = statistics.examples(latent);
     if (examples.length < FEWEST_EXAMPLES) continue;
-    const agreement = agreementOf(examples, tokenText);
+    const peaks = examples.map((example) => peakWord(example, tokenText));
+    const { mostFrequent, recurrence, variety } = vocabularyOf(peaks.map(({ text }) => text));
     const score =
       specificity(statistics.firingCounts[latent]! / statistics.tokens) *
       mean(examples.map(peakedness)) *
-      (mean(examples.map((example) => example.activation)) / examples[0]!.activation) *
-      (0.5 + 0.5 * agreement.share);
-    candidates.push({ latent, score, theme: agreement.theme });
+      evenness(examples) *
+      Math.min(1, statistics.maxActivations[latent]! / typicalMaximum) *
+      mean(peaks.map(({ whole }) => (whole ? 1 : 0))) *
+      recurrence *
+      variety;
+    candidates.push({ latent, score, word: mostFrequent });
   }
   candidates.sort((a, b) => b.score - a.score || a.latent - b.latent);
   const shown: number[] = [];
-  const themes = new Set<string>();
-  for (const { latent, theme } of candidates) {
+  const words = new Set<string>();
+  for (const { latent, word } of candidates) {
     if (shown.length === count) break;
-    if (themes.has(theme)) continue;
-    themes.add(theme);
+    if (words.has(word)) continue;
+    words.add(word);
     shown.push(latent);
   }
   return shown;
 }
 
-/** 1 for a latent that fires on one token in a thousand, falling to 0 at two decades from that. */
+/** 1 between one token in a thousand and one in a hundred, falling to 0 within a decade and a half on both sides. */
 function specificity(density: number): number {
-  return Math.max(0, 1 - Math.abs(Math.log10(density) + 3) / 2);
+  const decades = Math.abs(Math.log10(density) + 2.5) - 0.5;
+  return Math.max(0, Math.min(1, 1 - decades / 1.5));
 }
 
 /** The peak's part of the activation in the window. */
@@ -53,26 +62,51 @@ function peakedness({ activation, activations }: FeatureExample): number {
   return activation / activations.reduce((sum, value) => sum + value, 0);
 }
 
-/** The text that most examples have at their peak, or just before it, and the share of examples that have it. */
-function agreementOf(
-  examples: readonly FeatureExample[],
+/** How strong the examples are on average, next to the strongest. */
+function evenness(examples: readonly FeatureExample[]): number {
+  return mean(examples.map(({ activation }) => activation)) / examples[0]!.activation;
+}
+
+/** The text at the peak, and whether it is a word, number or sign of its own and not a piece of one. */
+function peakWord(
+  { tokens, peak }: FeatureExample,
   tokenText: (id: number) => string,
-): { theme: string; share: number } {
-  let best = { theme: "", share: 0 };
-  for (const offset of [0, -1]) {
-    const counts = new Map<string, number>();
-    for (const { tokens, peak } of examples) {
-      const token = tokens[peak + offset];
-      if (token === undefined) continue;
-      const text = tokenText(token).trim().toLowerCase();
-      const agreeing = (counts.get(text) ?? 0) + 1;
-      counts.set(text, agreeing);
-      if (agreeing / examples.length > best.share) best = { theme: text, share: agreeing / examples.length };
-    }
-  }
-  return best;
+): { text: string; whole: boolean } {
+  const [before, at, after] = [-1, 0, 1].map((offset) => {
+    const token = tokens[peak + offset];
+    return token === undefined ? "" : tokenText(token);
+  }) as [string, string, string];
+  const continues = /[\p{L}\p{N}]$/u.test(before) && /^[\p{L}\p{N}]/u.test(at);
+  const continued = /[\p{L}\p{N}]$/u.test(at) && /^[\p{L}\p{N}]/u.test(after);
+  const text = at.trim().toLowerCase();
+  return { text, whole: text !== "" && !continues && !continued };
+}
+
+/** What the words at the peaks of a latent's examples have in common. */
+interface Vocabulary {
+  readonly mostFrequent: string;
+  /** The share of examples whose word is the word of another example too. */
+  readonly recurrence: number;
+  /** From 1/2, when one word recurs, to 1, when four or more do. */
+  readonly variety: number;
+}
+
+function vocabularyOf(words: readonly string[]): Vocabulary {
+  const counts = new Map<string, number>();
+  for (const word of words) counts.set(word, (counts.get(word) ?? 0) + 1);
+  const recurring = [...counts].filter(([, count]) => count > 1);
+  const [mostFrequent] = [...counts].reduce((best, entry) => (entry[1] > best[1] ? entry : best));
+  return {
+    mostFrequent,
+    recurrence: recurring.reduce((sum, [, count]) => sum + count, 0) / words.length,
+    variety: 0.5 + 0.5 * Math.min(1, Math.max(0, recurring.length - 1) / 3),
+  };
 }
 
 function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+function median(values: Float32Array): number {
+  return values.sort()[Math.floor(values.length / 2)] ?? 0;
 }

@@ -124,7 +124,7 @@ function barHeight(count: number, most: number): number {
 }
 
 function densityChart({ densityHistogram: { firstEdge, binWidth, counts } }: FeatureStatistics): string {
-  const [width, height, left, bottom] = [720, 150, 44, 34];
+  const [width, height, left, bottom] = [720, 110, 44, 34];
   const most = Math.max(1, ...counts);
   const step = (width - left) / Math.max(1, counts.length);
   const bars = counts.map((count, bin) => {

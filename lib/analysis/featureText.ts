@@ -54,7 +54,10 @@ const MARKED_FROM = 4;
 
 const plain: Style = {
   // The leading space of a word stays outside of the brackets.
-  token: (text, level) => (level < MARKED_FROM ? text : text.replace(/^( *)(.*)$/su, "$1[$2]")),
+  token: (text, level) => {
+    const word = text.trimStart() || text;
+    return level < MARKED_FROM ? text : `${text.slice(0, text.length - word.length)}[${word}]`;
+  },
   bold: (text) => text,
   quiet: (text) => text,
   markWidth: 2,

@@ -1,5 +1,6 @@
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
+import { type Metrics, MetricsAccumulator } from "../sae/metrics.js";
 import type { Sae } from "../sae/sae.js";
 import { ActivationHistogram, type Histogram } from "./activationHistogram.js";
 import { type Contexts, contextBatches } from "./contextBatches.js";
@@ -45,6 +46,12 @@ export interface FeatureStatistics {
   examples(latent: number): readonly FeatureExample[];
 }
 
+/** The latents, and how well the SAE reconstructs the same tokens. */
+export interface CollectedFeatures {
+  readonly statistics: FeatureStatistics;
+  readonly metrics: Metrics;
+}
+
 export interface ExampleWindow {
   /** Examples kept per latent. Default 12. */
   readonly examplesPerLatent?: number;
@@ -69,8 +76,8 @@ export interface FeatureOptions extends ExampleWindow {
 }
 
 /**
- * Runs contexts through the model up to the hook and through the SAE's encoder, once, and gathers the statistics of
- * all latents in that one pass.
+ * Runs contexts through the model up to the hook and through the SAE, once, and gathers the statistics of all latents
+ * and the metrics of the reconstruction in that one pass.
  *
  * Memory does not grow with the number of contexts: per latent that fires at all, a histogram of 32 counts and
  * `examplesPerLatent` windows of 8 bytes a token (`FeatureCollector.maximumBytes` says how much that is at most).
@@ -78,21 +85,37 @@ export interface FeatureOptions extends ExampleWindow {
  * @throws MonosemError ERR_CONFIG if model, hook and SAE do not belong together, ERR_NON_FINITE for NaN or infinite
  * activations, ERR_ABORTED.
  */
-export async function collectFeatures(options: FeatureOptions): Promise<FeatureStatistics> {
+export async function collectFeatures(options: FeatureOptions): Promise<CollectedFeatures> {
   const { sae, model, contextsPerBatch = 8, excludeSpecialTokens = true, signal } = options;
+  const { kernels } = sae.device;
   const hook = hookForSae(model, sae, options.hook);
   const special = excludeSpecialTokens ? model.tokenizer.specialTokenIds : new Set<number>();
   const collector = new FeatureCollector(sae.config.dSae, options);
+  using metrics = new MetricsAccumulator(sae.device, sae.config.dIn, sae.config.dSae);
   for await (const batch of contextBatches(options.contexts, contextsPerBatch, signal)) {
-    using activations = await model.activations(batch.tokens, hook);
-    using codes = sae.encode(activations);
+    const countedPositions = batch.contexts.map((tokens) =>
+      Int32Array.from(tokens.keys()).filter((position) => !special.has(tokens[position]!)),
+    );
+    const countedRows = countedPositions.flatMap((positions, index) =>
+      Array.from(positions, (position) => index * batch.positions + position),
+    );
+    if (countedRows.length === 0) continue;
+    using all = await model.activations(batch.contexts, hook);
+    using rows = sae.device.tensor(Int32Array.from(countedRows), [countedRows.length]);
+    using x = kernels.gatherRows(all, rows);
+    using codes = sae.encode(x);
+    using residual = kernels.decode(codes, sae.parameters.decoder, { bias: sae.parameters.decoderBias, target: x });
+    metrics.add(x, residual, codes);
     const entries = await codes.read();
+    let firstRow = 0;
     batch.contexts.forEach((tokens, index) => {
-      collector.addContext(tokens, entries, index * batch.positions, special);
+      const positions = countedPositions[index]!;
+      collector.addContext(tokens, positions, entries, firstRow);
+      firstRow += positions.length;
     });
     options.onProgress?.({ contexts: collector.contexts, tokens: collector.tokens });
   }
-  return collector.statistics();
+  return { statistics: collector.statistics(), metrics: await metrics.read() };
 }
 
 /** The active latents of rows of activations, as `Codes.read` gives them. */
@@ -157,26 +180,27 @@ export class FeatureCollector {
   }
 
   /**
-   * Adds one context: its tokens, and in `entries` the active latents of its rows from `firstRow` on. Tokens in
-   * `excluded` are shown in windows but not counted, and their activations are taken as 0.
+   * Adds one context.
+   *
+   * @param tokens all of its tokens, for the windows
+   * @param positions the positions that count, ascending; the others are shown with activation 0
+   * @param entries row `firstRow + i` holds the active latents at `positions[i]`
    */
-  addContext(tokens: Int32Array, entries: CodeEntries, firstRow: number, excluded: ReadonlySet<number>): void {
+  addContext(tokens: Int32Array, positions: Int32Array, entries: CodeEntries, firstRow: number): void {
     const start = entries.rowOffsets[firstRow];
-    const end = entries.rowOffsets[firstRow + tokens.length];
+    const end = entries.rowOffsets[firstRow + positions.length];
     if (start === undefined || end === undefined) {
       throw new MonosemError(
         "ERR_SHAPE_MISMATCH",
-        `the context at row ${firstRow} has ${tokens.length} tokens, but there are only ${entries.rowOffsets.length - 1} rows of codes`,
+        `${positions.length} positions from row ${firstRow} on, but there are only ${entries.rowOffsets.length - 1} rows of codes`,
       );
     }
     if (this.#previousOf.length < end - start) this.#previousOf = new Int32Array(end - start);
     const firing: number[] = [];
     const positionOf = new Int32Array(end - start);
-    for (let position = 0; position < tokens.length; position++) {
-      if (excluded.has(tokens[position]!)) continue;
-      this.#tokens += 1;
-      const rowEnd = entries.rowOffsets[firstRow + position + 1]!;
-      for (let entry = entries.rowOffsets[firstRow + position]!; entry < rowEnd; entry++) {
+    positions.forEach((position, index) => {
+      const rowEnd = entries.rowOffsets[firstRow + index + 1]!;
+      for (let entry = entries.rowOffsets[firstRow + index]!; entry < rowEnd; entry++) {
         const value = entries.values[entry]!;
         const latent = entries.features[entry]!;
         if (!Number.isFinite(value)) {
@@ -191,7 +215,8 @@ export class FeatureCollector {
         this.#previousOf[entry - start] = this.#headOf[latent]!;
         this.#headOf[latent] = entry - start;
       }
-    }
+    });
+    this.#tokens += positions.length;
     for (const latent of firing) {
       this.#addFirings(latent, tokens, entries.values.subarray(start, end), positionOf);
       this.#headOf[latent] = -1;
@@ -299,8 +324,9 @@ const BINS_PER_DECADE = 4;
 
 function densityHistogram(firingCounts: Float64Array, tokens: number): Histogram {
   const binWidth = 1 / BINS_PER_DECADE;
-  // The rarest possible latent fires once.
-  const firstEdge = tokens === 0 ? 0 : Math.floor(-Math.log10(tokens) - binWidth);
+  const rarest = firingCounts.reduce((least, count) => (count > 0 ? Math.min(least, count) : least), tokens);
+  // Bins are open at their lower end: a density of exactly 1% needs the decade below.
+  const firstEdge = tokens === 0 ? -1 : Math.ceil(Math.log10(rarest / tokens)) - 1;
   const counts = new Array<number>(-firstEdge * BINS_PER_DECADE).fill(0);
   for (const count of firingCounts) {
     if (count === 0) continue;

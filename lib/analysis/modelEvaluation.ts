@@ -120,12 +120,15 @@ async function lossesOfBatch(
   const { kernels } = device;
   const rows = batch.contexts.length * batch.positions;
   const logitsOf = async (hooks: readonly { name: string; hook: Hook }[]): Promise<Tensor> => {
-    using logits = await model.forward(batch.tokens, { hooks });
+    using logits = await model.forward(batch.contexts, { hooks });
     return logits.reshape([rows, model.config.vocabularySize]);
   };
   using targets = device.tensor(nextTokens(batch), [rows]);
   using replaced = device.tensor(
-    Float32Array.from(batch.tokens.flat(), (token) => (special.has(token) ? 0 : 1)),
+    Float32Array.from(
+      batch.contexts.flatMap((tokens) => Array.from(tokens)),
+      (token) => (special.has(token) ? 0 : 1),
+    ),
     [rows],
   );
   using clean = await logitsOf([]);

@@ -20,10 +20,10 @@ export function hookForSae(model: HookedTransformer, sae: Sae, hook?: string): s
       `the SAE was trained on hook point "${hookName}", but "${chosen}" was asked for`,
     );
   }
-  if (modelName !== undefined && modelName !== model.config.name) {
+  if (modelName !== undefined && baseName(modelName) !== baseName(model.config.name)) {
     throw new MonosemError(
       "ERR_CONFIG",
-      `the SAE was trained on model "${modelName}", but the model given is "${model.config.name}"`,
+      `the SAE was trained on model "${modelName}", but the model given is "${model.config.name}" (the name of its folder)`,
     );
   }
   const width = model.hookWidth(chosen);
@@ -34,4 +34,10 @@ export function hookForSae(model: HookedTransformer, sae: Sae, hook?: string): s
     );
   }
   return chosen;
+}
+
+/** "openai-community/gpt2" and TransformerLens' "gpt2-small" are "gpt2". */
+function baseName(modelName: string): string {
+  const last = modelName.split("/").at(-1)!.toLowerCase();
+  return last === "gpt2-small" ? "gpt2" : last;
 }

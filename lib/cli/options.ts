@@ -15,7 +15,7 @@ export function threadsOption(): Option {
 
 export interface DeviceFlags {
   readonly device: "auto" | "cpu" | `cuda:${number}`;
-  readonly threads?: number;
+  readonly threads?: number | undefined;
 }
 
 /** Opens the device that the flags ask for, and closes it when `work` is done. */

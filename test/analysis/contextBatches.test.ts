@@ -6,7 +6,6 @@ const of = (...lengths: number[]): Int32Array[] => lengths.map((length, index) =
 async function shapes(contexts: Contexts, size: number): Promise<number[][]> {
   const result: number[][] = [];
   for await (const batch of contextBatches(contexts, size)) {
-    expect(batch.tokens).toEqual(batch.contexts.map((context) => [...context]));
     result.push([batch.contexts.length, batch.positions]);
   }
   return result;

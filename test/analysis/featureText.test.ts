@@ -15,13 +15,13 @@ function smallReport(): FeatureReport {
   const active = values.flatMap((value, position) => (value > 0 ? [{ value, position }] : []));
   collector.addContext(
     Int32Array.from(words.keys()),
+    Int32Array.from(words.keys()),
     {
       rowOffsets: Float64Array.from({ length: 10 }, (_, row) => active.filter(({ position }) => position < row).length),
       features: new Uint32Array(active.length),
       values: Float32Array.from(active, ({ value }) => value),
     },
     0,
-    new Set(),
   );
   return {
     title: "",

@@ -29,9 +29,12 @@ function collect(
 ): FeatureStatistics {
   const collector = new FeatureCollector(dSae, window);
   for (const { tokens, activations } of contexts) {
+    const positions = [...tokens.keys()].filter((position) => !excluded.has(tokens[position]!));
+    const rows = positions.map((position) => activations[position]!);
     // A batch whose other rows belong to other contexts.
     const padding = [activations[0]!.map(() => 9)];
-    collector.addContext(Int32Array.from(tokens), entriesOf([...padding, ...activations, ...padding]), 1, excluded);
+    const entries = entriesOf([...padding, ...rows, ...padding]);
+    collector.addContext(Int32Array.from(tokens), Int32Array.from(positions), entries, 1);
   }
   return collector.statistics();
 }
@@ -150,9 +153,9 @@ test("a latent that does not exist, impossible windows and too few rows of codes
   }
   expect(() => new FeatureCollector(0)).toThrow(/dSae/);
   expect(() => new FeatureCollector(1, { tokensBefore: -1 })).toThrow(/tokensBefore/);
-  expect(() => new FeatureCollector(1).addContext(Int32Array.of(1, 2), entriesOf([[1]]), 0, new Set())).toThrow(
-    /2 tokens, but there are only 1 rows/,
-  );
+  expect(() =>
+    new FeatureCollector(1).addContext(Int32Array.of(1, 2), Int32Array.of(0, 1), entriesOf([[1]]), 0),
+  ).toThrow(/2 positions from row 0 on, but there are only 1 rows/);
 });
 
 test("the density histogram has its edges at powers of ten and puts each latent where its density is", () => {

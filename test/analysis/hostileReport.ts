@@ -25,13 +25,13 @@ export function hostileReport(): FeatureReport {
     const rows = Array.from({ length }, (_, position) => (position + context) % length);
     collector.addContext(
       Int32Array.from(rows),
+      Int32Array.from(rows.keys()),
       {
         rowOffsets: Float64Array.from({ length: length + 1 }, (_, row) => 2 * row),
         features: Uint32Array.from({ length: 2 * length }, (_, entry) => entry % 2),
         values: Float32Array.from({ length: 2 * length }, (_, entry) => 0.5 + ((entry * 7 + context) % 12)),
       },
       0,
-      new Set(),
     );
   }
   const effects = hostileTokens.map((_, token) => ({ token, effect: 3 - token / 2 }));

@@ -1,0 +1,116 @@
+import type { Command } from "commander";
+import { Corpus } from "../activations/corpus.js";
+import { rankLatents } from "../analysis/featureRanking.js";
+import { type FeatureReport, featureReportHtml } from "../analysis/featureReport.js";
+import { featureSummary } from "../analysis/featureSummary.js";
+import { collectFeatures } from "../analysis/features.js";
+import { featureReportText } from "../analysis/featureText.js";
+import { hasLogitEffects, logitEffects } from "../analysis/logitEffects.js";
+import { hookForSae } from "../analysis/saeHook.js";
+import type { Device } from "../engine/device.js";
+import { MonosemError } from "../errors.js";
+import { writeFileAtomically } from "../formats/atomicFile.js";
+import { HookedTransformer } from "../models/hookedTransformer.js";
+import { Sae } from "../sae/sae.js";
+import { addCorpusOptions, type CorpusFlags, contextsForSae } from "./corpusOptions.js";
+import { withInterruption } from "./interruption.js";
+import {
+  type DeviceFlags,
+  deviceOption,
+  naturalNumber,
+  positiveInteger,
+  threadsOption,
+  withDevice,
+} from "./options.js";
+import { startProgress } from "./progress.js";
+import { printedColumns, printsColour } from "./terminal.js";
+
+interface FeaturesFlags extends DeviceFlags, CorpusFlags {
+  readonly sae: string;
+  readonly model: string;
+  readonly corpus: readonly string[];
+  readonly hook?: string;
+  readonly html?: string;
+  readonly top: number;
+  readonly examples: number;
+  readonly latents?: readonly string[];
+}
+
+export function registerFeatures(program: Command): void {
+  const command = program
+    .command("features")
+    .summary("show what the latents of an SAE fire on")
+    .description(
+      `Runs text through the model and the SAE once, gathers statistics and the strongest examples of every latent, and
+prints a page of latents: by default those whose examples are the most uniform and specific.`,
+    )
+    .requiredOption("--sae <dir>", "folder of the SAE")
+    .requiredOption("--model <dir>", "folder of the model that the SAE was trained on")
+    .requiredOption("--corpus <glob...>", "text files (.txt, .jsonl)")
+    .option("--hook <name>", "hook point (default: the SAE's)")
+    .option("--latents <n...>", "show these latents")
+    .option("--top <n>", "show this many latents", positiveInteger, 20)
+    .option("--examples <n>", "examples printed per latent", positiveInteger, 5)
+    .option("--html <file>", "also write a self-contained HTML page");
+  addCorpusOptions(command, 500_000)
+    .addOption(deviceOption())
+    .addOption(threadsOption())
+    .addHelpText(
+      "after",
+      `
+Examples:
+  monosem features --sae runs/first/sae --model models/gpt2 --corpus 'texts/*.txt'
+  monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --html features.html --top 100
+  monosem features --sae runs/first/sae --model models/gpt2 --corpus a.txt --latents 17 512`,
+    )
+    .action((flags: FeaturesFlags) =>
+      withInterruption((signal) => withDevice(flags, (device) => features(flags, device, signal))),
+    );
+}
+
+async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
+  using sae = await Sae.load(flags.sae, device);
+  using model = await HookedTransformer.load(flags.model, device);
+  const hook = hookForSae(model, sae, flags.hook);
+  const asked = flags.latents?.map((text) => latentNumber(text, sae.config.dSae));
+  const contexts = contextsForSae(await Corpus.fromFiles(flags.corpus), model, sae, flags);
+  const progress = startProgress("collecting", undefined, "tokens");
+  const { statistics, metrics } = await collectFeatures({
+    sae,
+    model,
+    hook,
+    contexts,
+    signal,
+    onProgress: ({ tokens }) => progress.update(tokens),
+  }).finally(() => progress.stop());
+  const tokenText = (id: number): string => model.tokenizer.tokenText(id);
+  const latents = asked ?? rankLatents(statistics, tokenText, flags.top);
+  const report: FeatureReport = {
+    title: `Features of ${flags.sae}`,
+    facts: [
+      ["model", model.config.name],
+      ["hook point", hook],
+      ["architecture", sae.config.architecture],
+      ["latents", String(sae.config.dSae)],
+    ],
+    summary: featureSummary({ statistics, metrics }),
+    statistics,
+    latents,
+    logitEffects: hasLogitEffects(model, sae, hook) ? await logitEffects({ sae, model, hook, latents }) : undefined,
+    tokenText,
+  };
+  process.stdout.write(
+    featureReportText(report, { colour: printsColour(), width: printedColumns(), examples: flags.examples }),
+  );
+  if (flags.html !== undefined) {
+    await writeFileAtomically(flags.html, featureReportHtml(report));
+    process.stdout.write(`\nwrote ${flags.html}\n`);
+  }
+}
+
+function latentNumber(text: string, dSae: number): number {
+  const latent = naturalNumber(text);
+  if (latent >= dSae)
+    throw new MonosemError("ERR_INVALID_ARGUMENT", `there is no latent ${latent}: the SAE has ${dSae}`);
+  return latent;
+}

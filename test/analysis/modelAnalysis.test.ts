@@ -1,0 +1,157 @@
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { collectFeatures } from "../../lib/analysis/features.js";
+import { hasLogitEffects, logitEffects } from "../../lib/analysis/logitEffects.js";
+import { evaluateInModel, spliceHook } from "../../lib/analysis/modelEvaluation.js";
+import { hookForSae } from "../../lib/analysis/saeHook.js";
+import type { Device } from "../../lib/engine/device.js";
+import { SafetensorsFile } from "../../lib/formats/safetensors.js";
+import type { HookedTransformer } from "../../lib/models/hookedTransformer.js";
+import { exactSae, HOOK, modelDirectory, openTinyModel, tinyContexts } from "./tinyModel.js";
+
+let device: Device;
+let model: HookedTransformer;
+
+beforeAll(async () => {
+  ({ device, model } = await openTinyModel());
+});
+
+afterAll(async () => {
+  model.dispose();
+  await device.close();
+});
+
+/** Mean of the model's own per-token losses, last positions left out. */
+async function meanLoss(hooks: Parameters<HookedTransformer["loss"]>[1] = {}): Promise<number> {
+  const contexts = tinyContexts(model);
+  const losses = await (await model.loss(contexts, hooks)).readFloat32();
+  return losses.reduce((sum, loss) => sum + loss, 0) / (contexts.length * (contexts[0]!.length - 1));
+}
+
+test("an SAE that reconstructs exactly recovers the whole loss", async () => {
+  using sae = exactSae(device, 192);
+  const progress: number[] = [];
+  const evaluation = await evaluateInModel({
+    sae,
+    model,
+    hook: HOOK,
+    contexts: tinyContexts(model),
+    contextsPerBatch: 3,
+    onProgress: ({ tokens }) => progress.push(tokens),
+  });
+  expect(evaluation.ceClean).toBeCloseTo(await meanLoss(), 5);
+  expect(evaluation.ceSae).toBeCloseTo(evaluation.ceClean, 4);
+  expect(evaluation.ceZero).toBeGreaterThan(evaluation.ceClean + 1);
+  expect(evaluation.lossRecovered).toBeCloseTo(1, 4);
+  expect(evaluation.klDivergence).toBeCloseTo(0, 5);
+  expect(evaluation.tokens).toBe(4 * 11);
+  expect(progress).toEqual([33, 44]);
+});
+
+test("an SAE that reconstructs nothing recovers nothing, and costs what zeros cost", async () => {
+  using sae = exactSae(device, 192, { hookName: HOOK }, 0);
+  for (const keepSpecialTokens of [true, false]) {
+    const contexts = tinyContexts(model);
+    const evaluation = await evaluateInModel({ sae, model, contexts, keepSpecialTokens });
+    expect(evaluation.lossRecovered).toBeCloseTo(0, 6);
+    expect(evaluation.ceSae).toBeCloseTo(evaluation.ceZero, 5);
+    expect(evaluation.klDivergence).toBeGreaterThan(0.5);
+  }
+});
+
+test("zeros at the hook point are what a hook that returns zeros gives, and special tokens stay clean only if asked", async () => {
+  using sae = exactSae(device, 192, { hookName: HOOK }, 0);
+  const zeroed = await meanLoss({ hooks: [{ name: HOOK, hook: (activation) => device.zeros(activation.shape) }] });
+  const all = await evaluateInModel({ sae, model, contexts: tinyContexts(model), keepSpecialTokens: false });
+  expect(all.ceZero).toBeCloseTo(zeroed, 4);
+  const kept = await evaluateInModel({ sae, model, contexts: tinyContexts(model) });
+  expect(Math.abs(kept.ceZero - zeroed)).toBeGreaterThan(1e-3);
+});
+
+test("a hook point with heads is spliced as well", async () => {
+  const hook = "blocks.1.attn.hook_z";
+  using sae = exactSae(device, 192);
+  const loss = await meanLoss({ hooks: [{ name: hook, hook: spliceHook(sae) }] });
+  expect(loss).toBeCloseTo(await meanLoss(), 4);
+  expect((await evaluateInModel({ sae, model, hook, contexts: tinyContexts(model) })).lossRecovered).toBeCloseTo(1, 3);
+});
+
+test("features of text are those of the activations, token by token, without special tokens", async () => {
+  using sae = exactSae(device, 192, { hookName: HOOK, modelName: "tiny-gpt2" });
+  const contexts = tinyContexts(model);
+  const { statistics, metrics } = await collectFeatures({ sae, model, contexts, contextsPerBatch: 3 });
+  using activations = await model.activations(contexts, HOOK);
+  const rows = await activations.readFloat32();
+  const counted = Array.from({ length: 48 }, (_, row) => row).filter((row) => row % 12 !== 0);
+  expect(statistics.tokens).toBe(44);
+  for (const latent of [0, 7, 191, 192, 383]) {
+    const sign = latent < 192 ? 1 : -1;
+    const values = counted.map((row) => Math.max(0, sign * rows[row * 192 + (latent % 192)]!));
+    expect(statistics.firingCounts[latent]).toBe(values.filter((value) => value > 0).length);
+    expect(statistics.maxActivations[latent]).toBeCloseTo(Math.max(...values), 5);
+    const [best] = statistics.examples(latent);
+    if (best !== undefined) expect(best.tokens[best.peak]).toBe(contexts[best.context]![best.position]);
+  }
+  expect(statistics.l0).toBeCloseTo(192, 6);
+  expect(metrics.l0).toBeCloseTo(statistics.l0, 6);
+  expect(metrics.tokens).toBe(44);
+  expect(metrics.explainedVariance).toBeCloseTo(1, 6);
+  const all = await collectFeatures({ sae, model, contexts, excludeSpecialTokens: false });
+  expect(all.statistics.tokens).toBe(48);
+});
+
+test("logit effects are decoder direction times unembedding, centred and weighted as the last LayerNorm does", async () => {
+  using sae = exactSae(device, 192, { hookName: HOOK });
+  const latents = [5, 200];
+  const effects = await logitEffects({ sae, model, latents, count: 3 });
+  expect(effects.map(({ latent }) => latent)).toEqual(latents);
+  await using file = await SafetensorsFile.open(join(modelDirectory, "model.safetensors"));
+  const unembedding = await file.readFloat32("transformer.wte.weight");
+  const weight = await file.readFloat32("transformer.ln_f.weight");
+  const decoder = await sae.parameters.decoder.readFloat32();
+  latents.forEach((latent, index) => {
+    const row = decoder.subarray(latent * 192, (latent + 1) * 192);
+    const mean = row.reduce((sum, value) => sum + value, 0) / 192;
+    const logits = Array.from({ length: 2048 }, (_, token) =>
+      row.reduce((sum, value, i) => sum + (value - mean) * weight[i]! * unembedding[token * 192 + i]!, 0),
+    );
+    const meanLogit = logits.reduce((sum, logit) => sum + logit, 0) / 2048;
+    const order = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]!);
+    const { raised, lowered } = effects[index]!;
+    expect(raised.map(({ token }) => token)).toEqual(order.slice(0, 3));
+    expect(lowered.map(({ token }) => token)).toEqual(order.slice(-3).reverse());
+    for (const { token, effect } of [...raised, ...lowered]) expect(effect).toBeCloseTo(logits[token]! - meanLogit, 4);
+  });
+});
+
+test("latents outside of the residual stream, and latents that do not exist, have no logit effects", async () => {
+  using sae = exactSae(device, 192);
+  expect(hasLogitEffects(model, sae, HOOK)).toBe(true);
+  expect(hasLogitEffects(model, sae, "blocks.0.attn.hook_z")).toBe(false);
+  const refused = logitEffects({ sae, model, hook: "blocks.0.attn.hook_z", latents: [0] });
+  await expect(refused).rejects.toMatchObject({ code: "ERR_UNSUPPORTED" });
+  await expect(logitEffects({ sae, model, hook: HOOK, latents: [384] })).rejects.toThrow(/no latent 384.* has 384/);
+});
+
+test("an SAE of another model, hook point or width is refused by name", () => {
+  using sae = exactSae(device, 192, { hookName: HOOK, modelName: "gpt2" });
+  expect(() => hookForSae(model, sae)).toThrow(/trained on model "gpt2", but the model given is "tiny-gpt2"/);
+  using elsewhere = exactSae(device, 192, { hookName: "blocks.1.hook_resid_post", modelName: "ours/tiny-gpt2" });
+  expect(hookForSae(model, elsewhere)).toBe("blocks.1.hook_resid_post");
+  expect(() => hookForSae(model, elsewhere, HOOK)).toThrow(/trained on hook point "blocks.1.*but "blocks.2/);
+  using narrow = exactSae(device, 8, { hookName: HOOK });
+  expect(() => hookForSae(model, narrow)).toThrow(/is 192 wide, but the SAE reads 8/);
+  using nameless = exactSae(device, 192);
+  expect(() => hookForSae(model, nameless)).toThrow(/does not say which hook point/);
+  expect(() => hookForSae(model, nameless, "blocks.9.hook_resid_post")).toThrow(/blocks.9.hook_resid_post/);
+});
+
+test("an aborted analysis ends with ERR_ABORTED, and a corpus of nothing with ERR_CONFIG", async () => {
+  using sae = exactSae(device, 192, { hookName: HOOK });
+  const signal = AbortSignal.abort();
+  const aborted = { sae, model, contexts: tinyContexts(model), signal };
+  await expect(evaluateInModel(aborted)).rejects.toMatchObject({ code: "ERR_ABORTED" });
+  await expect(collectFeatures(aborted)).rejects.toMatchObject({ code: "ERR_ABORTED" });
+  await expect(evaluateInModel({ sae, model, contexts: [] })).rejects.toMatchObject({ code: "ERR_CONFIG" });
+  await expect(evaluateInModel({ sae, model, contexts: [Int32Array.of(0)] })).rejects.toThrow(/at least 2 tokens/);
+});
