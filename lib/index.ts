@@ -1,3 +1,36 @@
+// errors
+
+// where activations come from
+export {
+  type ContextOptions,
+  type ContextPosition,
+  Contexts,
+  contexts,
+  type TextTokenizer,
+} from "./activations/contexts.js";
+export { Corpus } from "./activations/corpus.js";
+export type { ActivationSource, Json, SourceState } from "./activations/source.js";
+export { StoredActivations, type StoredActivationsOptions } from "./activations/storedActivations.js";
+// analysis
+export { rankLatents } from "./analysis/featureRanking.js";
+export { type FeatureReport, featureReportHtml, type SummaryNumber } from "./analysis/featureReport.js";
+export {
+  type CollectedFeatures,
+  collectFeatures,
+  type ExampleWindow,
+  type FeatureExample,
+  type FeatureOptions,
+  type FeatureStatistics,
+} from "./analysis/features.js";
+export { type FeatureTextOptions, featureReportText } from "./analysis/featureText.js";
+export { type LatentLogitEffects, logitEffects, type TokenEffect } from "./analysis/logitEffects.js";
+export {
+  evaluateInModel,
+  type ModelEvaluation,
+  type ModelEvaluationOptions,
+  spliceHook,
+} from "./analysis/modelEvaluation.js";
+// engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
 export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./engine/device.js";
 export {
@@ -15,3 +48,56 @@ export {
 export { RandomGenerator } from "./engine/random.js";
 export { type DType, Tensor, type TypedArray } from "./engine/tensor.js";
 export { type ErrorCode, MonosemError } from "./errors.js";
+// files
+export {
+  type SafetensorsArray,
+  type SafetensorsData,
+  type SafetensorsDType,
+  type SafetensorsEntry,
+  SafetensorsFile,
+  type SafetensorsInput,
+  type SafetensorsSpecification,
+  SafetensorsWriter,
+  writeSafetensors,
+} from "./formats/safetensors.js";
+// language models with hooks
+export {
+  type ForwardOptions,
+  type GenerationOptions,
+  getActName,
+  type Hook,
+  HookedTransformer,
+  type ModelConfig,
+  type NamedHook,
+  type Tokens,
+} from "./models/hookedTransformer.js";
+export { Tokenizer } from "./models/tokenizer.js";
+// sparse autoencoders
+export {
+  type Architecture,
+  type ArchitectureDefinition,
+  type ConfiguredEncoder,
+  type ConfiguredTraining,
+  type DecodePath,
+  defineArchitecture,
+  type Forward,
+  type GradientStep,
+  type Gradients,
+  type Loss,
+  type OptionShape,
+  type SaeParameters,
+} from "./sae/architecture.js";
+export { type ArchitectureName, architectureNames } from "./sae/architectures.js";
+export type { CommonTrainingOptions, SaeConfig, SaeTrainingConfig } from "./sae/config.js";
+export { type DensityHistogram, evaluate, type Metrics } from "./sae/metrics.js";
+export { Sae, type SaeCreateOptions, type SaeMetadata } from "./sae/sae.js";
+// training
+export {
+  type DataConfig,
+  type ModelDataConfig,
+  parseConfig,
+  type RunConfig,
+  type StoredDataConfig,
+  type TrainingConfig,
+} from "./training/config.js";
+export { Trainer, type TrainerOptions, type TrainingProgress } from "./training/trainer.js";
