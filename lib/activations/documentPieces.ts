@@ -1,5 +1,5 @@
 /** Aims at this many UTF-16 units per piece: some milliseconds of tokenising. */
-const usualLength = 4096;
+const usualLength = 2048;
 const greatestLength = 16384;
 
 /**

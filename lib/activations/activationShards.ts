@@ -1,0 +1,161 @@
+/** Activations in safetensors files, as one long list of rows. */
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { MonosemError } from "../errors.js";
+import { SafetensorsFile } from "../formats/safetensors.js";
+import { readManifest } from "./manifest.js";
+
+/** How activations may be stored. */
+export type StoredDType = "F32" | "F16" | "BF16";
+
+/** Rows in the dtype of the file: f32, or the bits of f16 and bf16. */
+export type StoredRows = Float32Array | Uint16Array;
+
+interface Shard {
+  readonly file: SafetensorsFile;
+  /** Index of its first row in the whole list. */
+  readonly firstRow: number;
+  readonly rows: number;
+}
+
+/** A run of consecutive rows within one shard. */
+export interface RowRange {
+  readonly firstRow: number;
+  readonly rows: number;
+}
+
+/** The rows of one file, or of all shards of a folder, one shard after the other. */
+export class ActivationShards {
+  readonly rows: number;
+  readonly dIn: number;
+  readonly dtype: StoredDType;
+  readonly #tensor: string;
+  readonly #shards: readonly Shard[];
+
+  private constructor(tensor: string, dtype: StoredDType, dIn: number, shards: readonly Shard[]) {
+    this.#tensor = tensor;
+    this.dtype = dtype;
+    this.dIn = dIn;
+    this.#shards = shards;
+    this.rows = shards.reduce((sum, shard) => sum + shard.rows, 0);
+  }
+
+  /**
+   * Opens a file, or a folder: the shards that its manifest names, in that order; without a manifest, all its
+   * .safetensors files by name.
+   *
+   * @param tensor - the name of the tensor, [rows, dIn]; by default the manifest's, or "activations"
+   * @throws MonosemError ERR_NOT_FOUND for a missing file, folder or tensor, ERR_FORMAT for malformed, truncated or
+   *   disagreeing files, ERR_SHAPE_MISMATCH, ERR_DTYPE_MISMATCH, ERR_CONFIG for activations without any row, ERR_IO
+   */
+  static async open(path: string, tensor?: string): Promise<ActivationShards> {
+    const isDirectory = (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
+    const manifest = isDirectory ? await readManifest(path) : undefined;
+    if (manifest?.complete === false) {
+      throw new MonosemError(
+        "ERR_FORMAT",
+        `${path} is incomplete: storing activations was interrupted after ${manifest.rows} rows. Continue it, or ` +
+          "remove its manifest.json to use the shards that there are",
+      );
+    }
+    const names = manifest?.shards.map(({ file }) => file) ?? (isDirectory ? await shardNames(path) : undefined);
+    const name = tensor ?? manifest?.tensor ?? "activations";
+    const shards: Shard[] = [];
+    try {
+      for (const shardPath of names?.map((file) => join(path, file)) ?? [path]) {
+        const firstRow = shards.reduce((sum, { rows }) => sum + rows, 0);
+        const file = await SafetensorsFile.open(shardPath);
+        shards.push({ file, firstRow, rows: file.entries.get(name)?.shape[0] ?? 0 });
+        checkShard(file, name, shards[0]!.file);
+        const promised = manifest?.shards[shards.length - 1]?.rows;
+        if (promised !== undefined && promised !== shards.at(-1)!.rows) {
+          throw new MonosemError(
+            "ERR_FORMAT",
+            `${shardPath} has ${shards.at(-1)!.rows} rows, but the manifest says ${promised}`,
+          );
+        }
+      }
+      const { dtype, shape } = shards[0]!.file.entry(name);
+      const opened = new ActivationShards(name, dtype as StoredDType, shape[1]!, shards);
+      if (opened.rows === 0) throw new MonosemError("ERR_CONFIG", `${path} has no rows under ${JSON.stringify(name)}`);
+      if (manifest !== undefined && (manifest.dIn !== opened.dIn || manifest.dtype !== opened.dtype)) {
+        throw new MonosemError(
+          "ERR_FORMAT",
+          `the shards in ${path} are ${opened.dtype} of width ${opened.dIn}, but its manifest says ` +
+            `${manifest.dtype} of width ${manifest.dIn}`,
+        );
+      }
+      return opened;
+    } catch (error) {
+      for (const { file } of shards) await file.close();
+      throw error;
+    }
+  }
+
+  /** All rows in runs of at most `rowsPerRange`, none of which crosses the border of a shard. */
+  ranges(rowsPerRange: number): RowRange[] {
+    const ranges: RowRange[] = [];
+    for (const { firstRow, rows } of this.#shards) {
+      for (let row = 0; row < rows; row += rowsPerRange) {
+        ranges.push({ firstRow: firstRow + row, rows: Math.min(rowsPerRange, rows - row) });
+      }
+    }
+    return ranges;
+  }
+
+  /** An array for `rows` rows in the dtype of the files. */
+  allocate(rows: number): StoredRows {
+    const size = rows * this.dIn;
+    return this.dtype === "F32" ? new Float32Array(size) : new Uint16Array(size);
+  }
+
+  /**
+   * Reads consecutive rows, across shards where necessary.
+   *
+   * @param into - receives them, from its row `intoRow` on
+   */
+  async read({ firstRow, rows }: RowRange, into: StoredRows, intoRow: number): Promise<void> {
+    const end = firstRow + rows;
+    for (const shard of this.#shards) {
+      const from = Math.max(firstRow, shard.firstRow);
+      const to = Math.min(end, shard.firstRow + shard.rows);
+      if (from >= to) continue;
+      const { data } = await shard.file.readRows(this.#tensor, from - shard.firstRow, to - from);
+      into.set(data as StoredRows, (intoRow + from - firstRow) * this.dIn);
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const { file } of this.#shards) await file.close();
+  }
+}
+
+function checkShard(file: SafetensorsFile, name: string, first: SafetensorsFile): void {
+  const { shape, dtype } = file.entry(name);
+  const what = `${JSON.stringify(name)} in ${file.path}`;
+  if (shape.length !== 2 || shape[1] === 0) {
+    throw new MonosemError(
+      "ERR_SHAPE_MISMATCH",
+      `${what} has shape [${shape.join(", ")}], expected [rows, dIn]: flatten all but the last dimension`,
+    );
+  }
+  if (dtype !== "F32" && dtype !== "F16" && dtype !== "BF16") {
+    throw new MonosemError("ERR_DTYPE_MISMATCH", `${what} has dtype ${dtype}, expected F32, F16 or BF16`);
+  }
+  const reference = first.entry(name);
+  if (dtype !== reference.dtype || shape[1] !== reference.shape[1]) {
+    throw new MonosemError(
+      "ERR_FORMAT",
+      `${what} is ${dtype} of width ${shape[1]}, but ${first.path} is ${reference.dtype} of width ` +
+        `${reference.shape[1]}: all shards must agree`,
+    );
+  }
+}
+
+async function shardNames(directory: string): Promise<string[]> {
+  const names = (await readdir(directory)).filter((name) => name.endsWith(".safetensors") && !name.startsWith("."));
+  if (names.length === 0) {
+    throw new MonosemError("ERR_NOT_FOUND", `${directory} has neither a manifest.json nor .safetensors files`);
+  }
+  return names.sort();
+}

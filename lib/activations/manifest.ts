@@ -1,0 +1,79 @@
+/** The manifest.json of a folder of stored activations. */
+import { readFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { z } from "zod";
+import { MonosemError } from "../errors.js";
+import { writeFileAtomically } from "../formats/atomicFile.js";
+
+export const manifestName = "manifest.json";
+
+const count = z.number().int().nonnegative();
+
+const manifestSchema = z.strictObject({
+  formatVersion: z.literal(1),
+  /** Name of the model. */
+  model: z.string(),
+  hook: z.string(),
+  /** SHA-256 of the texts of all its tokens, in order of their ids. */
+  tokenizer: z.string(),
+  /** Changes when the corpus does. */
+  corpus: z.string(),
+  contextSize: count,
+  prependBos: z.boolean(),
+  excludeSpecialTokens: z.boolean(),
+  /** Name of the tensor in every shard. */
+  tensor: z.string(),
+  dtype: z.enum(["F32", "F16", "BF16"]),
+  dIn: count,
+  /** Rows in all shards together. */
+  rows: count,
+  shards: z.array(z.strictObject({ file: z.string(), rows: count })),
+  /** Whether everything that was asked for is stored; otherwise storing can be continued. */
+  complete: z.boolean(),
+  /** Where in the corpus storing continues. */
+  position: z.strictObject({ epoch: count, document: count, piece: count, token: count }),
+});
+
+/** What a folder of stored activations says about itself. */
+export type ActivationManifest = z.infer<typeof manifestSchema>;
+
+/**
+ * Reads and checks a folder's manifest; undefined where there is none.
+ *
+ * @throws MonosemError ERR_FORMAT for a malformed manifest, a shard outside the folder, or rows that do not add up;
+ *   ERR_IO
+ */
+export async function readManifest(directory: string): Promise<ActivationManifest | undefined> {
+  const path = join(directory, manifestName);
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw new MonosemError("ERR_IO", `cannot read ${path}: ${(error as Error).message}`, { cause: error });
+  }
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw new MonosemError("ERR_FORMAT", `${path} is not JSON: ${(cause as Error).message}`, { cause });
+  }
+  const parsed = manifestSchema.safeParse(json);
+  if (!parsed.success) throw new MonosemError("ERR_FORMAT", `${path}: ${z.prettifyError(parsed.error)}`);
+  const manifest = parsed.data;
+  const rows = manifest.shards.reduce((sum, shard) => sum + shard.rows, 0);
+  if (rows !== manifest.rows) {
+    throw new MonosemError("ERR_FORMAT", `${path} says ${manifest.rows} rows, but its shards have ${rows}`);
+  }
+  for (const { file } of manifest.shards) {
+    if (file !== basename(file) || file.startsWith(".")) {
+      throw new MonosemError("ERR_FORMAT", `${path} names the shard ${JSON.stringify(file)}, not a file beside it`);
+    }
+  }
+  return manifest;
+}
+
+/** Writes a folder's manifest, atomically. */
+export async function writeManifest(directory: string, manifest: ActivationManifest): Promise<void> {
+  await writeFileAtomically(join(directory, manifestName), `${JSON.stringify(manifest, null, 2)}\n`);
+}

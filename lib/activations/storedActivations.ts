@@ -1,0 +1,299 @@
+/** Activations from safetensors files as a source of training batches. */
+import { setImmediate as otherWork } from "node:timers/promises";
+import type { Device } from "../engine/device.js";
+import type { Tensor } from "../engine/tensor.js";
+import { MonosemError } from "../errors.js";
+import { ActivationShards, type RowRange, type StoredRows } from "./activationShards.js";
+import { keyedPermutation } from "./permutation.js";
+import type { ActivationSource, Json, SourceState } from "./source.js";
+
+export interface StoredActivationsOptions {
+  /** Name of the tensor in the files. Default: what the manifest says, or "activations". */
+  readonly tensor?: string;
+  /** Random order, another in each epoch; otherwise the order of the files. */
+  readonly shuffle: boolean;
+  /** Of the random order. */
+  readonly seed: number;
+  /**
+   * Host memory for shuffling, in bytes; default 1 GiB. Activations that fit are permuted as a whole. Larger ones are
+   * read in runs of about 1 MiB of consecutive rows, in random order; half of the memory is filled with such runs and
+   * the rows in it permuted, while the other half is served.
+   */
+  readonly shuffleMemoryBytes?: number;
+}
+
+const defaultShuffleMemoryBytes = 2 ** 30;
+
+/** Of consecutive rows, when not everything fits into memory: long enough for a disk to read them at full speed. */
+const runBytes = 2 ** 20;
+
+/** Bytes gathered between two turns of the event loop: well below a millisecond. */
+const bytesPerTurn = 2 ** 20;
+
+/** Rows in memory in the order of the files, and the order in which they are served. */
+interface Group {
+  readonly data: StoredRows;
+  readonly order: Uint32Array;
+}
+
+/** What part of an epoch a group is. */
+interface GroupPlan {
+  /** Place of its first row in the epoch. */
+  readonly firstRow: number;
+  readonly rows: number;
+  readonly ranges: readonly RowRange[];
+}
+
+interface Prepared {
+  readonly firstRow: number;
+  readonly rows: number;
+  readonly data: Promise<StoredRows>;
+}
+
+/**
+ * Batches of rows from a safetensors file, or from a folder of shards (see ActivationShards.open).
+ *
+ * The rows form an endless stream: epoch after epoch, each row once per epoch, and every batch is full, so that a batch
+ * may begin in one epoch and end in the next. Without shuffling, batches are consecutive rows of the files, in order,
+ * beginning again at the first row after the last one. The rows of a batch depend on the files, the options and the
+ * number of rows served before alone. The next batch is read while the device works on the last one.
+ */
+export class StoredActivations implements ActivationSource {
+  readonly dIn: number;
+  /** Rows in an epoch. */
+  readonly rows: number;
+  readonly #device: Device;
+  readonly #shards: ActivationShards;
+  readonly #shuffle: boolean;
+  readonly #seed: number;
+  readonly #rowsPerGroup: number;
+  readonly #ranges: readonly RowRange[];
+  /** Everything, when it fits. */
+  #everything: Promise<StoredRows> | undefined;
+  #plans: { readonly epoch: number; readonly plans: Promise<readonly GroupPlan[]> } | undefined;
+  readonly #groups = new Map<string, Promise<Group>>();
+  #served = 0;
+  #prepared: Prepared | undefined;
+  #disposed = false;
+
+  private constructor(shards: ActivationShards, device: Device, options: StoredActivationsOptions) {
+    const { shuffle, seed, shuffleMemoryBytes = defaultShuffleMemoryBytes } = options;
+    this.#device = device;
+    this.#shards = shards;
+    this.dIn = shards.dIn;
+    this.rows = shards.rows;
+    this.#shuffle = shuffle;
+    this.#seed = seed;
+    const rowBytes = shards.dIn * (shards.dtype === "F32" ? 4 : 2);
+    const rowsInMemory = Math.max(2, Math.floor(shuffleMemoryBytes / rowBytes));
+    const fits = shards.rows <= rowsInMemory;
+    this.#rowsPerGroup = fits ? shards.rows : Math.floor(rowsInMemory / 2);
+    const rowsPerRange = Math.max(1, Math.min(Math.floor(runBytes / rowBytes), Math.ceil(this.#rowsPerGroup / 8)));
+    this.#ranges = shards.ranges(rowsPerRange);
+  }
+
+  /**
+   * Opens stored activations. The headers of all files are checked here.
+   *
+   * @throws MonosemError as ActivationShards.open; ERR_INVALID_ARGUMENT for a seed that is no integer from 0 to 2^53 - 1
+   */
+  static async open(path: string, device: Device, options: StoredActivationsOptions): Promise<StoredActivations> {
+    if (!Number.isSafeInteger(options.seed) || options.seed < 0) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `seed must be an integer from 0 to 2^53 - 1, not ${options.seed}`);
+    }
+    return new StoredActivations(await ActivationShards.open(path, options.tensor), device, options);
+  }
+
+  /**
+   * The next rows, f32 [batchSize, dIn]; never undefined.
+   *
+   * @throws MonosemError ERR_ABORTED; ERR_FORMAT or ERR_IO when a file was changed or cannot be read; ERR_DISPOSED
+   */
+  async next(batchSize: number, signal?: AbortSignal): Promise<Tensor> {
+    if (this.#disposed) throw new MonosemError("ERR_DISPOSED", "these stored activations were disposed");
+    if (!Number.isSafeInteger(batchSize) || batchSize < 1) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `batchSize must be a positive integer, not ${batchSize}`);
+    }
+    throwIfAborted(signal);
+    const firstRow = this.#served;
+    const { data } = this.#prepare(firstRow, batchSize);
+    let rows: StoredRows;
+    try {
+      rows = await data;
+    } catch (error) {
+      this.#prepared = undefined;
+      throw error;
+    }
+    throwIfAborted(signal);
+    this.#served = firstRow + batchSize;
+    this.#prepare(this.#served, batchSize);
+    const shape = [batchSize, this.dIn];
+    if (rows instanceof Float32Array) return this.#device.tensor(rows, shape);
+    using narrow = this.#device.tensor(rows, shape, this.#shards.dtype === "F16" ? "f16" : "bf16");
+    return this.#device.kernels.toFloat32(narrow);
+  }
+
+  /** The place in the stream; the files themselves are not part of the state. */
+  async saveState(): Promise<SourceState> {
+    return { state: { ...this.#identity(), served: this.#served }, tensors: {} };
+  }
+
+  /** @throws MonosemError ERR_CONFIG when the state was saved from other files or with other options */
+  async restoreState({ state }: SourceState): Promise<void> {
+    const saved = (typeof state === "object" && state !== null ? state : {}) as Record<string, Json>;
+    for (const [key, value] of Object.entries(this.#identity())) {
+      if (saved[key] !== value) {
+        throw new MonosemError(
+          "ERR_CONFIG",
+          `the saved state belongs to other activations: its ${key} is ${JSON.stringify(saved[key])}, not ${value}`,
+        );
+      }
+    }
+    const { served } = saved;
+    if (!Number.isSafeInteger(served) || (served as number) < 0) {
+      throw new MonosemError("ERR_FORMAT", `the saved state of stored activations has no row count: ${served}`);
+    }
+    this.#served = served as number;
+    this.#prepared = undefined;
+  }
+
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    // Reading ahead ends first: a file that is closed under a read would be an error that nobody hears.
+    const reading = [this.#prepared?.data, this.#everything, ...this.#groups.values()];
+    void Promise.allSettled(reading).then(() => this.#shards.close());
+    this.#groups.clear();
+    this.#everything = undefined;
+    this.#prepared = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #identity(): Record<string, string | number | boolean> {
+    const { rows, dIn, dtype } = this.#shards;
+    const order = this.#shuffle ? { seed: this.#seed, rowsPerGroup: this.#rowsPerGroup } : {};
+    return { source: "stored", rows, dIn, dtype, shuffle: this.#shuffle, ...order };
+  }
+
+  /** Begins to read rows of the stream, unless that was begun before. */
+  #prepare(firstRow: number, rows: number): Prepared {
+    if (this.#prepared?.firstRow !== firstRow || this.#prepared.rows !== rows) {
+      const data = this.#assemble(firstRow, rows);
+      data.catch(() => undefined); // the error is the business of whoever awaits the rows
+      this.#prepared = { firstRow, rows, data };
+    }
+    return this.#prepared;
+  }
+
+  async #assemble(firstRow: number, rows: number): Promise<StoredRows> {
+    const batch = this.#shards.allocate(rows);
+    let done = 0;
+    while (done < rows) {
+      const epoch = Math.floor((firstRow + done) / this.rows);
+      const place = (firstRow + done) % this.rows;
+      const available = Math.min(rows - done, this.rows - place);
+      if (this.#shuffle) {
+        done += await this.#gather(epoch, place, available, batch, done);
+      } else {
+        await this.#shards.read({ firstRow: place, rows: available }, batch, done);
+        done += available;
+      }
+    }
+    return batch;
+  }
+
+  /** Copies shuffled rows of an epoch, at most as many as one group has from there on; returns how many. */
+  async #gather(epoch: number, place: number, rows: number, into: StoredRows, intoRow: number): Promise<number> {
+    const plans = await this.#plan(epoch);
+    const index = plans.findLastIndex((plan) => plan.firstRow <= place);
+    const plan = plans[index]!;
+    const { data, order } = await this.#group(epoch, index, plan);
+    if (index + 1 < plans.length) void this.#group(epoch, index + 1, plans[index + 1]!);
+    const from = place - plan.firstRow;
+    const taken = Math.min(rows, plan.rows - from);
+    const { dIn } = this;
+    const rowsPerTurn = Math.max(1, Math.floor(bytesPerTurn / (dIn * data.BYTES_PER_ELEMENT)));
+    for (let i = 0; i < taken; i++) {
+      const row = order[from + i]!;
+      into.set(data.subarray(row * dIn, (row + 1) * dIn), (intoRow + i) * dIn);
+      if ((i + 1) % rowsPerTurn === 0) await otherWork();
+    }
+    return taken;
+  }
+
+  /** Which runs of rows make up which group of an epoch. */
+  #plan(epoch: number): Promise<readonly GroupPlan[]> {
+    if (this.#plans?.epoch !== epoch) this.#plans = { epoch, plans: this.#makePlans(epoch) };
+    return this.#plans.plans;
+  }
+
+  async #makePlans(epoch: number): Promise<readonly GroupPlan[]> {
+    if (this.#rowsPerGroup === this.rows) return [{ firstRow: 0, rows: this.rows, ranges: this.#ranges }];
+    const plans: GroupPlan[] = [];
+    let ranges: RowRange[] = [];
+    let rows = 0;
+    let firstRow = 0;
+    const finish = (): void => {
+      if (rows > 0) plans.push({ firstRow, rows, ranges });
+      firstRow += rows;
+      ranges = [];
+      rows = 0;
+    };
+    for (const index of await keyedPermutation(this.#ranges.length, [this.#seed, epoch, 0])) {
+      const range = this.#ranges[index]!;
+      if (rows + range.rows > this.#rowsPerGroup) finish();
+      ranges.push(range);
+      rows += range.rows;
+    }
+    finish();
+    return plans;
+  }
+
+  /** A group with its rows permuted; loading it makes the ones before the last forgotten. */
+  #group(epoch: number, index: number, plan: GroupPlan): Promise<Group> {
+    const key = `${epoch}:${index}`;
+    let group = this.#groups.get(key);
+    if (group === undefined) {
+      group = this.#loadGroup(epoch, index, plan);
+      group.catch(() => this.#groups.delete(key));
+      this.#groups.set(key, group);
+      for (const other of this.#groups.keys()) {
+        if (this.#groups.size <= 2) break;
+        if (other !== key) this.#groups.delete(other);
+      }
+    }
+    return group;
+  }
+
+  async #loadGroup(epoch: number, index: number, { rows, ranges }: GroupPlan): Promise<Group> {
+    const order = await keyedPermutation(rows, [this.#seed, epoch, index + 1]);
+    if (rows < this.rows) return { data: await this.#readRanges(rows, ranges), order };
+    this.#everything ??= this.#readRanges(rows, ranges);
+    try {
+      return { data: await this.#everything, order };
+    } catch (error) {
+      this.#everything = undefined;
+      throw error;
+    }
+  }
+
+  async #readRanges(rows: number, ranges: readonly RowRange[]): Promise<StoredRows> {
+    const data = this.#shards.allocate(rows);
+    let row = 0;
+    for (const range of ranges) {
+      if (this.#disposed) throw new MonosemError("ERR_DISPOSED", "these stored activations were disposed");
+      await this.#shards.read(range, data, row);
+      row += range.rows;
+    }
+    return data;
+  }
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) {
+    throw new MonosemError("ERR_ABORTED", "reading activations was aborted", { cause: signal.reason });
+  }
+}
