@@ -20,7 +20,7 @@ interface EvalFlags extends DeviceFlags, CorpusFlags {
   readonly model?: string;
   readonly hook?: string;
   readonly corpus?: readonly string[];
-  readonly json: boolean;
+  readonly json?: boolean;
 }
 
 export function registerEval(program: Command): void {
@@ -28,10 +28,9 @@ export function registerEval(program: Command): void {
     .command("eval")
     .summary("measure how well an SAE reconstructs")
     .description(
-      `On stored activations (--activations): l0, mse (summed over dIn, averaged over rows), fvu, explainedVariance, cosine,
-deadFraction (latents that fire on no row). In the model (--model, --corpus): ceClean, ceSae, ceZero (cross-entropy in
-nats per token, untouched, with the SAE, with zeros at the hook point), lossRecovered and klDivergence; special tokens
-keep their activations.`,
+      `On stored activations (--activations): l0, mse (summed over dIn, averaged over rows), fvu, explainedVariance, cosine, deadFraction (latents that fire on no row).
+
+In the model (--model, --corpus): ceClean, ceSae, ceZero (cross-entropy in nats per token, untouched, with the SAE, with zeros at the hook point), lossRecovered and klDivergence. Special tokens keep their activations.`,
     )
     .requiredOption("--sae <dir>", "folder of the SAE")
     .option("--activations <file>", "safetensors file, or folder of shards, of activations")
@@ -40,7 +39,7 @@ keep their activations.`,
     .option("--model <dir>", "folder of the model that the SAE was trained on")
     .option("--hook <name>", "hook point (default: the SAE's)")
     .option("--corpus <glob...>", "text files (.txt, .jsonl)")
-    .option("--json", "print one JSON object", false);
+    .option("--json", "print one JSON object");
   addCorpusOptions(command, 100_000)
     .addOption(deviceOption())
     .addOption(threadsOption())
@@ -88,6 +87,7 @@ async function onActivations(
   try {
     const { l0, mse, fvu, explainedVariance, cosine, deadFraction } = await evaluate(sae, source, {
       batchSize: flags.batchSize,
+      tokens: source.rows, // stored activations start again after the last row
       signal,
     });
     return { l0, mse, fvu, explainedVariance, cosine, deadFraction };
