@@ -46,12 +46,12 @@ class RowGradientMaker {
     const bool penalised = bool(gradient_.rowCoefficients);
     if (!penalised && !gradient_.projectOutRow) return result;
     const float* weights = weights_.row(feature);
-    const double squaredNorm = dotProductInDouble(weights, weights, columns);
-    if (!(squaredNorm > 0)) return result;
-    double alongRow =
-        penalised ? gradient_.rowScale * double(gradient_.rowCoefficients[feature]) / std::sqrt(squaredNorm) : 0;
+    const DotAndSquaredNorm found = dotAndSquaredNorm(result, weights, columns);
+    if (!(found.squaredNorm > 0)) return result;
     // The penalty's gradient lies along the row: a projection removes it with the rest.
-    if (gradient_.projectOutRow) alongRow = -dotProductInDouble(result, weights, columns) / squaredNorm;
+    const double alongRow = gradient_.projectOutRow ? -double(found.dot) / double(found.squaredNorm)
+                                                    : gradient_.rowScale * double(gradient_.rowCoefficients[feature]) /
+                                                          std::sqrt(double(found.squaredNorm));
     const Floats factor = broadcast(float(alongRow));
     forEachVector(columns, [&](int64_t c, int lanes) {
       storeLanes(result + c, fma(factor, loadLanes(weights + c, lanes), loadLanes(result + c, lanes)), lanes);
@@ -70,7 +70,7 @@ class RowGradientMaker {
 
 constexpr int64_t featuresPerItem = 32;
 
-// *squaredNorm += the squared Frobenius norm: per row in double, then over the rows in order.
+// *squaredNorm += the squared Frobenius norm: per row in float, then over the rows in order in double.
 inline void rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const float> weights, double* squaredNorm,
                                    Allocator& allocator, ThreadPool& pool) {
   const RowGradientMaker maker(gradient, weights, allocator, pool);
@@ -78,7 +78,7 @@ inline void rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const flo
   pool.forEachRange(weights.rows, featuresPerItem, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t feature = begin; feature < end; ++feature) {
       const float* row = maker.row(feature, thread);
-      norms.as<double>()[feature] = dotProductInDouble(row, row, weights.columns);
+      norms.as<double>()[feature] = double(dotProduct(row, row, weights.columns));
     }
   });
   for (int64_t feature = 0; feature < weights.rows; ++feature) *squaredNorm += norms.as<double>()[feature];
@@ -106,7 +106,7 @@ inline void stepRows(const RowGradient& gradient, Matrix<float> weights, Matrix<
     for (int64_t feature = begin; feature < end; ++feature) {
       const float* row = maker.row(feature, thread);
       float *rowWeights = weights.row(feature), *rowM = m.row(feature), *rowV = v.row(feature);
-      DoubleSum squaredNorm;
+      Floats squares = zeros();
       forEachVector(weights.columns, [&](int64_t c, int lanes) {
         Floats newM = loadLanes(rowM + c, lanes), newV = loadLanes(rowV + c, lanes);
         const Floats newWeights =
@@ -114,10 +114,11 @@ inline void stepRows(const RowGradient& gradient, Matrix<float> weights, Matrix<
         storeLanes(rowM + c, newM, lanes);
         storeLanes(rowV + c, newV, lanes);
         storeLanes(rowWeights + c, newWeights, lanes);
-        if (unitNorm) squaredNorm.addProduct(newWeights, newWeights);
+        squares = fma(newWeights, newWeights, squares);
       });
-      if (!unitNorm || !(squaredNorm.total() > 0)) continue;
-      const Floats factor = broadcast(float(1 / std::sqrt(squaredNorm.total())));
+      const float squaredNorm = sum(squares);
+      if (!unitNorm || !(squaredNorm > 0)) continue;
+      const Floats factor = broadcast(float(1 / std::sqrt(double(squaredNorm))));
       forEachVector(weights.columns, [&](int64_t c, int lanes) {
         storeLanes(rowWeights + c, factor * loadLanes(rowWeights + c, lanes), lanes);
       });

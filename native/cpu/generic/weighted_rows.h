@@ -52,6 +52,27 @@ inline float dotProduct(const float* a, const float* b, int64_t size) {
   return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
+// a . b and b . b in one pass, each as two interleaved chains.
+struct DotAndSquaredNorm {
+  float dot, squaredNorm;
+};
+inline DotAndSquaredNorm dotAndSquaredNorm(const float* a, const float* b, int64_t size) {
+  Floats dots[2] = {zeros(), zeros()}, squares[2] = {zeros(), zeros()};
+  int64_t i = 0;
+  for (; i + 2 * width <= size; i += 2 * width)
+    for (int chain = 0; chain < 2; ++chain) {
+      const Floats second = load(b + i + chain * width);
+      dots[chain] = fma(load(a + i + chain * width), second, dots[chain]);
+      squares[chain] = fma(second, second, squares[chain]);
+    }
+  forEachVector(size - i, [&](int64_t offset, int lanes) {
+    const Floats second = loadLanes(b + i + offset, lanes);
+    dots[0] = fma(loadLanes(a + i + offset, lanes), second, dots[0]);
+    squares[0] = fma(second, second, squares[0]);
+  });
+  return {sum(dots[0] + dots[1]), sum(squares[0] + squares[1])};
+}
+
 // a . b, summed in double.
 inline double dotProductInDouble(const float* a, const float* b, int64_t size) {
   DoubleSum total;
