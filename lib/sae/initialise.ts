@@ -52,11 +52,11 @@ export async function pseudoInverse(decoder: Tensor, device: Device): Promise<Te
 
   const inverse = kernels.scale(unit, 1 / norm);
   for (let iteration = 0; iteration < 60; iteration++) {
-    using product = kernels.linear(gram, inverse); // symmetric: inverseᵀ = inverse
+    using product = kernels.linear(inverse, gram); // XG, so that error is (I - GX)ᵀ, as the next product wants it
     using error = kernels.add(unit, product, { scale: -1 });
     using squaredError = device.zeros([1], "f64");
     kernels.dot(error, error, squaredError);
-    using correction = kernels.linear(inverse, error); // error is symmetric up to rounding
+    using correction = kernels.linear(inverse, error);
     kernels.add(inverse, correction, { out: inverse });
     using mirrored = kernels.transpose(inverse);
     kernels.add(inverse, mirrored, { out: inverse });

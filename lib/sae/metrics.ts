@@ -78,8 +78,8 @@ export class MetricsAccumulator {
       this.#squaredError.readScalar(),
       this.#squaredNorm.readScalar(),
       this.#cosines.readScalar(),
-      this.#columnSums.read(),
-      this.#fired.read(),
+      this.#columnSums.read() as Promise<Float64Array>,
+      this.#fired.read() as Promise<Float64Array>,
     ]);
     const squaredMean = columnSums.reduce((sum, value) => sum + (value / tokens) ** 2, 0);
     const mse = squaredError / tokens;

@@ -11,7 +11,8 @@ import { z } from "zod";
 import type { Json } from "../activations/source.js";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
-import { SafetensorsFile, writeSafetensors } from "../formats/safetensors.js";
+import { type SafetensorsDType, SafetensorsFile, writeSafetensors } from "../formats/safetensors.js";
+import type { ArchitectureName } from "./architectures.js";
 import { parseSaeConfig, type SaeConfig } from "./config.js";
 import type { SaeMetadata } from "./sae.js";
 
@@ -78,7 +79,16 @@ export async function writeSaeLensFolder(
   await writeFileAtomically(join(directory, configFile), `${JSON.stringify(cfg, null, 2)}\n`);
 }
 
-const dtypes = { float32: "F32", float16: "F16", bfloat16: "BF16" } as const;
+/** SAELens' names, and ours. */
+const architectureOf: ReadonlyMap<string, ArchitectureName> = new Map([
+  ["standard", "relu"],
+  ["topk", "topk"],
+]);
+const dtypeOf: ReadonlyMap<string, SafetensorsDType> = new Map([
+  ["float32", "F32"],
+  ["float16", "F16"],
+  ["bfloat16", "BF16"],
+]);
 
 /** Keys of cfg.json that matter to the numbers; others (device, training records) are left alone. */
 const cfgSchema = z.object({
@@ -90,7 +100,7 @@ const cfgSchema = z.object({
   normalize_activations: z.string().default("none"),
   reshape_activations: z.enum(["none", "hook_z"]).default("none"),
   finetuning_scaling_factor: z.boolean().default(false),
-  k: z.unknown(),
+  k: z.unknown().optional(),
   rescale_acts_by_decoder_norm: z.boolean().default(false),
   metadata: z.record(z.string(), z.json()).default({}),
 });
@@ -101,9 +111,9 @@ export async function readSaeLensFolder(
 ): Promise<SaeLensFolder & { readonly weights: SaeLensWeights & { readonly rescaledByDecoderNorm: boolean } }> {
   const path = join(directory, configFile);
   const cfg = parseCfg(path, await readJson(path));
-  const architecture = ({ standard: "relu", topk: "topk" } as const)[cfg.architecture as "standard" | "topk"];
+  const architecture = architectureOf.get(cfg.architecture);
   if (architecture === undefined) {
-    unsupported(path, `architecture is "${cfg.architecture}"; "standard" and "topk" can be loaded`);
+    unsupported(path, `architecture is "${cfg.architecture}"; ${[...architectureOf.keys()].join(", ")} can be loaded`);
   }
   if (cfg.normalize_activations !== "none") {
     unsupported(
@@ -113,9 +123,9 @@ export async function readSaeLensFolder(
     );
   }
   if (cfg.finetuning_scaling_factor) unsupported(path, "finetuning_scaling_factor is true");
-  const dtype = dtypes[cfg.dtype.replace(/^torch\./, "") as keyof typeof dtypes];
+  const dtype = dtypeOf.get(cfg.dtype.replace(/^torch\./, ""));
   if (dtype === undefined) {
-    unsupported(path, `dtype is "${cfg.dtype}"; ${Object.keys(dtypes).join(", ")} can be loaded`);
+    unsupported(path, `dtype is "${cfg.dtype}"; ${[...dtypeOf.keys()].join(", ")} can be loaded`);
   }
 
   const { d_in: dIn, d_sae: dSae } = cfg;

@@ -68,5 +68,5 @@ async function medianOf(parts: readonly Tensor[], rows: number, dIn: number, dev
     device.kernels.copyRows(part, points, first);
     first += part.shape[0]!;
   }
-  return geometricMedian(points, device);
+  return await geometricMedian(points, device);
 }

@@ -1,0 +1,355 @@
+import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { Device } from "../../lib/engine/device.js";
+import { MonosemError } from "../../lib/errors.js";
+import { parameterNames } from "../../lib/sae/architecture.js";
+import type { SaeTrainingConfig } from "../../lib/sae/config.js";
+import { parseSaeConfig } from "../../lib/sae/config.js";
+import { Sae } from "../../lib/sae/sae.js";
+import type { TrainingConfig } from "../../lib/training/config.js";
+import { Trainer, type TrainerOptions, type TrainingProgress } from "../../lib/training/trainer.js";
+import { goldenCases, goldenShapes, loadGolden, relativeError } from "../sae/goldens.js";
+import { ArraySource } from "./arraySource.js";
+
+let device: Device;
+let directory: string;
+beforeAll(async () => {
+  device = await Device.open("cpu", { threads: 2 });
+});
+afterAll(() => device.close());
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "monosem-"));
+});
+afterEach(() => rm(directory, { recursive: true }));
+
+const dIn = 8;
+const rows = 96;
+const activations = Float32Array.from(
+  { length: rows * dIn },
+  (_, i) => Math.sin(i * 0.7) + Math.cos(i * i * 0.13) + 0.5,
+);
+
+const sae: SaeTrainingConfig = {
+  architecture: "topk",
+  dIn,
+  dSae: 24,
+  k: 3,
+  auxK: 4,
+  auxCoefficient: 1 / 32,
+  applyBDecToInput: true,
+  decoderUnitNorm: true,
+  deadAfterTokens: 64,
+  bDecInit: "zero",
+  normalizeActivations: "none",
+};
+const training: TrainingConfig = {
+  batchSize: 32,
+  steps: 20,
+  lr: 1e-2,
+  adamBeta1: 0.9,
+  adamBeta2: 0.999,
+  adamEpsilon: 1e-8,
+  lrWarmupSteps: 3,
+  lrDecaySteps: 0,
+  lrSchedule: "constant",
+  l1WarmupSteps: 5,
+  clipGradNorm: 1,
+  seed: 1,
+  logEvery: 4,
+  checkpointEvery: 6,
+};
+
+function createTrainer(options: Partial<TrainerOptions> = {}): Promise<Trainer> {
+  return Trainer.create({ sae, training, device, source: new ArraySource(activations, dIn, device), ...options });
+}
+
+async function runToEnd(trainer: Trainer, signal?: AbortSignal): Promise<TrainingProgress[]> {
+  const progress: TrainingProgress[] = [];
+  for await (const line of trainer.run(signal ? { signal } : {})) progress.push(line);
+  return progress;
+}
+
+async function train(options: Partial<TrainerOptions> = {}): Promise<TrainingProgress[]> {
+  return runToEnd(await createTrainer(options));
+}
+
+const output = (name: string): string => join(directory, name);
+
+describe.each(goldenShapes)("50 steps from given weights equal PyTorch's in float64 to 1e-5, %s", (shape) => {
+  test.each(goldenCases)("%s", async (name) => {
+    const golden = await loadGolden(shape, name);
+    const init = output("init");
+    await new Sae(parseSaeConfig(golden.sae), golden.initialParameters(device), device).save(init);
+    const trainer = await createTrainer({
+      sae: { ...golden.sae, init },
+      training: golden.training,
+      source: new ArraySource(golden.batches, golden.sae.dIn, device),
+    });
+    const progress = await runToEnd(trainer);
+
+    for (const parameter of parameterNames) {
+      const trained = await trainer.sae.parameters[parameter].readFloat32();
+      expect(relativeError(trained, golden.array(`final.${parameter}`)), parameter).toBeLessThan(1e-5);
+    }
+    progress.forEach(({ losses, deadFraction, gradientNorm }, step) => {
+      const expected = golden.losses[step]!;
+      for (const [term, value] of Object.entries(expected)) {
+        expect(Math.abs(losses[term]! - value), `${term}, step ${step}`).toBeLessThan(1e-5 * Math.max(1, value));
+      }
+      expect(deadFraction * golden.sae.dSae).toBeCloseTo(golden.deadLatents[step]!, 9);
+      expect(Math.abs(gradientNorm / golden.gradientNorms[step]! - 1)).toBeLessThan(1e-5);
+    });
+    expect(progress).toHaveLength(50);
+  });
+});
+
+describe("a run", () => {
+  test("learns: the loss falls and unit decoder rows stay unit", async () => {
+    const trainer = await createTrainer({ training: { ...training, steps: 200, logEvery: 50 } });
+    const progress = await runToEnd(trainer);
+    expect(progress.at(-1)!.loss).toBeLessThan(progress[0]!.loss / 2);
+    expect(progress.at(-1)!.l0).toBeLessThanOrEqual(3);
+    const norms = await device.kernels.rowNorms(trainer.sae.parameters.decoder).readFloat32();
+    for (const norm of norms) expect(norm).toBeCloseTo(1, 6);
+  });
+
+  test("leaves an SAE, metrics, configuration and checkpoints", async () => {
+    const progress = await train({ output: output("run"), metadata: { hookName: "blocks.1.hook_resid_post" } });
+    expect((await readdir(output("run"))).sort()).toEqual(["checkpoints", "config.json", "metrics.jsonl", "sae"]);
+    const lines = (await readFile(join(output("run"), "metrics.jsonl"), "utf8")).trimEnd().split("\n");
+    expect(lines.map((line) => JSON.parse(line))).toEqual(progress);
+    expect(progress.map(({ step, tokens }) => [step, tokens])).toEqual([4, 8, 12, 16, 20].map((s) => [s, s * 32]));
+    expect(JSON.parse(await readFile(join(output("run"), "config.json"), "utf8"))).toEqual({ sae, training });
+    expect((await readdir(join(output("run"), "checkpoints"))).sort()).toEqual(["step-18", "step-20"]);
+    const loaded = await Sae.load(join(output("run"), "sae"), device);
+    expect(loaded.metadata.hookName).toBe("blocks.1.hook_resid_post");
+  });
+
+  test("does not depend on the number of threads", async () => {
+    const one = await Device.open("cpu", { threads: 1 });
+    const source = new ArraySource(activations, dIn, one);
+    await train({ output: output("two") });
+    await runToEnd(await Trainer.create({ sae, training, device: one, source, output: output("one") }));
+    await one.close();
+    await expectSameResult(output("one"), output("two"));
+  });
+
+  test("logs the last step although it is off the grid, and at most what logEvery says", async () => {
+    const progress = await train({ training: { ...training, steps: 6 } });
+    expect(progress.map(({ step }) => step)).toEqual([4, 6]);
+  });
+
+  test("frees all memory but the SAE's, and the SAE's when it is disposed", async () => {
+    const own = await Device.open("cpu", { threads: 1 });
+    const trainer = await createTrainer({ device: own, source: new ArraySource(activations, dIn, own) });
+    await runToEnd(trainer);
+    trainer.dispose();
+    expect(own.memory().currentBytes).toBeLessThan(4 * (2 * 24 * dIn + 24 + dIn) + 1024);
+    trainer.sae.dispose();
+    expect(own.memory().currentBytes).toBe(0);
+    await own.close();
+  });
+
+  test("can be run once", async () => {
+    const trainer = await createTrainer();
+    await runToEnd(trainer);
+    await expect(runToEnd(trainer)).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
+  });
+});
+
+describe("resuming continues bit for bit", () => {
+  const variants: [string, SaeTrainingConfig][] = [
+    ["topk with AuxK", sae],
+    [
+      "topk, scaled inputs and geometric median",
+      { ...sae, normalizeActivations: "expected-average-only-in", bDecInit: "geometric-median" },
+    ],
+    [
+      "relu",
+      {
+        architecture: "relu",
+        dIn,
+        dSae: 24,
+        l1Coefficient: 0.1,
+        applyBDecToInput: false,
+        decoderUnitNorm: false,
+        deadAfterTokens: 64,
+        bDecInit: "zero",
+        normalizeActivations: "none",
+      },
+    ],
+  ];
+
+  test.each(variants)("%s: 20 steps equal 10 aborted ones and 10 resumed ones", async (_, config) => {
+    await train({ sae: config, output: output("whole") });
+    const controller = new AbortController();
+    const interrupted = await createTrainer({ sae: config, output: output("parts") });
+    const aborted = (async () => {
+      for await (const { step } of interrupted.run({ signal: controller.signal })) if (step === 8) controller.abort();
+    })();
+    await expect(aborted).rejects.toMatchObject({ code: "ERR_ABORTED", message: expect.stringContaining("step 8") });
+    expect(await readdir(join(output("parts"), "checkpoints"))).toContain("step-8");
+    await train({ sae: config, output: output("parts"), resume: true });
+    await expectSameResult(output("parts"), output("whole"));
+  });
+
+  test("a finished run can be extended, with a constant learning rate", async () => {
+    await train({ output: output("whole") });
+    await train({ output: output("parts"), training: { ...training, steps: 10 } });
+    await train({ output: output("parts"), resume: true });
+    await expectSameResult(output("parts"), output("whole"));
+  });
+
+  test("a damaged newest checkpoint costs the steps since the one before, and nothing else", async () => {
+    await train({ output: output("whole") });
+    await train({ output: output("parts") });
+    await truncate(join(output("parts"), "checkpoints", "step-20", "training.safetensors"), 1000);
+    await train({ output: output("parts"), resume: true });
+    await expectSameResult(output("parts"), output("whole"));
+  });
+
+  test("with nothing to resume the run starts", async () => {
+    await train({ output: output("whole") });
+    await train({ output: output("new"), resume: true });
+    await expectSameResult(output("new"), output("whole"));
+  });
+
+  test("a finished run stays as it is", async () => {
+    await train({ output: output("whole") });
+    await train({ output: output("again") });
+    expect(await train({ output: output("again"), resume: true })).toEqual([]);
+    await expectSameResult(output("again"), output("whole"));
+  });
+
+  test("another configuration is refused by the key that differs", async () => {
+    await train({ output: output("run") });
+    const other = createTrainer({ output: output("run"), resume: true, sae: { ...sae, auxK: 2 } });
+    await expect(other).rejects.toMatchObject({
+      code: "ERR_CONFIG",
+      message: expect.stringContaining("sae.auxK (4, now 2)"),
+    });
+    const shorter = createTrainer({ output: output("run"), resume: true, training: { ...training, steps: 5 } });
+    await expect(shorter).rejects.toThrow(/at step 20 already/);
+  });
+});
+
+describe("what can go wrong", () => {
+  test("an output folder with something in it is not touched without resume", async () => {
+    await writeFile(join(directory, "mine.txt"), "precious");
+    await expect(createTrainer({ output: directory })).rejects.toMatchObject({
+      code: "ERR_CONFIG",
+      message: expect.stringContaining("not empty"),
+    });
+    expect(await readdir(directory)).toEqual(["mine.txt"]);
+  });
+
+  test("an output that is a file is refused", async () => {
+    await writeFile(output("file"), "");
+    await expect(createTrainer({ output: output("file") })).rejects.toMatchObject({ code: "ERR_IO" });
+  });
+
+  test("NaN among the activations stops the run and names the step", async () => {
+    const poisoned = Float32Array.from(activations);
+    poisoned[32 * dIn * 2 + 5] = Number.NaN; // in the third batch
+    const trainer = await createTrainer({ source: new ArraySource(poisoned, dIn, device), output: output("run") });
+    await expect(runToEnd(trainer)).rejects.toMatchObject({
+      code: "ERR_NON_FINITE",
+      message: expect.stringContaining("step 3"),
+    });
+    expect(await readdir(output("run"))).not.toContain("sae");
+  });
+
+  test("a diverging run stops with the step, and saves nothing", async () => {
+    const wild = { ...training, lr: 1e30, clipGradNorm: null, lrWarmupSteps: 0, checkpointEvery: 1000 };
+    const trainer = await createTrainer({
+      training: wild,
+      sae: { ...sae, decoderUnitNorm: false },
+      output: output("run"),
+    });
+    await expect(runToEnd(trainer)).rejects.toMatchObject({
+      code: "ERR_NON_FINITE",
+      message: expect.stringMatching(/step \d+/),
+    });
+    expect(await readdir(output("run"))).not.toContain("sae");
+  });
+
+  test("activations that end early are an error, not a shorter run", async () => {
+    const source = new ArraySource(activations, dIn, device, { repeat: false });
+    await expect(train({ source })).rejects.toMatchObject({
+      code: "ERR_CONFIG",
+      message: expect.stringContaining("after 96 tokens, step 3 of 20"),
+    });
+  });
+
+  test("activations of another width are refused", async () => {
+    await expect(createTrainer({ source: new ArraySource(activations, 4, device) })).rejects.toMatchObject({
+      code: "ERR_CONFIG",
+    });
+  });
+
+  test("an SAE to start from must be of the configured kind", async () => {
+    await train({ output: output("first") });
+    const init = join(output("first"), "sae");
+    await expect(createTrainer({ sae: { ...sae, init, dSae: 12 } })).rejects.toThrow(/has dSae 24, but sae.dSae is 12/);
+    await expect(createTrainer({ sae: { ...sae, init: output("nowhere") } })).rejects.toMatchObject({
+      code: "ERR_NOT_FOUND",
+    });
+  });
+
+  test("errors are MonosemErrors", async () => {
+    await expect(createTrainer({ sae: { ...sae, init: output("nowhere") } })).rejects.toBeInstanceOf(MonosemError);
+  });
+});
+
+describe("input scaling", () => {
+  const scaled: SaeTrainingConfig = { ...sae, normalizeActivations: "expected-average-only-in" };
+
+  test("trains on activations of mean norm sqrt(dIn) and folds the factor away, so mse is the activations' own", async () => {
+    const large = activations.map((value) => 50 * value);
+    const run = async (values: Float32Array) => {
+      const trainer = await createTrainer({ sae: scaled, source: new ArraySource(values, dIn, device) });
+      return { progress: await runToEnd(trainer), trained: trainer.sae };
+    };
+    const small = await run(activations);
+    const big = await run(large);
+    for (const [i, line] of big.progress.entries()) {
+      expect(line.loss / small.progress[i]!.loss).toBeCloseTo(1, 4);
+      expect(line.mse / small.progress[i]!.mse / 2500).toBeCloseTo(1, 4);
+    }
+    const x = device.tensor(large, [rows, dIn]);
+    const expected = await small.trained.reconstruct(device.tensor(activations, [rows, dIn])).readFloat32();
+    const found = await big.trained.reconstruct(x).readFloat32();
+    expect(
+      relativeError(
+        found.map((value) => value / 50),
+        expected,
+      ),
+    ).toBeLessThan(1e-4);
+  });
+
+  test("an SAE to start from is taken in the activations' scale: training it for no step returns it", async () => {
+    await train({ output: output("first"), sae: scaled });
+    const init = join(output("first"), "sae");
+    const trainer = await createTrainer({ sae: { ...scaled, init }, training: { ...training, steps: 1, lr: 1e-30 } });
+    await runToEnd(trainer);
+    const before = await Sae.load(init, device);
+    for (const name of parameterNames) {
+      const [a, b] = [await trainer.sae.parameters[name].readFloat32(), await before.parameters[name].readFloat32()];
+      expect(relativeError(a, b), name).toBeLessThan(name === "decoder" ? 1 : 1e-6); // unit rows are another norm
+    }
+  });
+
+  test("zero activations have no scale", async () => {
+    const source = new ArraySource(new Float32Array(rows * dIn), dIn, device);
+    await expect(createTrainer({ sae: scaled, source })).rejects.toMatchObject({ code: "ERR_CONFIG" });
+  });
+});
+
+async function expectSameResult(a: string, b: string): Promise<void> {
+  for (const file of ["sae/sae_weights.safetensors", "sae/cfg.json", "metrics.jsonl"]) {
+    const [left, right] = await Promise.all([a, b].map((folder) => readFile(join(folder, file))));
+    expect(left!.equals(right!), file).toBe(true);
+  }
+}
