@@ -1,0 +1,82 @@
+import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Device } from "../../lib/engine/device.js";
+import { SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.js";
+import type { SaeConfig } from "../../lib/sae/config.js";
+import { Sae } from "../../lib/sae/sae.js";
+import { relativeError } from "./goldens.js";
+
+const fixtures = fileURLToPath(new URL("../fixtures/sae", import.meta.url));
+
+let device: Device;
+beforeAll(async () => {
+  device = await Device.open("cpu", { threads: 1 });
+});
+afterAll(() => device.close());
+
+describe("folders that SAELens wrote load, and compute what SAELens computes", () => {
+  test.each(["standard", "topk", "topk-rescaled"])("%s", async (name) => {
+    const folder = join(fixtures, "from-saelens", name);
+    const sae = await Sae.load(folder, device);
+    expect(sae.metadata).toMatchObject({ hookName: "blocks.1.hook_resid_post", modelName: "gpt2-small" });
+    await using expected = await SafetensorsFile.open(join(folder, "expected.safetensors"));
+    const x = device.tensor(await expected.readFloat32("activations"), expected.entries.get("activations")!.shape);
+    const latents = await device.kernels.densify(sae.encode(x)).readFloat32();
+    expect(relativeError(latents, await expected.readFloat32("latents"))).toBeLessThan(1e-6);
+    const reconstruction = await sae.reconstruct(x).readFloat32();
+    expect(relativeError(reconstruction, await expected.readFloat32("reconstruction"))).toBeLessThan(1e-6);
+  });
+});
+
+/**
+ * The folders under to-saelens/ are what check_saelens.py gives to SAELens. When what `save` writes has changed on
+ * purpose, run this test with MONOSEM_UPDATE_FIXTURES=1, and then `python check_saelens.py check`.
+ */
+describe("what is written is, byte for byte, what SAELens was checked with", () => {
+  const shape = { dIn: 7, dSae: 19 };
+  const cases: [string, SaeConfig][] = [
+    ["relu", { architecture: "relu", ...shape, applyBDecToInput: false }],
+    ["topk", { architecture: "topk", ...shape, k: 4, applyBDecToInput: true }],
+  ];
+  const metadata = {
+    modelName: "gpt2-small",
+    hookName: "blocks.1.hook_resid_post",
+    contextSize: 128,
+    prependBos: true,
+  };
+
+  test.each(cases)("%s", async (name, config) => {
+    const values = (size: number, seed: number) =>
+      Float32Array.from({ length: size }, (_, i) => Math.sin(i * i + seed));
+    const parameters = {
+      encoder: device.tensor(values(19 * 7, 1), [19, 7]),
+      encoderBias: device.tensor(values(19, 2), [19]),
+      decoder: device.tensor(values(19 * 7, 3), [19, 7]),
+      decoderBias: device.tensor(values(7, 4), [7]),
+    };
+    const sae = new Sae(config, parameters, device, metadata);
+    const committed = join(fixtures, "to-saelens", name);
+    if (process.env.MONOSEM_UPDATE_FIXTURES === "1") await writeFixture(committed, sae, values(9 * 7, 5));
+
+    const folder = await mkdtemp(join(tmpdir(), "monosem-"));
+    await sae.save(folder);
+    for (const file of ["cfg.json", "sae_weights.safetensors"]) {
+      expect(await readFile(join(folder, file))).toEqual(await readFile(join(committed, file)));
+    }
+    await rm(folder, { recursive: true });
+  });
+});
+
+async function writeFixture(folder: string, sae: Sae, values: Float32Array): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  await sae.save(folder);
+  const x = device.tensor(values, [9, 7]);
+  await writeSafetensors(join(folder, "expected.safetensors"), {
+    activations: { shape: [9, 7], data: values },
+    latents: { shape: [9, 19], data: await device.kernels.densify(sae.encode(x)).readFloat32() },
+    reconstruction: { shape: [9, 7], data: await sae.reconstruct(x).readFloat32() },
+  });
+}
