@@ -4,38 +4,55 @@ import { basename, join } from "node:path";
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
+import type { ContextPosition } from "./contexts.js";
 
 export const manifestName = "manifest.json";
 
-const count = z.number().int().nonnegative();
+const count: z.ZodNumber = z.number().int().nonnegative();
 
-const manifestSchema = z.strictObject({
-  formatVersion: z.literal(1),
+/** What a folder of stored activations says about itself. */
+export interface ActivationManifest {
+  readonly formatVersion: 1;
   /** Name of the model. */
+  readonly model: string;
+  readonly hook: string;
+  /** SHA-256 of the texts of all its tokens, in order of their ids. */
+  readonly tokenizer: string;
+  /** Fingerprint of the corpus. */
+  readonly corpus: string;
+  readonly contextSize: number;
+  readonly prependBos: boolean;
+  readonly excludeSpecialTokens: boolean;
+  /** Name of the tensor in every shard. */
+  readonly tensor: string;
+  readonly dtype: "F32" | "F16" | "BF16";
+  readonly dIn: number;
+  /** Rows in all shards together. */
+  readonly rows: number;
+  readonly shards: readonly { readonly file: string; readonly rows: number }[];
+  /** Whether everything that was asked for is stored; otherwise storing can be continued. */
+  readonly complete: boolean;
+  /** Where in the corpus storing continues. */
+  readonly position: ContextPosition;
+}
+
+const manifestSchema: z.ZodType<ActivationManifest> = z.strictObject({
+  formatVersion: z.literal(1),
   model: z.string(),
   hook: z.string(),
-  /** SHA-256 of the texts of all its tokens, in order of their ids. */
   tokenizer: z.string(),
-  /** Changes when the corpus does. */
   corpus: z.string(),
   contextSize: count,
   prependBos: z.boolean(),
   excludeSpecialTokens: z.boolean(),
-  /** Name of the tensor in every shard. */
   tensor: z.string(),
   dtype: z.enum(["F32", "F16", "BF16"]),
   dIn: count,
-  /** Rows in all shards together. */
   rows: count,
   shards: z.array(z.strictObject({ file: z.string(), rows: count })),
-  /** Whether everything that was asked for is stored; otherwise storing can be continued. */
   complete: z.boolean(),
-  /** Where in the corpus storing continues. */
   position: z.strictObject({ epoch: count, document: count, piece: count, token: count }),
 });
-
-/** What a folder of stored activations says about itself. */
-export type ActivationManifest = z.infer<typeof manifestSchema>;
 
 /**
  * Reads and checks a folder's manifest; undefined where there is none.

@@ -1,0 +1,326 @@
+/** A shuffling buffer of a language model's activations. */
+import type { Device } from "../engine/device.js";
+import { RandomGenerator } from "../engine/random.js";
+import type { Tensor } from "../engine/tensor.js";
+import { MonosemError } from "../errors.js";
+import type { ContextPosition } from "./contexts.js";
+import { type ActivationModel, Harvest, type HarvestedRows, type HarvestOptions } from "./harvest.js";
+import type { ActivationSource, Json, SourceState } from "./source.js";
+
+export interface ModelActivationOptions extends HarvestOptions {
+  /** Activation vectors that are mixed with one another: the buffer takes bufferTokens * dIn * 4 bytes on the device. */
+  readonly bufferTokens: number;
+  /** Of the shuffling. */
+  readonly seed: number;
+}
+
+/** The first activation vector that is not in the buffer yet. */
+interface Cursor {
+  /** Where the forward pass that it comes from begins. */
+  readonly position: ContextPosition;
+  /** Its row in that pass. */
+  readonly row: number;
+}
+
+/** A full buffer. */
+interface Filling {
+  /** f32 [bufferTokens, dIn], on the device. */
+  readonly rows: Tensor;
+  /** The order in which they are served, of which the first half is. */
+  readonly order: Int32Array;
+}
+
+/**
+ * Runs a model over a corpus, endlessly, and serves its activations shuffled.
+ *
+ * The buffer is filled and shuffled; when half of it has been served, the served half is replaced by new activations and
+ * everything is shuffled again, so that a vector waits in the buffer for a random number of refills (the mixing buffer of
+ * SAELens and dictionary_learning). The activations stay on the device. While one half is served, the passes for the next
+ * refill are queued in step with it; at most half a buffer of new activations waits.
+ *
+ * What is served depends on the options alone, not on when things happen.
+ */
+export class ActivationBuffer implements ActivationSource {
+  readonly dIn: number;
+  readonly #options: ModelActivationOptions;
+  readonly #device: Device;
+  readonly #harvest: Harvest;
+  readonly #half: number;
+  #random: RandomGenerator;
+  #filling: Filling | undefined;
+  #served = 0;
+  #cursor: Cursor;
+  /** Passes that are not, or not wholly, in the buffer; the first one from `#cursor.row` on. */
+  #waiting: HarvestedRows[] = [];
+  #ahead: Promise<void> | undefined;
+  #aheadFailure: unknown;
+  /** Rows that may wait by now. */
+  #aheadGoal = 0;
+  #disposed = false;
+
+  private constructor(options: ModelActivationOptions, harvest: Harvest) {
+    this.#options = options;
+    this.#device = options.model.device;
+    this.#harvest = harvest;
+    this.dIn = harvest.dIn;
+    this.#half = Math.ceil(options.bufferTokens / 2);
+    this.#random = new RandomGenerator(options.seed);
+    this.#cursor = { position: harvest.position, row: 0 };
+  }
+
+  /**
+   * Checks the options and reads the beginning of the corpus; the buffer is filled when the first batch is asked for.
+   *
+   * @throws MonosemError as Harvest and its `next`; ERR_CONFIG for a buffer of fewer than two tokens
+   */
+  static async create(options: ModelActivationOptions): Promise<ActivationBuffer> {
+    const { bufferTokens } = options;
+    if (!Number.isSafeInteger(bufferTokens) || bufferTokens < 2) {
+      throw new MonosemError("ERR_CONFIG", `bufferTokens must be an integer of at least 2, not ${bufferTokens}`);
+    }
+    const buffer = new ActivationBuffer(options, new Harvest({ ...options, repeat: true }));
+    await buffer.#harvestOnce();
+    return buffer;
+  }
+
+  /**
+   * The next activation vectors, f32 [batchSize, dIn]; never undefined.
+   *
+   * @throws MonosemError as Harvest's `next`; ERR_ABORTED, after which serving can go on; ERR_DISPOSED
+   */
+  async next(batchSize: number, signal?: AbortSignal): Promise<Tensor> {
+    this.#requireAlive();
+    if (!Number.isSafeInteger(batchSize) || batchSize < 1) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `batchSize must be a positive integer, not ${batchSize}`);
+    }
+    throwIfAborted(signal);
+    await this.#fill(signal);
+    if (this.#served + batchSize <= this.#half) return this.#serve(batchSize);
+    const batch = this.#device.empty([batchSize, this.dIn]);
+    try {
+      for (let done = 0; done < batchSize; ) {
+        await this.#fill(done === 0 ? signal : undefined); // once rows of a batch are taken, the batch is finished
+        const rows = Math.min(batchSize - done, this.#half - this.#served);
+        using part = this.#serve(rows);
+        this.#device.kernels.copyRows(part, batch, done);
+        done += rows;
+      }
+      return batch;
+    } catch (error) {
+      batch.dispose();
+      throw error;
+    }
+  }
+
+  /** Everything: the buffer's content, its order, the random generator, and the place in the corpus. */
+  async saveState(): Promise<SourceState> {
+    this.#requireAlive();
+    const state: Json = {
+      ...this.#identity(),
+      randomOffset: this.#random.offset,
+      served: this.#served,
+      position: { ...this.#cursor.position },
+      row: this.#cursor.row,
+    };
+    if (this.#filling === undefined) return { state, tensors: {} };
+    const { rows, order } = this.#filling;
+    return {
+      state,
+      tensors: {
+        rows: { shape: rows.shape, data: await rows.readFloat32() },
+        order: { shape: [order.length], data: order },
+      },
+    };
+  }
+
+  /** @throws MonosemError ERR_CONFIG when the state was saved with other options; ERR_FORMAT for a damaged state */
+  async restoreState({ state, tensors }: SourceState): Promise<void> {
+    this.#requireAlive();
+    const saved = (typeof state === "object" && state !== null ? state : {}) as Record<string, Json>;
+    for (const [key, value] of Object.entries(this.#identity())) {
+      if (saved[key] !== value) {
+        throw new MonosemError(
+          "ERR_CONFIG",
+          `the saved state belongs to other activations: its ${key} is ${JSON.stringify(saved[key])}, not ${value}`,
+        );
+      }
+    }
+    const { position, row, served, randomOffset } = parseProgress(saved);
+    const { rows, order } = tensors;
+    const { bufferTokens, seed } = this.#options;
+    if ((rows === undefined) !== (order === undefined)) throw damaged("half of the buffer is missing");
+    if (rows !== undefined && order !== undefined) {
+      const size = bufferTokens * this.dIn;
+      if (!(rows.data instanceof Float32Array) || rows.data.length !== size) throw damaged("the rows do not fit");
+      if (!(order.data instanceof Int32Array) || !isPermutation(order.data, bufferTokens)) {
+        throw damaged("the order is no permutation of the rows");
+      }
+    }
+    if (served > this.#half) throw damaged(`${served} rows of a buffer of ${bufferTokens} were served`);
+    await this.#forget();
+    if (rows?.data instanceof Float32Array && order?.data instanceof Int32Array) {
+      this.#filling = { rows: this.#device.tensor(rows.data, [bufferTokens, this.dIn]), order: order.data.slice() };
+    }
+    this.#random = new RandomGenerator(seed, randomOffset);
+    this.#served = served;
+    this.#cursor = { position, row };
+    this.#harvest.seek(position);
+  }
+
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    void this.#forget();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #identity(): Record<string, string | number | boolean> {
+    const { model, hook, corpus, contextSize, prependBos, excludeSpecialTokens, bufferTokens, seed } = this.#options;
+    const text = { corpus: corpus.fingerprint, contextSize, prependBos, excludeSpecialTokens };
+    const passes = { batchPrompts: this.#harvest.batchPrompts };
+    return { source: "model", model: model.config.name, hook, dIn: this.dIn, ...text, ...passes, bufferTokens, seed };
+  }
+
+  /** Gives up what is in memory, after the pass that is being queued. */
+  async #forget(): Promise<void> {
+    this.#aheadGoal = 0;
+    await this.#ahead;
+    this.#aheadFailure = undefined;
+    for (const { activations } of this.#waiting) activations.dispose();
+    this.#waiting = [];
+    this.#filling?.rows.dispose();
+    this.#filling = undefined;
+  }
+
+  #serve(rows: number): Tensor {
+    const { rows: all, order } = this.#filling!;
+    using indices = this.#device.tensor(order.slice(this.#served, this.#served + rows), [rows]);
+    const batch = this.#device.kernels.gatherRows(all, indices);
+    this.#served += rows;
+    // One batch ahead of what has been served: the whole refill waits when it is needed.
+    this.#aheadGoal = Math.min(this.#half, this.#served + rows);
+    this.#runAhead();
+    return batch;
+  }
+
+  /** Fills the buffer, or refills and shuffles it when half of it has been served. */
+  async #fill(signal: AbortSignal | undefined): Promise<void> {
+    const before = this.#filling;
+    if (before !== undefined && this.#served < this.#half) return;
+    const { bufferTokens } = this.#options;
+    const needed = before === undefined ? bufferTokens : this.#half;
+    await this.#collect(needed, signal);
+    using permutation = this.#random.permutation(this.#device, bufferTokens);
+    const order = (await permutation.read()) as Int32Array;
+    const rows = before?.rows ?? this.#device.empty([bufferTokens, this.dIn]);
+    if (before !== undefined) {
+      const { kernels } = this.#device;
+      using kept = this.#device.tensor(before.order.slice(this.#half), [bufferTokens - this.#half]);
+      using keptRows = kernels.gatherRows(rows, kept);
+      kernels.copyRows(keptRows, rows, 0);
+    }
+    this.#moveWaiting(rows, bufferTokens - needed);
+    this.#filling = { rows, order };
+    this.#served = 0;
+  }
+
+  /** Waits until at least `rows` new activation vectors are queued. */
+  async #collect(rows: number, signal: AbortSignal | undefined): Promise<void> {
+    for (;;) {
+      throwIfAborted(signal);
+      await this.#ahead;
+      if (this.#aheadFailure !== undefined) {
+        const failure = this.#aheadFailure;
+        this.#aheadFailure = undefined;
+        throw failure;
+      }
+      if (this.#rowsWaiting() >= rows) return;
+      await this.#harvestOnce(signal);
+    }
+  }
+
+  /** Moves waiting activations into `into`, from row `firstRow` to its end. */
+  #moveWaiting(into: Tensor, firstRow: number): void {
+    const { kernels } = this.#device;
+    const end = into.shape[0]!;
+    while (firstRow < end) {
+      const pass = this.#waiting[0]!;
+      const { row } = this.#cursor;
+      const taken = Math.min(pass.rows - row, end - firstRow);
+      using part = kernels.sliceRows(pass.activations, row, taken);
+      kernels.copyRows(part, into, firstRow);
+      firstRow += taken;
+      if (row + taken < pass.rows) {
+        this.#cursor = { position: this.#cursor.position, row: row + taken };
+      } else {
+        pass.activations.dispose();
+        this.#waiting.shift();
+        this.#cursor = { position: pass.end, row: 0 };
+      }
+    }
+  }
+
+  #rowsWaiting(): number {
+    return this.#waiting.reduce((sum, { rows }) => sum + rows, 0) - this.#cursor.row;
+  }
+
+  async #harvestOnce(signal?: AbortSignal): Promise<void> {
+    this.#waiting.push((await this.#harvest.next(signal))!);
+  }
+
+  /** Queues passes until the goal is reached, one after the other, beside whatever else happens. */
+  #runAhead(): void {
+    if (this.#ahead !== undefined || this.#rowsWaiting() >= this.#aheadGoal) return;
+    this.#ahead = (async () => {
+      try {
+        while (this.#rowsWaiting() < this.#aheadGoal) await this.#harvestOnce();
+      } catch (error) {
+        this.#aheadFailure = error; // reported when the rows are needed
+      } finally {
+        this.#ahead = undefined;
+      }
+    })();
+  }
+
+  #requireAlive(): void {
+    if (this.#disposed) throw new MonosemError("ERR_DISPOSED", "this activation buffer was disposed");
+  }
+}
+
+export type { ActivationModel };
+
+function parseProgress(saved: Readonly<Record<string, Json>>): Cursor & { served: number; randomOffset: number } {
+  const count = (holder: unknown, key: string): number => {
+    const value = typeof holder === "object" && holder !== null ? (holder as Record<string, unknown>)[key] : undefined;
+    if (!Number.isSafeInteger(value) || (value as number) < 0) throw damaged(`${key} is ${JSON.stringify(value)}`);
+    return value as number;
+  };
+  const { position } = saved;
+  const [epoch, document] = [count(position, "epoch"), count(position, "document")];
+  const [piece, token] = [count(position, "piece"), count(position, "token")];
+  return {
+    position: { epoch, document, piece, token },
+    row: count(saved, "row"),
+    served: count(saved, "served"),
+    randomOffset: count(saved, "randomOffset"),
+  };
+}
+
+function isPermutation(order: Int32Array, size: number): boolean {
+  const seen = new Uint8Array(size);
+  for (const row of order) if (row >= 0 && row < size) seen[row] = 1;
+  return order.length === size && seen.every((found) => found === 1);
+}
+
+function damaged(reason: string): MonosemError {
+  return new MonosemError("ERR_FORMAT", `the saved state of the activation buffer is damaged: ${reason}`);
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) {
+    throw new MonosemError("ERR_ABORTED", "collecting activations was aborted", { cause: signal.reason });
+  }
+}

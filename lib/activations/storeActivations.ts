@@ -1,0 +1,164 @@
+/** Storing a model's activations in files, to train on them more than once. */
+import { createHash } from "node:crypto";
+import { mkdir, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { MonosemError } from "../errors.js";
+import { bfloat16FromFloat32 } from "../formats/halfPrecision.js";
+import { SafetensorsWriter } from "../formats/safetensors.js";
+import { type ActivationModel, Harvest, type HarvestOptions } from "./harvest.js";
+import { type ActivationManifest, readManifest, writeManifest } from "./manifest.js";
+
+export interface StoreActivationsOptions extends HarvestOptions {
+  /** Stop after the pass that reaches this many rows. Default: the whole corpus, once. */
+  readonly rows?: number;
+  /** "BF16" halves the size and rounds each number to 8 significant bits. Default "F32". */
+  readonly dtype?: "F32" | "BF16";
+  /** A shard ends with the pass that reaches this size; it is held in memory until it is written. Default 256 MiB. */
+  readonly shardBytes?: number;
+  readonly signal?: AbortSignal;
+  /** Called after each pass with the rows that are stored or about to be. */
+  readonly onProgress?: (rows: number) => void;
+}
+
+const tensor = "activations";
+const defaultShardBytes = 2 ** 28;
+
+/**
+ * Runs a model over a corpus once, and writes the activations at a hook point into `directory`, in the order of the
+ * text: shards `activations-00000.safetensors` ... with one tensor "activations" [rows, dIn] each, and a manifest.json,
+ * which StoredActivations reads.
+ *
+ * Shards and manifest are written atomically, the manifest anew after each shard. When the work was interrupted, the same
+ * call continues after the last whole shard and produces the same files; when everything is there, it does nothing.
+ *
+ * @returns what manifest.json says
+ * @throws MonosemError ERR_CONFIG when the folder holds activations stored with other options, or other files;
+ *   ERR_ABORTED, with all whole shards kept; ERR_NON_FINITE when the model produced NaN or infinity; as Harvest; ERR_IO
+ */
+export async function storeActivations(
+  directory: string,
+  options: StoreActivationsOptions,
+): Promise<ActivationManifest> {
+  const { rows: rowsWanted = Number.POSITIVE_INFINITY, dtype = "F32", shardBytes = defaultShardBytes } = options;
+  for (const [name, value] of Object.entries({ rows: rowsWanted, shardBytes })) {
+    if (!(value >= 1)) throw new MonosemError("ERR_INVALID_ARGUMENT", `${name} must be positive, not ${value}`);
+  }
+  const harvest = new Harvest({ ...options, repeat: false });
+  let manifest = await beginOrContinue(directory, options, dtype, harvest);
+  harvest.seek(manifest.position);
+  const rowsPerShard = Math.ceil(shardBytes / (harvest.dIn * (dtype === "F32" ? 4 : 2)));
+  while (!manifest.complete) {
+    const before = manifest.rows;
+    const enough = Math.min(before + rowsPerShard, rowsWanted);
+    const parts: (Float32Array | Uint16Array)[] = [];
+    let rows = before;
+    let ended = false;
+    while (!ended && rows < enough) {
+      const pass = await harvest.next(options.signal);
+      ended = pass === undefined;
+      if (pass === undefined) continue;
+      using activations = pass.activations;
+      const part = await activations.readFloat32();
+      requireFinite(part, options.hook);
+      parts.push(dtype === "F32" ? part : bfloat16FromFloat32(part));
+      rows += pass.rows;
+      options.onProgress?.(rows);
+    }
+    const shards = [...manifest.shards];
+    if (rows > before) {
+      const file = `activations-${String(shards.length).padStart(5, "0")}.safetensors`;
+      await writeShard(join(directory, file), dtype, [rows - before, harvest.dIn], parts);
+      shards.push({ file, rows: rows - before });
+    }
+    manifest = { ...manifest, shards, rows, complete: ended || rows >= rowsWanted, position: harvest.position };
+    await writeManifest(directory, manifest);
+  }
+  return manifest;
+}
+
+async function beginOrContinue(
+  directory: string,
+  options: StoreActivationsOptions,
+  dtype: "F32" | "BF16",
+  harvest: Harvest,
+): Promise<ActivationManifest> {
+  const { model, hook, corpus, contextSize, prependBos, excludeSpecialTokens } = options;
+  const identity = {
+    model: model.config.name,
+    hook,
+    tokenizer: fingerprintOf(model.tokenizer),
+    corpus: corpus.fingerprint,
+    contextSize,
+    prependBos,
+    excludeSpecialTokens,
+    dtype,
+    dIn: harvest.dIn,
+  };
+  const found = await readManifest(directory);
+  if (found === undefined) {
+    await makeEmptyDirectory(directory);
+    const shards: ActivationManifest["shards"] = [];
+    const position = harvest.position;
+    return { formatVersion: 1, ...identity, tensor, rows: 0, shards, complete: false, position };
+  }
+  for (const [key, value] of Object.entries(identity)) {
+    const there = found[key as keyof typeof identity];
+    if (there !== value) {
+      throw new MonosemError(
+        "ERR_CONFIG",
+        `${directory} holds activations stored with ${key} ${JSON.stringify(there)}, not ${JSON.stringify(value)}: ` +
+          "choose another folder",
+      );
+    }
+  }
+  // More rows may be asked for than the last time; at the end of the corpus there are none to add.
+  const { rows: rowsWanted = Number.POSITIVE_INFINITY } = options;
+  return { ...found, complete: found.complete && found.rows >= rowsWanted };
+}
+
+/** Shards without a manifest are what an interruption before the first manifest left: they are written again. */
+async function makeEmptyDirectory(directory: string): Promise<void> {
+  let names: string[];
+  try {
+    await mkdir(directory, { recursive: true });
+    names = await readdir(directory);
+  } catch (error) {
+    throw new MonosemError("ERR_IO", `cannot make the folder ${directory}: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+  const foreign = names.find((name) => !name.startsWith(".") && !/^activations-\d+\.safetensors$/.test(name));
+  if (foreign !== undefined) {
+    throw new MonosemError(
+      "ERR_CONFIG",
+      `${directory} holds ${JSON.stringify(foreign)}, which is no stored activation: choose an empty folder`,
+    );
+  }
+}
+
+async function writeShard(
+  path: string,
+  dtype: "F32" | "BF16",
+  shape: readonly number[],
+  parts: readonly (Float32Array | Uint16Array)[],
+): Promise<void> {
+  const writer = await SafetensorsWriter.create(path, [{ name: tensor, dtype, shape }]);
+  try {
+    for (const part of parts) await writer.write(tensor, part);
+    await writer.close();
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
+}
+
+function requireFinite(values: Float32Array, hook: string): void {
+  if (!values.every(Number.isFinite)) {
+    throw new MonosemError("ERR_NON_FINITE", `the activations at hook point ${hook} hold NaN or infinity`);
+  }
+}
+
+function fingerprintOf(tokenizer: ActivationModel["tokenizer"]): string {
+  const texts = tokenizer.tokenTexts(Array.from({ length: tokenizer.vocabularySize }, (_, id) => id));
+  return createHash("sha256").update(JSON.stringify(texts)).digest("hex");
+}
