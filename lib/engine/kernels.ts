@@ -296,7 +296,7 @@ export class Kernels {
     options: { readonly clip?: Clip | undefined } = {},
   ): void {
     const call = this.#call("stepVector");
-    const weightsHandle = call.tensor("weights", weights, weights.shape);
+    const weightsHandle = call.tensor("weights", weights, ["...elements"]);
     const gradientHandle = call.tensor("gradient", gradient, weights.shape);
     const [m, v] = this.#moments(call, weights, moments, weights.shape);
     for (const written of [weights, moments.m, moments.v]) {
@@ -337,7 +337,7 @@ export class Kernels {
   /** Sets every element of `out`. */
   fill(out: Tensor, value: number): void {
     const call = this.#call("fill");
-    native.fill(call.native, call.tensor("out", out, out.shape), call.number("value", value));
+    native.fill(call.native, call.tensor("out", out, ["...elements"]), call.number("value", value));
   }
 
   /** a + scale * b, of equal shapes. */
@@ -347,7 +347,7 @@ export class Kernels {
     options: { readonly scale?: number | undefined; readonly out?: Tensor | undefined } = {},
   ): Tensor {
     const call = this.#call("add");
-    const aHandle = call.tensor("a", a, a.shape);
+    const aHandle = call.tensor("a", a, ["...elements"]);
     const bHandle = call.tensor("b", b, a.shape);
     const scale = call.number("scale", options.scale ?? 1);
     const out = call.outputOr(options.out, a.shape);
@@ -358,7 +358,7 @@ export class Kernels {
   /** factor * a. */
   scale(a: Tensor, factor: number, options: { readonly out?: Tensor | undefined } = {}): Tensor {
     const call = this.#call("scale");
-    const aHandle = call.tensor("a", a, a.shape);
+    const aHandle = call.tensor("a", a, ["...elements"]);
     call.number("factor", factor);
     const out = call.outputOr(options.out, a.shape);
     native.scale(call.native, aHandle, factor, out.handle);
@@ -439,7 +439,7 @@ export class Kernels {
   gatherRows(a: Tensor, rows: Tensor): Tensor {
     const call = this.#call("gatherRows");
     const aHandle = call.tensor("a", a, ["table", "columns"]);
-    const rowsHandle = call.tensor("rows", rows, rows.shape, "i32");
+    const rowsHandle = call.tensor("rows", rows, ["...elements"], "i32");
     const out = call.output([...rows.shape, call.size("columns")]);
     native.gatherRows(call.native, aHandle, rowsHandle, out.handle);
     return out.tensor;
@@ -487,7 +487,7 @@ export class Kernels {
   /** Adds the dot product of a and b, of equal shapes, to `sum` (f64 [1]); summed in double precision. */
   dot(a: Tensor, b: Tensor, sum: Tensor): void {
     const call = this.#call("dot");
-    const aHandle = call.tensor("a", a, a.shape);
+    const aHandle = call.tensor("a", a, ["...elements"]);
     const bHandle = call.tensor("b", b, a.shape);
     native.dot(call.native, aHandle, bHandle, call.tensor("sum", sum, [1], "f64"));
   }
@@ -495,7 +495,7 @@ export class Kernels {
   /** Adds the sum of the elements of a to `sum` (f64 [1]); summed in double precision. */
   sum(a: Tensor, sum: Tensor): void {
     const call = this.#call("sum");
-    const aHandle = call.tensor("a", a, a.shape);
+    const aHandle = call.tensor("a", a, ["...elements"]);
     native.sum(call.native, aHandle, call.tensor("sum", sum, [1], "f64"));
   }
 
@@ -520,7 +520,7 @@ export class Kernels {
     if (a instanceof Tensor && a.dtype !== "f16" && a.dtype !== "bf16") {
       call.fail("ERR_DTYPE_MISMATCH", `a must be f16 or bf16, found ${a.dtype}`);
     }
-    const aHandle = call.tensor("a", a, a.shape, a.dtype);
+    const aHandle = call.tensor("a", a, ["...elements"], a?.dtype);
     const out = call.output(a.shape);
     native.toFloat32(call.native, aHandle, out.handle);
     return out.tensor;
@@ -552,7 +552,7 @@ export class Kernels {
   /** activation(x), element by element. */
   activation(x: Tensor, activation: Activation): Tensor {
     const call = this.#call("activation");
-    const xHandle = call.tensor("x", x, x.shape);
+    const xHandle = call.tensor("x", x, ["...elements"]);
     const out = call.output(x.shape);
     native.activation(call.native, xHandle, this.#activation(call, activation), out.handle);
     return out.tensor;

@@ -38,7 +38,7 @@ export class RandomGenerator {
    */
   uniform(tensor: Tensor, low: number, high: number): void {
     const call = new Operands(tensor.device, "uniform");
-    const handle = call.tensor("tensor", tensor, tensor.shape);
+    const handle = call.tensor("tensor", tensor, ["...elements"]);
     native.randomUniform(
       call.native,
       handle,
@@ -56,7 +56,7 @@ export class RandomGenerator {
    */
   normal(tensor: Tensor, standardDeviation = 1): void {
     const call = new Operands(tensor.device, "normal");
-    const handle = call.tensor("tensor", tensor, tensor.shape);
+    const handle = call.tensor("tensor", tensor, ["...elements"]);
     call.number("standardDeviation", standardDeviation, 0);
     native.randomNormal(call.native, handle, this.seed, this.#advance(call, tensor.size), standardDeviation);
   }
