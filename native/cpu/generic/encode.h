@@ -3,9 +3,9 @@
 //   z[r, f] = bias[f] + sum over k of x[r, k] * encoder[f, k]              (k ascending; see matrix_product.h)
 //   positive: the entries with z > 0; top k: the k largest of every row, ties by (z descending, feature ascending)
 //
-// x [rows, dIn] is packed once, the encoder [features, dIn] block by block; a tile of z is judged while it is in cache, and
-// only what is selected is ever written: [rows, features] never exists. With a feature subset, only those rows of the
-// encoder take part. Reads x and the encoder once per chunk of rows; writes 8 bytes per entry.
+// x [rows, dIn] is packed once, the encoder [features, dIn] block by block; a tile of z is judged while it is in cache,
+// and only what is selected is ever written: [rows, features] never exists. With a feature subset, only those rows of
+// the encoder take part. Reads x and the encoder once per chunk of rows; writes 8 bytes per entry.
 #pragma once
 
 #include "cpu/generic/matrix_product.h"
@@ -29,15 +29,25 @@ struct Eligible {
   uint32_t feature(uint32_t position) const { return subset ? subset->view()[position] : position; }
 };
 
-inline void throwOverflow(int64_t row) {
+[[noreturn]] inline void throwOverflow(int64_t row) {
   throw EngineError(ErrorCode::nonFinite, "The pre-activations of row " + std::to_string(row) +
                                               " are too large for float32: x or the encoder holds huge values.");
 }
 
-// Whether a row of a tile holds only finite scores.
-inline bool scoresFinite(const ScoreTile& scores, int row) { return allFinite(scores.row(row), scores.columns); }
+// ---- Top k
+// -------------------------------------------------------------------------------------------------------------
 
-// ---- Top k -------------------------------------------------------------------------------------------------------------
+struct TopKConsumer {
+  RunningTopK& selected;
+  FirstFound overflow;
+
+  void expect(int64_t firstRow, int rows) const { selected.expect(firstRow, rows); }
+  void take(const ScoreTile& scores) {
+    for (int i = 0; i < scores.rows; ++i)
+      if (!selected.offer(scores.firstRow + i, scores.row(i), scores.firstColumn, scores.columns))
+        overflow.offer(scores.firstRow + i);
+  }
+};
 
 inline void encodeTopK(Matrix<const float> x, const Eligible& eligible, const float* bias, int64_t k, Codes& codes,
                        Allocator& allocator, ThreadPool& pool) {
@@ -54,14 +64,9 @@ inline void encodeTopK(Matrix<const float> x, const Eligible& eligible, const fl
     const int64_t rows = std::min(rowsPerChunk, x.rows - first);
     const PackedRows packed(x, first, rows, "x", allocator, pool);
     RunningTopK selected(rows, k, eligible.count(), allocator);
-    FirstFound overflow;
-    multiplyByBlocks(packed, eligible.rows(), bias, "encoder", allocator, pool, [&](const ScoreTile& scores) {
-      for (int i = 0; i < scores.rows; ++i) {
-        if (!scoresFinite(scores, i)) overflow.offer(first + scores.firstRow + i);
-        selected.offer(scores.firstRow + i, scores.row(i), scores.firstColumn, scores.columns);
-      }
-    });
-    if (overflow.found()) throwOverflow(overflow.row());
+    TopKConsumer consumer{selected, {}};
+    multiplyByBlocks(packed, eligible.rows(), bias, "encoder", allocator, pool, consumer);
+    if (consumer.overflow.found()) throwOverflow(first + consumer.overflow.row());
     pool.forEachRange(rows, 64, [&](int64_t begin, int64_t end, int) {
       bool positive = true;
       for (int64_t row = begin; row < end; ++row) {
@@ -86,9 +91,11 @@ inline void encodeTopK(Matrix<const float> x, const Eligible& eligible, const fl
   });
 }
 
-// ---- Positive ----------------------------------------------------------------------------------------------------------
+// ---- Positive
+// ----------------------------------------------------------------------------------------------------------
 
-// Entries in the order in which one thread finds them, in slabs, so that nothing moves when there are more than expected.
+// Entries in the order in which one thread finds them, in slabs, so that nothing moves when there are more than
+// expected.
 class EntryLog {
  public:
   // Room for `count` more entries, all in one slab.
@@ -118,6 +125,39 @@ struct Segment {
   int64_t count = 0;
 };
 
+class PositiveConsumer {
+ public:
+  PositiveConsumer(int64_t rows, int threads, Allocator& allocator)
+      : allocator_(allocator), logs_(size_t(threads)), segments_(size_t(rows)) {}
+
+  void expect(int64_t, int) const {}
+  void take(const ScoreTile& scores) {
+    EntryLog& log = logs_[size_t(scores.thread)];
+    for (int i = 0; i < scores.rows; ++i) {
+      const int64_t row = scores.firstRow + i;
+      log.reserve(scores.columns + width, allocator_);
+      Segment segment{log.scores(), log.positions(), 0};
+      if (!allFinite(scores.row(i), scores.columns)) overflow.offer(row);
+      for (int j = 0; j < scores.columns; j += width) {
+        const Floats score = load(scores.row(i) + j);
+        const Mask positive = score > zeros();
+        compressStore(log.scores() + segment.count, score, positive);
+        segment.count += compressStore(log.positions() + segment.count,
+                                       laneIndices() + broadcastInt(int32_t(scores.firstColumn + j)), positive);
+      }
+      log.advance(segment.count);
+      if (segment.count > 0) segments_[size_t(row)].push_back(segment);
+    }
+  }
+  FirstFound overflow;
+  const std::vector<Segment>& segments(int64_t row) const { return segments_[size_t(row)]; }
+
+ private:
+  Allocator& allocator_;
+  std::vector<EntryLog> logs_;                  // one per thread
+  std::vector<std::vector<Segment>> segments_;  // one per row, features ascending
+};
+
 // Makes room for `entries` in the codes' arrays, keeping the first `kept`.
 inline void growEntries(Codes& codes, int64_t kept, int64_t entries, Allocator& allocator) {
   const Block features = allocator.allocateArray<uint32_t>(entries);
@@ -138,32 +178,13 @@ inline void encodePositive(Matrix<const float> x, const Eligible& eligible, cons
   for (int64_t first = 0; first < x.rows; first += positiveRowsPerChunk) {
     const int64_t rows = std::min(positiveRowsPerChunk, x.rows - first);
     const PackedRows packed(x, first, rows, "x", allocator, pool);
-    std::vector<EntryLog> logs(size_t(pool.threads()));
-    std::vector<std::vector<Segment>> segments((size_t(rows)));
-    FirstFound overflow;
-    multiplyByBlocks(packed, eligible.rows(), bias, "encoder", allocator, pool, [&](const ScoreTile& scores) {
-      EntryLog& log = logs[size_t(scores.thread)];
-      for (int i = 0; i < scores.rows; ++i) {
-        const int64_t row = scores.firstRow + i;
-        if (!scoresFinite(scores, i)) overflow.offer(first + row);
-        log.reserve(scores.columns + width, allocator);
-        Segment segment{log.scores(), log.positions(), 0};
-        for (int j = 0; j < scores.columns; j += width) {
-          const Floats score = load(scores.row(i) + j);
-          const Mask positive = score > zeros();
-          compressStore(log.scores() + segment.count, score, positive);
-          segment.count += compressStore(log.positions() + segment.count,
-                                         laneIndices() + broadcastInt(int32_t(scores.firstColumn + j)), positive);
-        }
-        log.advance(segment.count);
-        if (segment.count > 0) segments[size_t(row)].push_back(segment);
-      }
-    });
-    if (overflow.found()) throwOverflow(overflow.row());
+    PositiveConsumer found(rows, pool.threads(), allocator);
+    multiplyByBlocks(packed, eligible.rows(), bias, "encoder", allocator, pool, found);
+    if (found.overflow.found()) throwOverflow(first + found.overflow.row());
 
     for (int64_t row = 0; row < rows; ++row) {
       uint64_t count = 0;
-      for (const Segment& segment : segments[size_t(row)]) count += uint64_t(segment.count);
+      for (const Segment& segment : found.segments(row)) count += uint64_t(segment.count);
       rowOffsets[first + row + 1] = rowOffsets[first + row] + count;
     }
     const int64_t kept = int64_t(rowOffsets[first]), entries = int64_t(rowOffsets[first + rows]);
@@ -176,7 +197,7 @@ inline void encodePositive(Matrix<const float> x, const Eligible& eligible, cons
     pool.forEachRange(rows, 16, [&](int64_t begin, int64_t end, int) {
       for (int64_t row = begin; row < end; ++row) {
         uint64_t at = rowOffsets[first + row];
-        for (const Segment& segment : segments[size_t(row)]) {
+        for (const Segment& segment : found.segments(row)) {
           std::memcpy(codes.preActivations.as<float>() + at, segment.scores, size_t(segment.count) * sizeof(float));
           uint32_t* features = codes.features.as<uint32_t>() + at;
           if (eligible.subset)
@@ -192,7 +213,8 @@ inline void encodePositive(Matrix<const float> x, const Eligible& eligible, cons
   if (x.rows == 0) growEntries(codes, 0, 0, allocator);
 }
 
-// ---- Both --------------------------------------------------------------------------------------------------------------
+// ---- Both
+// --------------------------------------------------------------------------------------------------------------
 
 inline Codes encode(Matrix<const float> x, Matrix<const float> encoder, Vector<const float> bias,
                     const Selection& selection, Allocator& allocator, ThreadPool& pool) {

@@ -17,7 +17,8 @@
 
 namespace monosem::MONOSEM_ISA {
 
-// ---- Tunables, one line per instruction set ----------------------------------------------------------------------------
+// ---- Tunables, one line per instruction set
+// ----------------------------------------------------------------------------
 
 struct Tile {
   int rows;     // rows of a row panel
@@ -28,28 +29,29 @@ struct Tile {
 
 namespace tiles {
 constexpr Tile avx512{8, 3, 384};  // 24 sums of 32 registers
-constexpr Tile avx2{6, 2, 256};     // 12 of 16
-constexpr Tile neon{8, 3, 256};     // 24 of 32
+constexpr Tile avx2{6, 2, 256};    // 12 of 16
+constexpr Tile neon{8, 3, 256};    // 24 of 32
 constexpr Tile baseline{4, 2, 256};
 }  // namespace tiles
 
 constexpr Tile tile = tiles::MONOSEM_ISA;
-constexpr int prefetchSteps = 8;               // how many k ahead column panels are prefetched
-constexpr int64_t stripColumns = 480;          // scores that a consumer gets at once, per row
-constexpr double blockShareOfCache = 0.6;      // of the second-level cache, for a block of column panels
-constexpr int64_t packedSlack = 16 * 64;       // floats behind packed panels that prefetching may touch
+constexpr int64_t stripColumns = 384;      // scores that a consumer gets at once, per row
+constexpr double blockShareOfCache = 0.5;  // of the second-level cache, for a block of column panels
 static_assert(stripColumns % tile.columns() == 0);
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-constexpr int64_t panelsFor(int64_t count, int64_t perPanel) { return (count + perPanel - 1) / perPanel; }
+constexpr int64_t panelsFor(int64_t count, int64_t perPanel) {
+  return (count + perPanel - 1) / perPanel;
+}
 
-// ---- The innermost loop ------------------------------------------------------------------------------------------------
+// ---- The innermost loop
+// ------------------------------------------------------------------------------------------------
 
-// sums[i, j] = (start ? start[j] : sums[i, j]) + sum over k < depth of rowPanel[k, i] * columnPanel[k, j], for a tile of
-// rows x columns; rows of `sums` are `stride` apart. `start` holds tile.columns() floats.
-inline void multiplyTile(const float* rowPanel, const float* columnPanel, int64_t depth, const float* start, float* sums,
-                         int64_t stride) {
+// sums[i, j] = (start ? start[j] : sums[i, j]) + sum over k < depth of rowPanel[k, i] * columnPanel[k, j], for a tile
+// of rows x columns; rows of `sums` are `stride` apart. `start` holds tile.columns() floats.
+inline void multiplyTile(const float* rowPanel, const float* columnPanel, int64_t depth, const float* start,
+                         float* sums, int64_t stride) {
   Floats sum[tile.rows][tile.vectors];
   if (start) {
 #pragma GCC unroll 4
@@ -86,7 +88,8 @@ inline void multiplyTile(const float* rowPanel, const float* columnPanel, int64_
     for (int v = 0; v < tile.vectors; ++v) store(sums + i * stride + v * width, sum[i][v]);
 }
 
-// ---- Packing -----------------------------------------------------------------------------------------------------------
+// ---- Packing
+// -----------------------------------------------------------------------------------------------------------
 
 // Whether all of p[0 ... count) are finite: 0 * x is 0 for those and NaN for the others.
 inline bool allFinite(const float* p, int64_t count) {
@@ -116,9 +119,13 @@ int64_t packRows(const RowSource& source, int64_t first, float* packed) {
     row[i] = source.row(first + i);
     if (notFinite < 0 && !allFinite(row[i], depth)) notFinite = first + i;
   }
-  constexpr int64_t step = 16;  // a cache line of every row at a time
-  for (int64_t k = 0; k < depth; k += step) {
-    const int64_t end = std::min(depth, k + step);
+  // Whole squares of a full panel with vectors, the rest one by one.
+  constexpr int squares = lanes % width == 0 ? lanes : 0;
+  const int64_t square = present == lanes && squares ? depth / width * width : 0;
+  for (int64_t k = 0; k < square; k += width)
+    for (int i = 0; i < squares; i += width) transposeSquare(row + i, k, packed + k * lanes + i, lanes);
+  for (int64_t k = square; k < depth; k += width) {
+    const int64_t end = std::min<int64_t>(depth, k + width);
     for (int i = 0; i < present; ++i)
       for (int64_t q = k; q < end; ++q) packed[q * lanes + i] = row[i][q];
     for (int i = present; i < lanes; ++i)
@@ -155,7 +162,7 @@ class PackedRows {
   PackedRows(Matrix<const float> matrix, int64_t first, int64_t count, const char* operand, Allocator& allocator,
              ThreadPool& pool)
       : rows_(count), depth_(matrix.columns) {
-    block_ = allocator.allocateArray<float>(panels() * tile.rows * depth_ + packedSlack);
+    block_ = allocator.allocateArray<float>(panels() * tile.rows * depth_);
     const RowSource source{matrix, nullptr, first + count};
     FirstFound notFinite;
     pool.forEach(panels(), [&](int64_t panel, int) {
@@ -177,7 +184,8 @@ class PackedRows {
   Block block_;
 };
 
-// ---- The product by blocks ---------------------------------------------------------------------------------------------
+// ---- The product by blocks
+// ---------------------------------------------------------------------------------------------
 
 // A tile of scores: rows [firstRow, firstRow + rows) x columns [firstColumn, firstColumn + columns).
 struct ScoreTile {
@@ -191,7 +199,8 @@ struct ScoreTile {
 
 // Columns per block, a multiple of tile.columns(), so that a block takes its share of the second-level cache.
 inline int64_t columnsPerBlock(int64_t depth) {
-  const int64_t fitting = int64_t(blockShareOfCache * double(secondLevelCacheBytes())) / (int64_t(sizeof(float)) * depth);
+  const int64_t fitting =
+      int64_t(blockShareOfCache * double(secondLevelCacheBytes())) / (int64_t(sizeof(float)) * depth);
   return std::max<int64_t>(1, fitting / tile.columns()) * tile.columns();
 }
 
@@ -206,15 +215,17 @@ inline void multiplyStrip(const float* rowPanel, const float* columnPanels, int6
   }
 }
 
-// Calls consume(const ScoreTile&) for all tiles of x . columns^T + start, `start` [columns.count] or null for zeros.
-// Every row meets its columns in ascending order; calls for different rows may come from different threads at once. A
-// row or column `operand` name given, NaN or infinity in the columns throws nonFinite before any of its tiles is consumed.
-template <class Consume>
+// Calls consumer.take(const ScoreTile&) for all tiles of x . columns^T + start, `start` [columns.count] or null for
+// zeros. Every row meets its columns in ascending order; calls for different rows may come from different threads at
+// once. Before the tiles of a row panel in a block are computed, consumer.expect(firstRow, rows) announces them, so
+// that what the consumer keeps per row can be prefetched meanwhile. NaN or infinity in the columns throws nonFinite
+// naming `operand`, if that is given.
+template <class Consumer>
 void multiplyByBlocks(const PackedRows& x, const RowSource& columns, const float* start, const char* operand,
-                      Allocator& allocator, ThreadPool& pool, const Consume& consume) {
+                      Allocator& allocator, ThreadPool& pool, Consumer& consumer) {
   const int64_t depth = x.depth();
   const int64_t perBlock = std::min(columnsPerBlock(depth), panelsFor(columns.count, tile.columns()) * tile.columns());
-  const Block packed = allocator.allocateArray<float>(perBlock * depth + packedSlack);
+  const Block packed = allocator.allocateArray<float>(perBlock * depth);
   const Block starts = allocator.allocateArray<float>(perBlock);
   const int64_t scratchPerThread = tile.rows * stripColumns;
   const Block scratch = allocator.allocateArray<float>(scratchPerThread * pool.threads());
@@ -234,10 +245,12 @@ void multiplyByBlocks(const PackedRows& x, const RowSource& columns, const float
     pool.forEach(x.panels(), [&](int64_t panel, int thread) {
       float* scores = scratch.as<float>() + thread * scratchPerThread;
       const int rows = int(std::min<int64_t>(tile.rows, x.rows() - panel * tile.rows));
+      consumer.expect(panel * tile.rows, rows);
       for (int64_t j = 0; j < count; j += stripColumns) {
         multiplyStrip(x.panel(panel), packed.as<const float>() + j * depth, std::min(stripColumns, padded - j), depth,
                       starts.as<const float>() + j, scores);
-        consume(ScoreTile{panel * tile.rows, first + j, rows, int(std::min(stripColumns, count - j)), scores, thread});
+        consumer.take(
+            ScoreTile{panel * tile.rows, first + j, rows, int(std::min(stripColumns, count - j)), scores, thread});
       }
     });
   }

@@ -13,6 +13,7 @@
 //   roundToInts (to nearest, |x| < 2^22), toFloats, bitsOf, fromBits, shiftLeft<n>, integer + -
 //   sum, maximum     over the lanes, as a tree: lane i with lane i + width / 2, and so on
 //   DoubleSum        sums floats in double
+//   transposeSquare  out[i * stride + lane] = rows[lane][column + i] for width x width elements
 #pragma once
 
 #include "cpu/isa/common.h"

@@ -1,11 +1,11 @@
 // The k largest of many scores per row, exact, while the scores go by strip after strip.
 //
-// A row keeps the candidates seen so far and a threshold: the k-th largest when it was last determined. Only scores above
-// it are appended (a whole vector is dismissed with one comparison); when the row's buffer is full, the k largest are
-// selected and the threshold rises. About k * (1 + ln(n / k)) of n scores in random order become candidates.
+// A row keeps the candidates seen so far and a threshold: the k-th largest when it was last determined. Only scores
+// above it are appended (a whole vector is dismissed with one comparison); when the row's buffer is full, the k largest
+// are selected and the threshold rises. About k * (1 + ln(n / k)) of n scores in random order become candidates.
 //
-// Ties: positions are offered in ascending order, so that a score equal to the threshold comes after k others that are at
-// least as large, and loses, as (score descending, position ascending) demands. -0 equals 0.
+// Ties: positions are offered in ascending order, so that a score equal to the threshold comes after k others that are
+// at least as large, and loses, as (score descending, position ascending) demands. -0 equals 0.
 #pragma once
 
 #include "cpu/generic/matrix_product.h"
@@ -25,15 +25,16 @@ inline float fromOrderedKey(int32_t key) {
   return x;
 }
 
-// Moves the k largest of `count` > k finite scores, with their positions, to the front, in the order in which they stood;
-// among equals the first ones win. Returns the smallest score kept. Both arrays have room for one more vector.
+// Moves the k largest of `count` > k finite scores, with their positions, to the front, in the order in which they
+// stood; among equals the first ones win. Returns the smallest score kept. Both arrays have room for one more vector.
 //
 // Bisects on the ordered key: a few dozen scores per comparison, and it ends as soon as a threshold parts exactly k.
 inline float keepLargest(float* scores, uint32_t* positions, int64_t count, int64_t k) {
   for (int lane = 0; lane < width; ++lane) scores[count + lane] = -infinity;
   Floats largest = load(scores), negatedSmallest = broadcast(-scores[0]);
   for (int64_t i = 0; i < count; i += width) largest = max(largest, load(scores + i));
-  for (int64_t i = 0; i + width <= count; i += width) negatedSmallest = max(negatedSmallest, zeros() - load(scores + i));
+  for (int64_t i = 0; i + width <= count; i += width)
+    negatedSmallest = max(negatedSmallest, zeros() - load(scores + i));
   float smallest = -maximum(negatedSmallest);
   for (int64_t i = count / width * width; i < count; ++i) smallest = std::min(smallest, scores[i]);
 
@@ -95,19 +96,32 @@ class RunningTopK {
   // Bytes that one row takes.
   static int64_t bytesPerRow(int64_t k, int64_t eligible) { return 8 * (candidatesPerRow(k, eligible) + width); }
 
+  // Fetches what offer() will touch.
+  void expect(int64_t firstRow, int rows) const {
+    for (int64_t row = firstRow; row < firstRow + rows; ++row) {
+      const int64_t end = row * (capacity_ + width) + states_[size_t(row)].count;
+      prefetchForWrite(scores_.as<const float>() + end);
+      prefetchForWrite(positions_.as<const uint32_t>() + end);
+    }
+  }
+
   // The scores of positions [firstPosition, firstPosition + count), which continue those offered before; whole vectors
-  // are read, and what lies beyond `count` holds -infinity.
-  void offer(int64_t row, const float* scores, int64_t firstPosition, int count) {
-    constexpr int group = 4;  // vectors that are dismissed together: late in a row nearly all are
-    const State& state = states_[size_t(row)];
+  // are read, and what lies beyond `count` holds -infinity. Returns whether all of them are finite.
+  bool offer(int64_t row, const float* scores, int64_t firstPosition, int count) {
+    Candidates candidates{scoresOf(row), positionsOf(row), states_[size_t(row)].count, states_[size_t(row)].threshold};
+    Floats zeroOrNan = zeros();
     int i = 0;
     for (; i + group * width <= count; i += group * width) {
-      const Floats most = max(max(load(scores + i), load(scores + i + width)),
-                              max(load(scores + i + 2 * width), load(scores + i + 3 * width)));
-      if (maskBits(most > broadcast(state.threshold)) == 0) continue;
-      for (int v = 0; v < group; ++v) append(row, load(scores + i + v * width), firstPosition + i + v * width);
+      const Floats a = load(scores + i), b = load(scores + i + width);
+      const Floats c = load(scores + i + 2 * width), d = load(scores + i + 3 * width);
+      zeroOrNan = fma(zeros(), (a + b) + (c + d), zeroOrNan);
+      if (maskBits(max(max(a, b), max(c, d)) > broadcast(candidates.threshold)))
+        append<group>(candidates, scores + i, firstPosition + i);
     }
-    for (; i < count; i += width) append(row, load(scores + i), firstPosition + i);
+    const bool finite = sum(zeroOrNan) == 0 && allFinite(scores + i, count - i);
+    for (; i < count; i += width) append<1>(candidates, scores + i, firstPosition + i);
+    states_[size_t(row)] = {candidates.threshold, candidates.count};
+    return finite;
   }
 
   // Cuts the row down to its k largest, positions ascending, and returns how many there are.
@@ -123,28 +137,42 @@ class RunningTopK {
   uint32_t* positionsOf(int64_t row) { return positions_.as<uint32_t>() + row * (capacity_ + width); }
 
  private:
+  static constexpr int group = 4;  // vectors that are dismissed together: late in a row nearly all are
+
   struct State {
     float threshold = -infinity;
     int64_t count = 0;
   };
 
-  // Keeps those of a vector of scores that are above the row's threshold.
-  void append(int64_t row, Floats scores, int64_t firstPosition) {
-    State& state = states_[size_t(row)];
-    Mask above = scores > broadcast(state.threshold);
-    if (maskBits(above) == 0) return;
-    if (state.count + width > capacity_) {
-      state.threshold = keepLargest(scoresOf(row), positionsOf(row), state.count, k_);
-      state.count = k_;
-      above = scores > broadcast(state.threshold);
+  struct Candidates {
+    float* scores;
+    uint32_t* positions;
+    int64_t count;
+    float threshold;
+  };
+
+  // Takes those of some vectors of scores that are above the threshold. Late in a row few groups get here, but hardly
+  // any with just one vector to take from, so that no vector is worth a branch of its own.
+  template <int vectors>
+  inline __attribute__((always_inline)) void append(Candidates& candidates, const float* scores,
+                                                    int64_t firstPosition) {
+    if (candidates.count + vectors * width > capacity_) {
+      candidates.threshold = keepLargest(candidates.scores, candidates.positions, candidates.count, k_);
+      candidates.count = k_;
     }
-    compressStore(scoresOf(row) + state.count, scores, above);
-    state.count += compressStore(positionsOf(row) + state.count, laneIndices() + broadcastInt(int32_t(firstPosition)), above);
+    const Floats threshold = broadcast(candidates.threshold);
+    for (int v = 0; v < vectors; ++v) {
+      const Floats score = load(scores + v * width);
+      const Mask above = score > threshold;
+      compressStore(candidates.scores + candidates.count, score, above);
+      candidates.count += compressStore(candidates.positions + candidates.count,
+                                        laneIndices() + broadcastInt(int32_t(firstPosition + v * width)), above);
+    }
   }
 
-  // Twice k, so that a selection pays for itself, and never fewer than 256; with a vector of room to grow.
+  // Twice k, so that a selection pays for itself, and never fewer than 64; with room for one more group.
   static int64_t candidatesPerRow(int64_t k, int64_t eligible) {
-    return std::min(eligible, std::max<int64_t>(256, 2 * k)) + width;
+    return std::min(eligible, std::max<int64_t>(2 * k, 64)) + group * width;
   }
 
   int64_t k_;

@@ -179,4 +179,9 @@ inline Floats loadBrain(const uint16_t* p) {
 
 #undef MONOSEM_FOR_LANES
 
+inline void transposeSquare(const float* const* rows, int64_t column, float* out, int64_t stride) {
+  for (int i = 0; i < 4; ++i)
+    for (int lane = 0; lane < 4; ++lane) out[i * stride + lane] = rows[lane][column + i];
+}
+
 }  // namespace monosem::baseline

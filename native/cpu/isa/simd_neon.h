@@ -171,4 +171,13 @@ inline Floats loadBrain(const uint16_t* p) {
   return {vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))};
 }
 
+inline void transposeSquare(const float* const* rows, int64_t column, float* out, int64_t stride) {
+  const float32x4x2_t first = vtrnq_f32(vld1q_f32(rows[0] + column), vld1q_f32(rows[1] + column));
+  const float32x4x2_t second = vtrnq_f32(vld1q_f32(rows[2] + column), vld1q_f32(rows[3] + column));
+  for (int i = 0; i < 2; ++i) {
+    vst1q_f32(out + i * stride, vcombine_f32(vget_low_f32(first.val[i]), vget_low_f32(second.val[i])));
+    vst1q_f32(out + (i + 2) * stride, vcombine_f32(vget_high_f32(first.val[i]), vget_high_f32(second.val[i])));
+  }
+}
+
 }  // namespace monosem::neon

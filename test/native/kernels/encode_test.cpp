@@ -1,0 +1,265 @@
+// The fused encoder: products, selections, ties, subsets, refusals.
+#include "check.h"
+#include "data.h"
+#include "reference.h"
+
+namespace monosem::test {
+namespace {
+
+struct Problem {
+  int64_t rows, dSae, dIn;
+  Floats x, encoder, bias;
+  std::shared_ptr<const FeatureSet> subset;
+
+  Problem(Random& random, int64_t rows, int64_t dSae, int64_t dIn)
+      : rows(rows),
+        dSae(dSae),
+        dIn(dIn),
+        x(random.normals(rows * dIn)),
+        encoder(random.normals(dSae * dIn)),
+        bias(random.normals(dSae)) {}
+
+  Codes encode(Kernels& kernels, Select select, int64_t k = 0) const {
+    return kernels.encode({x.data(), rows, dIn}, {encoder.data(), dSae, dIn}, view(bias), {select, k, subset});
+  }
+  std::string name(const char* what, int64_t k = 0) const {
+    return std::string(what) + " " + std::to_string(rows) + "x" + std::to_string(dIn) + "->" + std::to_string(dSae) +
+           (k ? " k " + std::to_string(k) : "") + (subset ? " of " + std::to_string(subset->count) : "");
+  }
+  bool eligible(int64_t feature) const {
+    return !subset || subset->position.as<const uint32_t>()[feature] != UINT32_MAX;
+  }
+  int64_t eligibleCount() const { return subset ? subset->count : dSae; }
+  double preActivation(int64_t row, int64_t feature) const {
+    return double(bias[size_t(feature)]) + reference::dot(&x[size_t(row * dIn)], &encoder[size_t(feature * dIn)], dIn);
+  }
+};
+
+std::shared_ptr<const FeatureSet> everyNth(Allocator& allocator, int64_t dSae, int64_t n, int64_t first) {
+  auto set = std::make_shared<FeatureSet>();
+  set->dSae = dSae;
+  std::vector<uint32_t> indices, positions(size_t(dSae), UINT32_MAX);
+  for (int64_t feature = first; feature < dSae; feature += n) {
+    positions[size_t(feature)] = uint32_t(indices.size());
+    indices.push_back(uint32_t(feature));
+  }
+  set->count = int64_t(indices.size());
+  set->indices = PlainCodes::copy(allocator, indices);
+  set->position = PlainCodes::copy(allocator, positions);
+  return set;
+}
+
+template <class T>
+std::vector<T> elements(const T* data, int64_t count) {
+  return std::vector<T>(data, data + count);
+}
+
+// Everything that codes say, in one list of bits.
+std::vector<uint32_t> bits(const Codes& codes) {
+  std::vector<uint32_t> all;
+  for (int64_t row = 0; row <= codes.rows; ++row) all.push_back(uint32_t(codes.offsets()[row]));
+  for (int64_t e = 0; e < codes.entries; ++e) {
+    uint32_t preActivation, value;
+    std::memcpy(&preActivation, codes.preActivation() + e, sizeof preActivation);
+    std::memcpy(&value, codes.value() + e, sizeof value);
+    all.insert(all.end(), {codes.feature()[e], preActivation, value});
+  }
+  return all;
+}
+
+Codes encodeOnAll(Test& test, const Problem& problem, const std::string& name, Select select, int64_t k = 0) {
+  test.run<uint32_t>(name, [&](Kernels& kernels) { return bits(problem.encode(kernels, select, k)); });
+  return problem.encode(test.kernels(), select, k);
+}
+
+// Features ascend within a row, are eligible, and carry the right pre-activation and value.
+void checkEntries(Test& test, const Problem& problem, const Codes& codes, const std::string& name) {
+  bool ordered = true, eligible = true, valued = true;
+  Doubles expected;
+  for (int64_t row = 0; row < problem.rows; ++row)
+    for (uint64_t e = codes.offsets()[row]; e < codes.offsets()[row + 1]; ++e) {
+      const uint32_t feature = codes.feature()[e];
+      ordered = ordered && (e == codes.offsets()[row] || codes.feature()[e - 1] < feature);
+      eligible = eligible && feature < uint32_t(problem.dSae) && problem.eligible(feature);
+      valued = valued && codes.value()[e] == std::max(codes.preActivation()[e], 0.0f);
+      expected.push_back(eligible ? problem.preActivation(row, feature) : 0);
+    }
+  test.check(ordered, name + ": features ascend");
+  test.check(eligible, name + ": only eligible features");
+  test.check(valued, name + ": values are rectified pre-activations");
+  test.close(name + ": pre-activations", elements(codes.preActivation(), codes.entries), expected, 3e-4);
+}
+
+const int64_t shapes[][3] = {{1, 1, 1},    {1, 50, 3},    {7, 33, 17},    {13, 385, 129}, {25, 1000, 64},
+                             {9, 97, 800}, {50, 2500, 5}, {64, 384, 100}, {3, 4097, 33},  {130, 48, 385}};
+
+KERNEL_TEST("encode positive", positiveTests) {
+  Random random(11);
+  for (const auto& [rows, dSae, dIn] : shapes)
+    for (int subset = 0; subset < 3; ++subset) {
+      Problem problem(random, rows, dSae, dIn);
+      if (subset) problem.subset = everyNth(test.allocator(), dSae, subset == 1 ? 3 : 1, subset == 1 ? 2 : 0);
+      const std::string name = problem.name("positive");
+      const Codes codes = encodeOnAll(test, problem, name, Select::positive);
+      checkEntries(test, problem, codes, name);
+      test.check(codes.rows == rows && codes.dSae == dSae && codes.entries == int64_t(codes.offsets()[rows]) &&
+                     codes.subset == problem.subset && !codes.values,
+                 name + ": sizes");
+      int64_t clearly = 0, possibly = 0;  // exactly those above zero, but for rounding
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t feature = 0; feature < dSae; ++feature) {
+          if (!problem.eligible(feature)) continue;
+          const double z = problem.preActivation(row, feature);
+          clearly += z > 1e-3;
+          possibly += z > -1e-3;
+        }
+      test.check(clearly <= codes.entries && codes.entries <= possibly, name + ": all positive ones");
+    }
+}
+
+KERNEL_TEST("encode many rows",
+            manyRowsTests) {  // more than one chunk of rows, and a density that changes between them
+  Random random(12);
+  Problem problem(random, 4500, 70, 3);
+  for (int64_t row = 2048; row < 4096; ++row)
+    for (int64_t i = 0; i < 3; ++i) problem.x[size_t(row * 3 + i)] = row % 2 ? 0.0f : 50.0f;
+  const std::string name = problem.name("positive");
+  checkEntries(test, problem, encodeOnAll(test, problem, name, Select::positive), name);
+  const std::string topName = problem.name("top k", 69);
+  checkEntries(test, problem, encodeOnAll(test, problem, topName, Select::topk, 69), topName);
+}
+
+// What top k must select from given float scores: a full sort by (score descending, feature ascending).
+std::vector<uint32_t> largest(const std::vector<float>& scores, const Problem& problem, int64_t k) {
+  std::vector<uint32_t> features;
+  for (uint32_t f = 0; f < uint32_t(scores.size()); ++f)
+    if (problem.eligible(f)) features.push_back(f);
+  std::stable_sort(features.begin(), features.end(), [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; });
+  features.resize(std::min(features.size(), size_t(k)));
+  std::sort(features.begin(), features.end());
+  return features;
+}
+
+// Compares the selected features with a sort of the kernel's own scores, which it tells when asked for all of them.
+void checkTopK(Test& test, const Problem& problem, int64_t k) {
+  const std::string name = problem.name("top k", k);
+  const Codes codes = encodeOnAll(test, problem, name, Select::topk, k);
+  checkEntries(test, problem, codes, name);
+  const Codes all = problem.encode(test.kernels(), Select::topk, problem.eligibleCount());
+  bool exact = codes.entries == problem.rows * std::min(k, problem.eligibleCount());
+  bool sameBits = true;
+  for (int64_t row = 0; row < problem.rows && exact; ++row) {
+    std::vector<float> scores(size_t(problem.dSae), 0.0f);
+    for (uint64_t e = all.offsets()[row]; e < all.offsets()[row + 1]; ++e)
+      scores[all.feature()[e]] = all.preActivation()[e];
+    const uint64_t first = codes.offsets()[row];
+    const std::vector<uint32_t> features = elements(codes.feature() + first, int64_t(codes.offsets()[row + 1] - first));
+    exact = exact && features == largest(scores, problem, k);
+    for (size_t i = 0; i < features.size(); ++i)
+      sameBits = sameBits && std::memcmp(&scores[features[i]], codes.preActivation() + first + i, sizeof(float)) == 0;
+  }
+  test.check(exact, name + ": exactly the k largest");
+  test.check(sameBits, name + ": the same pre-activations whatever k is");
+}
+
+KERNEL_TEST("encode top k", topKTests) {
+  Random random(13);
+  for (const auto& [rows, dSae, dIn] : shapes)
+    for (const int64_t k : {int64_t(1), int64_t(5), int64_t(32), int64_t(200), dSae - 1, dSae, dSae + 3}) {
+      if (k < 1 || (k == 200 && dSae < 1000)) continue;
+      Problem problem(random, rows, dSae, dIn);
+      checkTopK(test, problem, k);
+      if (k > 32) continue;
+      problem.subset = everyNth(test.allocator(), dSae, 3, 1);
+      checkTopK(test, problem, k);
+    }
+}
+
+KERNEL_TEST("encode ties", tieTests) {
+  Random random(14);
+  for (const int64_t dSae : {10, 100, 700, 3000})
+    for (const int64_t k : {1, 2, 31, 64}) {
+      if (k > dSae) continue;
+      Problem few(random, 20, dSae, 2);  // a handful of different scores, in small integers: no rounding
+      for (float& value : few.x) value = float(random.below(3) - 1);
+      for (float& value : few.encoder) value = float(random.below(3) - 1);
+      for (float& value : few.bias) value = float(random.below(2));
+      checkTopK(test, few, k);
+
+      Problem equal(random, 3, dSae, 4);  // all scores are the same; then all are zeros of either sign
+      std::fill(equal.encoder.begin(), equal.encoder.end(), 0.5f);
+      std::fill(equal.bias.begin(), equal.bias.end(), 1.0f);
+      checkTopK(test, equal, k);
+      for (size_t i = 0; i < equal.encoder.size(); ++i) equal.encoder[i] = i % 8 < 4 ? 0.0f : -0.0f;
+      for (size_t i = 0; i < equal.bias.size(); ++i) equal.bias[i] = i % 3 ? 0.0f : -0.0f;
+      checkTopK(test, equal, k);
+      const Codes codes = equal.encode(test.kernels(), Select::topk, k);
+      bool lowest = true;
+      for (int64_t e = 0; e < codes.entries; ++e) lowest = lowest && codes.feature()[e] == uint32_t(e % k);
+      test.check(lowest, equal.name("zeros of either sign are equal: the lowest features win", k));
+
+      Problem rising(random, 2, dSae, 1);  // every score is a new maximum, then every score is too small
+      rising.x = {1, -1};
+      for (int64_t f = 0; f < dSae; ++f) rising.encoder[size_t(f)] = float(f);
+      std::fill(rising.bias.begin(), rising.bias.end(), 0.0f);
+      checkTopK(test, rising, k);
+    }
+}
+
+KERNEL_TEST("encode nothing", emptyTests) {
+  Random random(15);
+  for (const Select select : {Select::positive, Select::topk}) {
+    const Problem noRows(random, 0, 20, 8);
+    Codes codes = encodeOnAll(test, noRows, noRows.name("no rows"), select, 3);
+    test.check(codes.rows == 0 && codes.entries == 0 && codes.offsets()[0] == 0 && bool(codes.features),
+               noRows.name("no rows"));
+    Problem noFeatures(random, 5, 20, 8);
+    noFeatures.subset = everyNth(test.allocator(), 20, 1, 20);
+    codes = encodeOnAll(test, noFeatures, noFeatures.name("no features"), select, 3);
+    test.check(codes.entries == 0 && codes.offsets()[5] == 0 && bool(codes.features), noFeatures.name("no features"));
+  }
+  Problem negative(random, 40, 300, 8);
+  std::fill(negative.bias.begin(), negative.bias.end(), -1000.0f);
+  test.check(encodeOnAll(test, negative, "all negative", Select::positive).entries == 0, "nothing is positive");
+  checkTopK(test, negative, 7);  // the largest are negative: their values are 0
+}
+
+KERNEL_TEST("encode refuses", refusalTests) {
+  Random random(16);
+  const auto refuses = [&](const Problem& problem, const std::string& operand, const std::string& place) {
+    for (const Select select : {Select::positive, Select::topk}) try {
+        problem.encode(test.kernels(), select, 3);
+        test.check(false, "refuses a " + operand + " that is not finite");
+      } catch (const EngineError& error) {
+        const std::string message = error.what();
+        test.check(error.code() == ErrorCode::nonFinite && message.find(operand) != std::string::npos &&
+                       message.find(place) != std::string::npos,
+                   "names the operand and the place: " + message);
+      }
+  };
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    const Problem good(random, 30, 900, 35);
+    Problem problem = good;
+    problem.x[21 * 35 + 34] = bad;
+    problem.x[29 * 35] = bad;
+    refuses(problem, "x", "row 21");
+    problem = good;
+    problem.encoder[877 * 35 + 3] = bad;
+    problem.encoder[899 * 35 + 34] = bad;
+    refuses(problem, "encoder", "row 877");
+    problem.subset = everyNth(test.allocator(), 900, 2, 1);
+    refuses(problem, "encoder", "row 877");
+    problem.subset = everyNth(test.allocator(), 900, 2, 0);  // those rows take no part
+    problem.encode(test.kernels(), Select::topk, 3);
+    problem = good;
+    problem.bias[640] = bad;
+    refuses(problem, "bias", "640");
+  }
+  Problem huge(random, 12, 70, 20);
+  for (int64_t i = 0; i < 20; ++i) huge.x[size_t(5 * 20 + i)] = 1e30f;
+  for (float& value : huge.encoder) value *= 1e20f;
+  refuses(huge, "pre-activations", "row 5");
+}
+
+}  // namespace
+}  // namespace monosem::test
