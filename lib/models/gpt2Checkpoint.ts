@@ -48,12 +48,12 @@ export interface Gpt2Weights {
 }
 
 /** The engine's name of each activation function of Hugging Face that it has. */
-const activations: Readonly<Record<string, Activation>> = {
-  gelu_new: "gelu_new",
-  gelu_pytorch_tanh: "gelu_new",
-  gelu: "gelu",
-  relu: "relu",
-};
+const activations: ReadonlyMap<string, Activation> = new Map([
+  ["gelu_new", "gelu_new"],
+  ["gelu_pytorch_tanh", "gelu_new"],
+  ["gelu", "gelu"],
+  ["relu", "relu"],
+]);
 
 const size = z.int().positive();
 const tokenId = z.int().nonnegative().nullish();
@@ -102,11 +102,11 @@ export function parseGpt2Config(json: Record<string, unknown>, directory: string
     refuse("ERR_FORMAT", `n_embd (${config.n_embd}) must be a multiple of n_head (${config.n_head})`);
   }
   const activation =
-    activations[config.activation_function] ??
+    activations.get(config.activation_function) ??
     refuse(
       "ERR_UNSUPPORTED",
       `activation_function ${JSON.stringify(config.activation_function)} is not supported; ` +
-        `supported are ${Object.keys(activations).join(", ")}`,
+        `supported are ${[...activations.keys()].join(", ")}`,
     );
   if (config.add_cross_attention) refuse("ERR_UNSUPPORTED", "add_cross_attention is not supported");
   if (config.quantization_config != null) {

@@ -98,14 +98,14 @@ export function widthPerToken(point: HookPoint, config: ModelConfig): number | u
   return rest.reduce((width, dimension) => width * sizes[dimension]!, 1);
 }
 
-const layerTypeAliases: Readonly<Record<string, string>> = {
-  a: "attn",
-  attention: "attn",
-  m: "mlp",
-  b: "",
-  block: "",
-  blocks: "",
-};
+const layerTypeAliases: ReadonlyMap<string, string> = new Map([
+  ["a", "attn"],
+  ["attention", "attn"],
+  ["m", "mlp"],
+  ["b", ""],
+  ["block", ""],
+  ["blocks", ""],
+]);
 const attentionNames = ["q", "k", "v", "z", "result", "pattern", "attn_scores"];
 const mlpNames = ["pre", "mid", "post"];
 
@@ -119,7 +119,7 @@ const mlpNames = ["pre", "mid", "post"];
  */
 export function getActName(name: string, layer?: number, layerType?: string): string {
   if (layer === undefined && layerType === undefined && (name.includes(".") || name.startsWith("hook_"))) return name;
-  let component = layerType === undefined ? "" : (layerTypeAliases[layerType] ?? layerType);
+  let component = layerType === undefined ? "" : (layerTypeAliases.get(layerType) ?? layerType);
   if (attentionNames.includes(name)) component = "attn";
   else if (mlpNames.includes(name)) component = "mlp";
   else if (layer === undefined && (name === "scale" || name === "normalized")) component = "ln_final";

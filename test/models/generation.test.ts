@@ -1,7 +1,10 @@
-import { readFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
+import { syntheticConfig, syntheticWeights, writeGpt2 } from "./syntheticGpt2.js";
 import { textFixture, tinyGpt2Directory } from "./tinyGpt2.js";
 
 let device: Device;
@@ -72,22 +75,30 @@ test("generation ends at the context's size, prompt included", async () => {
 });
 
 test("a sequence ends after EOS while the others go on, and every step is told", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "monosem-generation-"));
+  const [endOfText, batch] = [6, 32];
+  await writeGpt2(folder, { ...syntheticConfig, eos_token_id: endOfText }, syntheticWeights());
+  using small = await HookedTransformer.load(folder, device);
+  await rm(folder, { recursive: true });
   const steps: (readonly (number | undefined)[])[] = [];
-  const prompts = new Array(48).fill([0]);
-  const generated = await model.generate(prompts, {
-    maxNewTokens: 250,
-    temperature: 1.3,
-    seed: 3,
+  const prompts = new Array(batch).fill([1]);
+  const generated = await small.generate(prompts, {
+    maxNewTokens: 7,
+    temperature: 30, // close to uniform
     onToken: (tokens) => steps.push(tokens),
   });
   const lengths = generated.map((tokens) => tokens.length);
-  expect(Math.min(...lengths)).toBeLessThan(Math.max(...lengths));
+  expect(Math.min(...lengths)).toBeLessThan(8);
+  expect(Math.max(...lengths)).toBe(8);
   for (const [sequence, tokens] of generated.entries()) {
-    const end = tokens.indexOf(0, 1);
-    expect(end === -1 || end === tokens.length - 1).toBe(true);
-    expect([0, ...steps.map((step) => step[sequence]).filter((token) => token !== undefined)]).toEqual(tokens);
+    const end = tokens.indexOf(endOfText);
+    expect(end === -1 ? tokens.length : end + 1).toBe(end === -1 ? 8 : tokens.length);
+    expect([1, ...steps.map((step) => step[sequence]).filter((token) => token !== undefined)]).toEqual(tokens);
   }
-  expect(steps).toHaveLength(Math.max(...lengths) - 1);
+  expect(steps).toHaveLength(7);
+  const further = await small.generate(prompts, { maxNewTokens: 7, temperature: 30, stopAtEos: false });
+  expect(further.every((tokens) => tokens.length === 8)).toBe(true);
+  expect(further.map((tokens, sequence) => tokens.slice(0, lengths[sequence]))).toEqual(generated);
 });
 
 test("texts begin with BOS unless told otherwise, token ids only when told", async () => {
