@@ -186,7 +186,7 @@ describe("pieces of a document", () => {
         expect(pieces).toEqual(await collect(documentPieces([text])));
         for (const piece of pieces.slice(1)) expect(piece).toMatch(/^[ \n]\S/);
         for (const piece of pieces.slice(0, -1)) {
-          expect(piece.length).toBeLessThanOrEqual(4096);
+          expect(piece.length).toBeLessThanOrEqual(2048);
           expect(piece).toMatch(/\S$/);
         }
       }),
