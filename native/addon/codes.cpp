@@ -37,7 +37,7 @@ Napi::Value newEntryValues(const Napi::CallbackInfo& info) {
     const Handle& handle = unwrap(info[0], HandleKind::codes, "codes");
     const auto codes = std::static_pointer_cast<CodesResult>(handle.result);
     return wrapResult(info.Env(), HandleKind::entryValues, handle.device, std::make_shared<EntryValuesResult>(codes),
-                      handle.shape, handle.reportedBytes / 3);
+                      handle.shape, handle.bytes / 3);
   });
 }
 

@@ -19,6 +19,7 @@
 #include <optional>
 #include <vector>
 
+#include "addon/external_memory.h"
 #include "engine/device.h"
 
 namespace monosem {
@@ -33,6 +34,8 @@ class Environment {
   Napi::Error error(const Failure& failure) const;
 
   void add(const std::shared_ptr<Device>& device);
+
+  const std::shared_ptr<ExternalMemory>& externalMemory() const { return externalMemory_; }
 
   // Called on the JavaScript thread when the work of a pending read has succeeded; what it returns resolves the
   // promise, nothing means that it has asked for more work with `continueRead`.
@@ -76,6 +79,7 @@ class Environment {
 
   Napi::Env env_;
   Napi::FunctionReference errorClass_;
+  std::shared_ptr<ExternalMemory> externalMemory_ = std::make_shared<ExternalMemory>();
   std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
   Bell bell_;
   std::map<uint64_t, Pending> pending_;

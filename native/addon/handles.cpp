@@ -3,19 +3,22 @@
 #include <string>
 #include <utility>
 
+#include "addon/environment.h"
+
 namespace monosem {
 namespace {
 
 constexpr napi_type_tag kHandleTag = {0x8f2b6d0a51c94e37, 0xb1d70c5e92a84f63};
 
 Napi::Value wrap(Napi::Env env, std::unique_ptr<Handle> handle) {
-  Napi::MemoryManagement::AdjustExternalMemory(env, handle->reportedBytes);
   auto external = Napi::External<Handle>::New(env, handle.get(), [](Napi::BasicEnv basicEnv, Handle* finalised) {
-    Napi::MemoryManagement::AdjustExternalMemory(basicEnv, -finalised->reportedBytes);
+    dispose(basicEnv, *finalised);
     delete finalised;
   });
-  handle.release();  // the finaliser's now
+  Handle& owned = *handle.release();  // the finaliser's now
   external.TypeTag(&kHandleTag);
+  owned.externalMemory = Environment::of(env).externalMemory();
+  owned.externalMemory->change(env, owned.bytes);
   return external;
 }
 
@@ -52,14 +55,14 @@ Napi::Value wrapDevice(Napi::Env env, std::shared_ptr<Device> device) {
 
 Napi::Value wrapTensor(Napi::Env env, const std::shared_ptr<Device>& device, const Tensor& tensor) {
   auto handle = std::make_unique<Handle>();
-  *handle = {HandleKind::tensor, device, tensor.storage, tensor.dtype, tensor.shape, int64_t(tensor.bytes())};
+  *handle = {HandleKind::tensor, device, tensor.storage, tensor.dtype, tensor.shape, int64_t(tensor.bytes()), nullptr};
   return wrap(env, std::move(handle));
 }
 
 Napi::Value wrapResult(Napi::Env env, HandleKind kind, const std::shared_ptr<Device>& device,
                        std::shared_ptr<Result> result, const Shape& shape, int64_t bytes) {
   auto handle = std::make_unique<Handle>();
-  *handle = {kind, device, std::move(result), DType::f32, shape, bytes};
+  *handle = {kind, device, std::move(result), DType::f32, shape, bytes, nullptr};
   return wrap(env, std::move(handle));
 }
 
@@ -84,10 +87,10 @@ Handle& unwrapResult(const Napi::Value& value, const char* name) {
   return handle;
 }
 
-void dispose(Napi::Env env, Handle& handle) {
+void dispose(Napi::BasicEnv env, Handle& handle) {
   handle.result.reset();
-  Napi::MemoryManagement::AdjustExternalMemory(env, -handle.reportedBytes);
-  handle.reportedBytes = 0;
+  if (handle.externalMemory) handle.externalMemory->change(env, -handle.bytes);
+  handle.bytes = 0;
 }
 
 }  // namespace monosem

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "addon/external_memory.h"
 #include "engine/device.h"
 
 namespace monosem {
@@ -21,10 +22,11 @@ const char* nameOf(HandleKind kind);
 struct Handle {
   HandleKind kind = HandleKind::device;
   std::shared_ptr<Device> device;
-  std::shared_ptr<Result> result;  // null once disposed; a device handle has none
-  DType dtype = DType::f32;        // of a tensor
-  Shape shape;                     // of a tensor; [rows, dSae] of codes
-  int64_t reportedBytes = 0;       // what the garbage collector was told that this handle holds
+  std::shared_ptr<Result> result;                  // null once disposed; a device handle has none
+  DType dtype = DType::f32;                        // of a tensor
+  Shape shape;                                     // of a tensor; [rows, dSae] of codes
+  int64_t bytes = 0;                               // roughly what it holds, for the garbage collector
+  std::shared_ptr<ExternalMemory> externalMemory;  // of the environment; it may go before the handle does
 
   Tensor tensor() const { return {dtype, shape, std::static_pointer_cast<Storage>(result)}; }
 };
@@ -41,6 +43,6 @@ Handle& unwrap(const Napi::Value& value, HandleKind kind, const char* name);
 // The handle of anything but a device, whose device may be closed.
 Handle& unwrapResult(const Napi::Value& value, const char* name);
 
-void dispose(Napi::Env env, Handle& handle);
+void dispose(Napi::BasicEnv env, Handle& handle);
 
 }  // namespace monosem

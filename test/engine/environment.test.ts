@@ -27,27 +27,27 @@ test("a process ends by itself after its reads, though the device is open", () =
 test("a pending read keeps the process alive; work that nobody reads does not", () => {
   const reading = runProgram("native.readTensor(work(20)).then(() => console.log('read'));");
   expect({ status: reading.status, stdout: reading.stdout }).toEqual({ status: 0, stdout: "read\n" });
-  const idle = runProgram("work(20000); console.log('queued');");
+  const idle = runProgram("work(5000); console.log('queued');");
   expect({ status: idle.status, stdout: idle.stdout }).toEqual({ status: 0, stdout: "queued\n" });
 });
 
 test("process.exit and an uncaught exception amid queued work end the process with their own status", () => {
   const exited = runProgram(
-    "const read = native.readTensor(work(20000)); setTimeout(() => process.exit(3), 20); await read;",
+    "const read = native.readTensor(work(5000)); setTimeout(() => process.exit(3), 20); await read;",
   );
   expect({ status: exited.status, signal: exited.signal, stderr: exited.stderr }).toEqual({
     status: 3,
     signal: null,
     stderr: "",
   });
-  const thrown = runProgram("native.readTensor(work(20000)); setTimeout(() => { throw new Error('boom'); }, 20);");
+  const thrown = runProgram("native.readTensor(work(5000)); setTimeout(() => { throw new Error('boom'); }, 20);");
   expect(thrown.status).toBe(1);
   expect(thrown.stderr).toContain("boom");
 });
 
 test("workers that are terminated amid queued work and pending reads leave the others working", async () => {
   for (let i = 0; i < 8; i++) {
-    const worker = startWorker("native.readTensor(work(20000)); parentPort.postMessage('queued');");
+    const worker = startWorker("native.readTensor(work(5000)); parentPort.postMessage('queued');");
     expect(await message(worker)).toBe("queued");
     expect(await worker.terminate()).toBe(1);
   }
