@@ -153,7 +153,15 @@ function checkShard(file: SafetensorsFile, name: string, first: SafetensorsFile)
 }
 
 async function shardNames(directory: string): Promise<string[]> {
-  const names = (await readdir(directory)).filter((name) => name.endsWith(".safetensors") && !name.startsWith("."));
+  let all: string[];
+  try {
+    all = await readdir(directory);
+  } catch (error) {
+    throw new MonosemError("ERR_IO", `cannot read the folder ${directory}: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+  const names = all.filter((name) => name.endsWith(".safetensors") && !name.startsWith("."));
   if (names.length === 0) {
     throw new MonosemError("ERR_NOT_FOUND", `${directory} has neither a manifest.json nor .safetensors files`);
   }

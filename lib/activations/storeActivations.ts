@@ -91,6 +91,7 @@ async function beginOrContinue(
     contextSize,
     prependBos,
     excludeSpecialTokens,
+    tensor,
     dtype,
     dIn: harvest.dIn,
   };
@@ -99,7 +100,7 @@ async function beginOrContinue(
     await makeEmptyDirectory(directory);
     const shards: ActivationManifest["shards"] = [];
     const position = harvest.position;
-    return { formatVersion: 1, ...identity, tensor, rows: 0, shards, complete: false, position };
+    return { formatVersion: 1, ...identity, rows: 0, shards, complete: false, position };
   }
   for (const [key, value] of Object.entries(identity)) {
     const there = found[key as keyof typeof identity];

@@ -119,12 +119,12 @@ export class StoredActivations implements ActivationSource {
     const { data } = this.#prepare(firstRow, batchSize);
     let rows: StoredRows;
     try {
-      rows = await data;
+      rows = await untilAborted(data, signal);
     } catch (error) {
-      this.#prepared = undefined;
+      // After an abort the reading goes on, for whoever asks next.
+      if (!signal?.aborted) this.#prepared = undefined;
       throw error;
     }
-    throwIfAborted(signal);
     this.#served = firstRow + batchSize;
     this.#prepare(this.#served, batchSize);
     const shape = [batchSize, this.dIn];
@@ -293,7 +293,24 @@ export class StoredActivations implements ActivationSource {
 }
 
 function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) {
-    throw new MonosemError("ERR_ABORTED", "reading activations was aborted", { cause: signal.reason });
+  if (signal?.aborted) throw abortError(signal);
+}
+
+/** The result of some work, unless the signal fires before: filling the memory for shuffling takes seconds. */
+async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return await work;
+  let onAbort = (): void => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(abortError(signal));
+    signal.addEventListener("abort", onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
   }
+}
+
+function abortError(signal: AbortSignal): MonosemError {
+  return new MonosemError("ERR_ABORTED", "reading activations was aborted", { cause: signal.reason });
 }

@@ -262,6 +262,10 @@ test("an abort loses nothing, and bad arguments and disposed sources are refused
   await writeShards(directory, [4]);
   const source = await open(directory);
   await expect(source.next(2, AbortSignal.abort())).rejects.toMatchObject({ code: "ERR_ABORTED" });
+  const controller = new AbortController();
+  const interrupted = source.next(2, controller.signal);
+  controller.abort();
+  await expect(interrupted).rejects.toMatchObject({ code: "ERR_ABORTED" });
   expect(await serve(source, 2)).toEqual([[0, 1]]);
   for (const batchSize of [0, -1, 1.5]) {
     await expect(source.next(batchSize)).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
@@ -274,7 +278,7 @@ test("an abort loses nothing, and bad arguments and disposed sources are refused
 
 describe("keyedPermutation", () => {
   test("is a permutation, the same for the same keys, another for others", async () => {
-    for (const size of [0, 1, 2, 3, 1000, 100_000]) {
+    for (const size of [0, 1, 2, 3, 1000, 70_000]) {
       const permutation = await keyedPermutation(size, [7, 1]);
       expect(permutation.toSorted()).toEqual(Uint32Array.from(upTo(size)));
       expect(await keyedPermutation(size, [7, 1])).toEqual(permutation);

@@ -149,7 +149,7 @@ describe("reading", () => {
           }
         },
       ),
-      { numRuns: 60 },
+      { numRuns: 25 },
     );
   });
 
