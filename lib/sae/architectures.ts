@@ -2,7 +2,7 @@
 import { relu } from "./relu.js";
 import { topk } from "./topk.js";
 
-export const architectures = { relu, topk } as const satisfies Record<string, { readonly name: string }>;
+export const architectures: { readonly relu: typeof relu; readonly topk: typeof topk } = { relu, topk };
 
 export type ArchitectureName = keyof typeof architectures;
 export const architectureNames: readonly ArchitectureName[] = Object.keys(architectures) as ArchitectureName[];

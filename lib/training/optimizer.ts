@@ -50,13 +50,17 @@ export class Optimizer {
     return sum;
   }
 
-  /** @param step counted from 0 */
-  step(gradients: ParameterGradients, squaredNorm: Tensor, step: number, learningRate: number): void {
+  /**
+   * @param squaredNorm what `squaredNorm` gave for these gradients; only clipping needs it
+   * @param step counted from 0
+   */
+  step(gradients: ParameterGradients, squaredNorm: Tensor | undefined, step: number, learningRate: number): void {
     const { kernels } = this.#device;
     const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: epsilon, clipGradNorm, decoderUnitNorm } = this.#options;
     const p = this.#parameters;
     const adam: AdamStep = { learningRate, beta1, beta2, epsilon, step: step + 1 };
-    const clipping: { clip?: Clip } = clipGradNorm === null ? {} : { clip: { squaredNorm, maxNorm: clipGradNorm } };
+    const clipping: { clip?: Clip } =
+      clipGradNorm === null || squaredNorm === undefined ? {} : { clip: { squaredNorm, maxNorm: clipGradNorm } };
     kernels.stepRows(gradients.encoder, p.encoder, this.moments.encoder, adam, clipping);
     kernels.stepRows(gradients.decoder, p.decoder, this.moments.decoder, adam, {
       ...clipping,

@@ -233,12 +233,12 @@ export class Trainer {
     };
     const gradients = this.#architecture.gradients(gradientStep);
     const rows = parameterGradients(gradientStep, gradients, config.applyBDecToInput);
-    const squaredNorm = keep(this.#optimizer.squaredNorm(rows));
+    const squaredNorm = training.clipGradNorm !== null || logged ? keep(this.#optimizer.squaredNorm(rows)) : undefined;
     const rate = learningRate(training, step, training.steps);
     this.#optimizer.step(rows, squaredNorm, step, rate);
     this.#step = step + 1;
     this.#tokens += codes.rows;
-    if (!logged) return undefined;
+    if (!logged || squaredNorm === undefined) return undefined;
 
     using metrics = new MetricsAccumulator(device, config.dIn, config.dSae);
     metrics.add(x, gradients.residual, codes);

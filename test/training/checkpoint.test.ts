@@ -1,10 +1,10 @@
-import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type Checkpoint, readLatestCheckpoint, writeCheckpoint } from "../../lib/training/checkpoint.js";
+import { runInChild } from "./childProcess.js";
 
 let directory: string;
 beforeEach(async () => {
@@ -92,22 +92,9 @@ test("a folder that cannot be written gives ERR_IO and leaves earlier checkpoint
 });
 
 test("a checkpoint interrupted by SIGKILL leaves the previous one loadable", async () => {
-  // Loads the TypeScript through the same transformer that runs the tests.
-  const program = `
-    import { createServer } from "vite";
-    const server = await createServer({ configFile: false, logLevel: "silent", oxc: { target: "es2022" }, server: { middlewareMode: true, ws: false }, optimizeDeps: { noDiscovery: true } });
-    const { writeForever } = await server.ssrLoadModule(${JSON.stringify(new URL("./checkpointWriter.ts", import.meta.url).pathname)});
-    await writeForever(...JSON.parse(process.argv[1]));
-  `;
   for (const furtherWrites of [0, 1, 4]) {
     const before = (await stepFound()) ?? 0;
-    const child = spawn(
-      process.execPath,
-      ["--input-type=module", "-e", program, JSON.stringify([directory, before + 1])],
-      {
-        stdio: ["ignore", "pipe", "inherit"],
-      },
-    );
+    const child = runInChild("./checkpointWriter.ts", "writeForever", [directory, before + 1]);
     const closed = once(child, "close");
     let written = 0;
     for await (const chunk of child.stdout) {

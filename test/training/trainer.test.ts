@@ -1,6 +1,8 @@
+import { once } from "node:events";
 import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { MonosemError } from "../../lib/errors.js";
@@ -8,10 +10,11 @@ import { parameterNames } from "../../lib/sae/architecture.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
 import { parseSaeConfig } from "../../lib/sae/config.js";
 import { Sae } from "../../lib/sae/sae.js";
-import type { TrainingConfig } from "../../lib/training/config.js";
 import { Trainer, type TrainerOptions, type TrainingProgress } from "../../lib/training/trainer.js";
 import { goldenCases, goldenShapes, loadGolden, relativeError } from "../sae/goldens.js";
 import { ArraySource } from "./arraySource.js";
+import { runInChild } from "./childProcess.js";
+import { activations, dIn, rows, sae, training } from "./smallRun.js";
 
 let device: Device;
 let directory: string;
@@ -23,43 +26,6 @@ beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), "monosem-"));
 });
 afterEach(() => rm(directory, { recursive: true }));
-
-const dIn = 8;
-const rows = 96;
-const activations = Float32Array.from(
-  { length: rows * dIn },
-  (_, i) => Math.sin(i * 0.7) + Math.cos(i * i * 0.13) + 0.5,
-);
-
-const sae: SaeTrainingConfig = {
-  architecture: "topk",
-  dIn,
-  dSae: 24,
-  k: 3,
-  auxK: 4,
-  auxCoefficient: 1 / 32,
-  applyBDecToInput: true,
-  decoderUnitNorm: true,
-  deadAfterTokens: 64,
-  bDecInit: "zero",
-  normalizeActivations: "none",
-};
-const training: TrainingConfig = {
-  batchSize: 32,
-  steps: 20,
-  lr: 1e-2,
-  adamBeta1: 0.9,
-  adamBeta2: 0.999,
-  adamEpsilon: 1e-8,
-  lrWarmupSteps: 3,
-  lrDecaySteps: 0,
-  lrSchedule: "constant",
-  l1WarmupSteps: 5,
-  clipGradNorm: 1,
-  seed: 1,
-  logEvery: 4,
-  checkpointEvery: 6,
-};
 
 function createTrainer(options: Partial<TrainerOptions> = {}): Promise<Trainer> {
   return Trainer.create({ sae, training, device, source: new ArraySource(activations, dIn, device), ...options });
@@ -210,6 +176,20 @@ describe("resuming continues bit for bit", () => {
     await expectSameResult(output("parts"), output("whole"));
   });
 
+  test("a run that was killed by SIGKILL, wherever it stood, ends as if it had not been", async () => {
+    const steps = 60;
+    await train({ output: output("whole"), training: { ...training, steps } });
+    for (const killAfter of [4, 24]) {
+      const child = runInChild("./smallRun.ts", "trainAndReport", [output("parts"), steps]);
+      const closed = once(child, "close");
+      for await (const line of child.stdout) if (Number.parseInt(String(line), 10) >= killAfter) break;
+      child.kill("SIGKILL");
+      await closed;
+    }
+    await train({ output: output("parts"), training: { ...training, steps }, resume: true });
+    await expectSameResult(output("parts"), output("whole"));
+  });
+
   test("with nothing to resume the run starts", async () => {
     await train({ output: output("whole") });
     await train({ output: output("new"), resume: true });
@@ -248,6 +228,17 @@ describe("what can go wrong", () => {
   test("an output that is a file is refused", async () => {
     await writeFile(output("file"), "");
     await expect(createTrainer({ output: output("file") })).rejects.toMatchObject({ code: "ERR_IO" });
+  });
+
+  test("a full disk is an error that leaves no half-written file, and the run resumes", async () => {
+    const child = runInChild("./smallRun.ts", "trainAndReport", [output("run"), 20], { fileSizeLimit: 8 }); // 4 kB
+    const [report] = await Promise.all([text(child.stdout), once(child, "close")]);
+    expect(report).toMatch(/ERR_IO: .*(EFBIG|too large)/);
+    const left = await readdir(output("run"), { recursive: true });
+    expect(left.filter((name) => name.endsWith(".tmp") || name.includes("step-"))).toEqual([]);
+    await train({ output: output("run"), resume: true });
+    await train({ output: output("whole") });
+    await expectSameResult(output("run"), output("whole"));
   });
 
   test("NaN among the activations stops the run and names the step", async () => {
