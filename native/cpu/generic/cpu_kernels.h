@@ -36,13 +36,13 @@ class CpuKernels final : public Kernels {
   }
   void decodeGradient(const Codes& codes, Matrix<const float> decoder, Matrix<const float> dOutput, double scale,
                       Vector<const float> perFeature, double featureScale, float* out) override {
-    MONOSEM_ISA::decodeGradient(codes, decoder, dOutput, scale, perFeature, featureScale, out, pool_);
+    MONOSEM_ISA::decodeGradient(codes, decoder, dOutput, scale, perFeature, featureScale, out, allocator_, pool_);
   }
   void featureSums(const Codes& codes, const float* coefficients, double scale, Vector<float> out) override {
-    MONOSEM_ISA::featureSums(codes, coefficients, scale, out, allocator_);
+    MONOSEM_ISA::featureSums(codes, coefficients, scale, out, allocator_, pool_);
   }
   void featureCounts(const Codes& codes, Vector<float> out) override {
-    MONOSEM_ISA::featureCounts(codes, out, allocator_);
+    MONOSEM_ISA::featureCounts(codes, out, allocator_, pool_);
   }
   void densify(const Codes& codes, Matrix<float> out) override { MONOSEM_ISA::densify(codes, out, pool_); }
   void rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const float> weights, double* squaredNorm) override {
@@ -60,7 +60,7 @@ class CpuKernels final : public Kernels {
     MONOSEM_ISA::stepVector(gradient, weights, m, v, adam, clip, pool_);
   }
   void updateTokensSinceFired(const Codes& codes, int64_t tokens, Vector<double> tokensSinceFired) override {
-    MONOSEM_ISA::updateTokensSinceFired(codes, tokens, tokensSinceFired);
+    MONOSEM_ISA::updateTokensSinceFired(codes, tokens, tokensSinceFired, allocator_, pool_);
   }
   std::shared_ptr<const FeatureSet> featuresNotFiredFor(Vector<const double> tokensSinceFired,
                                                         double threshold) override {
@@ -140,13 +140,13 @@ class CpuKernels final : public Kernels {
     MONOSEM_ISA::attention(operands, out, allocator_, pool_);
   }
   void attentionScores(const Attention& operands, float* scores) override {
-    MONOSEM_ISA::attentionScores(operands, scores, pool_);
+    MONOSEM_ISA::attentionScores(operands, scores, allocator_, pool_);
   }
   void softmaxRows(Matrix<const float> scores, Matrix<float> out) override {
     MONOSEM_ISA::softmaxRows(scores, out, pool_);
   }
   void attentionMix(const Attention& operands, const float* pattern, float* out) override {
-    MONOSEM_ISA::attentionMix(operands, pattern, out, pool_);
+    MONOSEM_ISA::attentionMix(operands, pattern, out, allocator_, pool_);
   }
   void appendPositions(const float* rows, int64_t batch, int64_t positions, int64_t width, int64_t capacity,
                        int64_t first, float* cache) override {

@@ -1,6 +1,7 @@
 // The decoder on sparse codes.
 #pragma once
 
+#include "cpu/generic/dense_codes.h"
 #include "cpu/generic/weighted_rows.h"
 
 namespace monosem::MONOSEM_ISA {
@@ -10,25 +11,29 @@ namespace monosem::MONOSEM_ISA {
 //   out[t, :] = bias + sum over entries e of row t: value[e] * decoder[feature[e], :]  -  target[t, :]
 //   *squaredError += sum of out^2
 //
-// The sum runs over the entries in their order (features ascending). Reads a decoder row per entry, the target once;
-// writes out once. Rows are independent; their squared errors are summed in double, each row by itself and then over
-// the rows in order.
+// The sum runs over the entries in their order (features ascending). Reads a decoder row per entry, or the decoder once
+// where the codes are dense (see dense_codes.h); the target once; writes out once. Rows are independent; their squared
+// errors are summed in double, each row by itself and then over the rows in order.
 inline void decode(const Codes& codes, Matrix<const float> decoder, Vector<const float> bias,
                    Matrix<const float> target, Matrix<float> out, double* squaredError, Allocator& allocator,
                    ThreadPool& pool) {
   const int64_t columns = out.columns;
   Block rowErrors;
   if (squaredError) rowErrors = allocator.allocateArray<double>(codes.rows);
+  const bool dense = worthDense(codes);
+  if (dense) decodeDense(codes, decoder, bias, out, allocator, pool);
   pool.forEachRange(codes.rows, 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       float* result = out.row(row);
-      if (bias)
-        std::memcpy(result, bias.data, sizeof(float) * size_t(columns));
-      else
-        std::memset(result, 0, sizeof(float) * size_t(columns));
-      const uint64_t first = codes.offsets()[row];
-      addWeightedRows(decoder.data, columns, codes.feature() + first, codes.value() + first,
-                      int64_t(codes.offsets()[row + 1] - first), result);
+      if (!dense) {
+        if (bias)
+          std::memcpy(result, bias.data, sizeof(float) * size_t(columns));
+        else
+          std::memset(result, 0, sizeof(float) * size_t(columns));
+        const uint64_t first = codes.offsets()[row];
+        addWeightedRows(decoder.data, columns, codes.feature() + first, codes.value() + first,
+                        int64_t(codes.offsets()[row + 1] - first), result);
+      }
       if (target)
         forEachVector(columns, [&](int64_t c, int lanes) {
           storeLanes(result + c, loadLanes(result + c, lanes) - loadLanes(target.row(row) + c, lanes), lanes);
@@ -46,7 +51,10 @@ inline void decode(const Codes& codes, Matrix<const float> decoder, Vector<const
 //
 // Reads a decoder row per active entry, dOutput once; rows are independent.
 inline void decodeGradient(const Codes& codes, Matrix<const float> decoder, Matrix<const float> dOutput, double scale,
-                           Vector<const float> perFeature, double featureScale, float* out, ThreadPool& pool) {
+                           Vector<const float> perFeature, double featureScale, float* out, Allocator& allocator,
+                           ThreadPool& pool) {
+  if (worthDense(codes))
+    return decodeGradientDense(codes, decoder, dOutput, scale, perFeature, featureScale, out, allocator, pool);
   pool.forEachRange(codes.rows, 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row)
       for (uint64_t entry = codes.offsets()[row]; entry < codes.offsets()[row + 1]; ++entry) {

@@ -125,15 +125,26 @@ inline void copyRows(Matrix<const float> a, Matrix<float> out, int64_t firstRow,
   });
 }
 
-// In tiles that fit the first-level cache on both sides.
+// out[c * stride + r] = rows[r][c] for `count` rows of `columns` floats.
+inline void transposeRows(const float* const* rows, int64_t count, int64_t columns, float* out, int64_t stride) {
+  int64_t c = 0;
+  for (; c + width <= columns; c += width) {
+    int64_t r = 0;
+    for (; r + width <= count; r += width) transposeSquare(rows + r, c, out + c * stride + r, stride);
+    for (; r < count; ++r)
+      for (int64_t i = c; i < c + width; ++i) out[i * stride + r] = rows[r][i];
+  }
+  for (; c < columns; ++c)
+    for (int64_t r = 0; r < count; ++r) out[c * stride + r] = rows[r][c];
+}
+
+// In stretches of 64 rows: whole cache lines on both sides.
 inline void transpose(Matrix<const float> a, Matrix<float> out, ThreadPool& pool) {
-  constexpr int64_t tile = 32;
-  pool.forEachRange(a.rows, tile, [&](int64_t firstRow, int64_t endRow, int) {
-    for (int64_t firstColumn = 0; firstColumn < a.columns; firstColumn += tile) {
-      const int64_t endColumn = std::min(a.columns, firstColumn + tile);
-      for (int64_t c = firstColumn; c < endColumn; ++c)
-        for (int64_t r = firstRow; r < endRow; ++r) out.row(c)[r] = a.row(r)[c];
-    }
+  constexpr int64_t stretch = 64;
+  pool.forEachRange(a.rows, stretch, [&](int64_t begin, int64_t end, int) {
+    const float* rows[stretch];
+    for (int64_t r = begin; r < end; ++r) rows[r - begin] = a.row(r);
+    transposeRows(rows, end - begin, a.columns, out.data + begin, a.rows);
   });
 }
 

@@ -32,31 +32,58 @@ inline void buildFeatureOrder(Codes& codes, Allocator& allocator) {
   codes.featureRows = std::move(rows);
 }
 
-// out[f] = scale * sum over the entries of f, rows ascending, of coefficients[e]; summed in double.
+// Calls finish(f, sum over the entries of f, rows ascending: addend(entry)); the sums run in double.
+//
+// The rows are cut into stretches, the more the denser the codes are, which have their own sums and run side by side.
+template <class Addend, class Finish>
+inline void sumPerFeature(const Codes& codes, const Addend& addend, const Finish& finish, Allocator& allocator,
+                          ThreadPool& pool) {
+  constexpr int64_t mostStretches = 16;
+  const int64_t stretches = std::clamp<int64_t>(codes.entries / (16 * codes.dSae + 1), 1, mostStretches);
+  const int64_t rowsPerStretch = (codes.rows + stretches - 1) / stretches;
+  const Block sums = allocator.allocateArray<double>(stretches * codes.dSae);
+  pool.forEach(stretches, [&](int64_t stretch, int) {
+    double* sum = sums.as<double>() + stretch * codes.dSae;
+    std::fill(sum, sum + codes.dSae, 0.0);
+    const uint64_t end = codes.offsets()[std::min(codes.rows, (stretch + 1) * rowsPerStretch)];
+    for (uint64_t entry = codes.offsets()[std::min(codes.rows, stretch * rowsPerStretch)]; entry < end; ++entry)
+      sum[codes.feature()[entry]] += addend(entry);
+  });
+  for (int64_t feature = 0; feature < codes.dSae; ++feature) {
+    double total = 0;
+    for (int64_t stretch = 0; stretch < stretches; ++stretch)
+      total += sums.as<double>()[stretch * codes.dSae + feature];
+    finish(feature, total);
+  }
+}
+
+// out[f] = scale * sum over the entries of f of coefficients[e].
 inline void featureSums(const Codes& codes, const float* coefficients, double scale, Vector<float> out,
-                        Allocator& allocator) {
+                        Allocator& allocator, ThreadPool& pool) {
   if (!coefficients) coefficients = codes.value();
-  const Block sums = allocator.allocateArray<double>(out.size);
-  double* sum = sums.as<double>();
-  std::fill(sum, sum + out.size, 0.0);
-  for (int64_t entry = 0; entry < codes.entries; ++entry) sum[codes.feature()[entry]] += double(coefficients[entry]);
-  for (int64_t feature = 0; feature < out.size; ++feature) out[feature] = float(scale * sum[feature]);
+  sumPerFeature(
+      codes, [&](uint64_t entry) { return double(coefficients[entry]); },
+      [&](int64_t feature, double sum) { out[feature] = float(scale * sum); }, allocator, pool);
 }
 
 // out[f] = number of entries of f with value > 0.
-inline void featureCounts(const Codes& codes, Vector<float> out, Allocator& allocator) {
-  const Block counts = allocator.allocateArray<uint64_t>(out.size);
-  uint64_t* count = counts.as<uint64_t>();
-  std::fill(count, count + out.size, uint64_t(0));
-  for (int64_t entry = 0; entry < codes.entries; ++entry) count[codes.feature()[entry]] += codes.value()[entry] > 0;
-  for (int64_t feature = 0; feature < out.size; ++feature) out[feature] = float(count[feature]);
+inline void featureCounts(const Codes& codes, Vector<float> out, Allocator& allocator, ThreadPool& pool) {
+  const float* values = codes.value();
+  sumPerFeature(
+      codes, [&](uint64_t entry) { return values[entry] > 0 ? 1.0 : 0.0; },
+      [&](int64_t feature, double count) { out[feature] = float(count); }, allocator, pool);
 }
 
 // tokensSinceFired[f] = 0 where f has an entry with value > 0, else + tokens.
-inline void updateTokensSinceFired(const Codes& codes, int64_t tokens, Vector<double> tokensSinceFired) {
-  for (int64_t feature = 0; feature < tokensSinceFired.size; ++feature) tokensSinceFired[feature] += double(tokens);
-  for (int64_t entry = 0; entry < codes.entries; ++entry)
-    if (codes.value()[entry] > 0) tokensSinceFired[codes.feature()[entry]] = 0;
+inline void updateTokensSinceFired(const Codes& codes, int64_t tokens, Vector<double> tokensSinceFired,
+                                   Allocator& allocator, ThreadPool& pool) {
+  const float* values = codes.value();
+  sumPerFeature(
+      codes, [&](uint64_t entry) { return values[entry] > 0 ? 1.0 : 0.0; },
+      [&](int64_t feature, double count) {
+        tokensSinceFired[feature] = count > 0 ? 0 : tokensSinceFired[feature] + double(tokens);
+      },
+      allocator, pool);
 }
 
 // The features with tokensSinceFired >= threshold.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cpu/generic/adam.h"
+#include "cpu/generic/dense_codes.h"
 #include "cpu/generic/feature_order.h"
 #include "cpu/generic/weighted_rows.h"
 
@@ -15,14 +16,34 @@ class RowGradientMaker {
   RowGradientMaker(const RowGradient& gradient, Matrix<const float> weights, Allocator& allocator, ThreadPool& pool)
       : gradient_(gradient), weights_(weights), columns_((weights.columns + 15) / 16 * 16) {
     int64_t longest = 0;
+    bool anyDense = false;
     for (const EntryTerm& term : gradient.terms) {
-      buildFeatureOrder(*term.codes, allocator);
       longest = std::max(longest, term.codes->rows);
+      if (!worthDense(*term.codes)) {
+        buildFeatureOrder(*term.codes, allocator);
+        continue;
+      }
+      const int64_t perBlock = DenseEntryTerm::featuresPerBlock(*term.codes);
+      featuresPerItem_ = anyDense ? std::min(featuresPerItem_, perBlock) : perBlock;
+      anyDense = true;
     }
+    dense_.resize(gradient.terms.size());
+    for (size_t i = 0; i < gradient.terms.size(); ++i)
+      if (worthDense(*gradient.terms[i].codes))
+        dense_[i] = std::make_unique<DenseEntryTerm>(gradient.terms[i], featuresPerItem_, allocator, pool);
     longest = (longest + 15) / 16 * 16;
     rows_ = allocator.allocateArray<float>(columns_ * pool.threads());
     coefficients_ = allocator.allocateArray<float>(longest * pool.threads());
     longest_ = longest;
+  }
+
+  // Rows are made in items of this many features: first prepare(item), then row() for the features of the item.
+  int64_t featuresPerItem() const { return featuresPerItem_; }
+
+  // Terms whose codes are dense make the rows of a whole item at once.
+  void prepare(int64_t item, int thread) const {
+    for (const std::unique_ptr<DenseEntryTerm>& term : dense_)
+      if (term) term->compute(item, thread);
   }
 
   // Row `feature` of the gradient, in the thread's scratch row:
@@ -33,14 +54,22 @@ class RowGradientMaker {
     float* result = rows_.as<float>() + thread * columns_;
     float* scaled = coefficients_.as<float>() + thread * longest_;
     std::memset(result, 0, sizeof(float) * size_t(columns));
-    for (const EntryTerm& term : gradient_.terms) {
+    for (size_t i = 0; i < gradient_.terms.size(); ++i) {
+      if (dense_[i]) {
+        if (const float* row = dense_[i]->row(feature, thread))
+          forEachVector(columns, [&](int64_t c, int lanes) {
+            storeLanes(result + c, loadLanes(result + c, lanes) + loadLanes(row + c, lanes), lanes);
+          });
+        continue;
+      }
+      const EntryTerm& term = gradient_.terms[i];
       const Codes& codes = *term.codes;
       const uint64_t first = codes.featureOffsets.as<const uint64_t>()[feature];
       const int64_t count = int64_t(codes.featureOffsets.as<const uint64_t>()[feature + 1] - first);
       const uint32_t* entries = codes.featureEntries.as<const uint32_t>() + first;
       const float* coefficients = term.coefficients ? term.coefficients : codes.value();
       const float scale = float(term.scale);
-      for (int64_t i = 0; i < count; ++i) scaled[i] = scale * coefficients[entries[i]];
+      for (int64_t e = 0; e < count; ++e) scaled[e] = scale * coefficients[entries[e]];
       addWeightedRows(term.dense.data, columns, codes.featureRows.as<const uint32_t>() + first, scaled, count, result);
     }
     const bool penalised = bool(gradient_.rowCoefficients);
@@ -64,18 +93,19 @@ class RowGradientMaker {
   Matrix<const float> weights_;
   int64_t columns_;
   int64_t longest_ = 0;
+  int64_t featuresPerItem_ = 32;
+  std::vector<std::unique_ptr<DenseEntryTerm>> dense_;  // one per term; null where the codes are sparse
   Block rows_;
   Block coefficients_;
 };
-
-constexpr int64_t featuresPerItem = 32;
 
 // *squaredNorm += the squared Frobenius norm: per row in float, then over the rows in order in double.
 inline void rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const float> weights, double* squaredNorm,
                                    Allocator& allocator, ThreadPool& pool) {
   const RowGradientMaker maker(gradient, weights, allocator, pool);
   const Block norms = allocator.allocateArray<double>(weights.rows);
-  pool.forEachRange(weights.rows, featuresPerItem, [&](int64_t begin, int64_t end, int thread) {
+  pool.forEachRange(weights.rows, maker.featuresPerItem(), [&](int64_t begin, int64_t end, int thread) {
+    maker.prepare(begin / maker.featuresPerItem(), thread);
     for (int64_t feature = begin; feature < end; ++feature) {
       const float* row = maker.row(feature, thread);
       norms.as<double>()[feature] = double(dotProduct(row, row, weights.columns));
@@ -87,7 +117,8 @@ inline void rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const flo
 inline void rowGradient(const RowGradient& gradient, Matrix<const float> weights, Matrix<float> out,
                         Allocator& allocator, ThreadPool& pool) {
   const RowGradientMaker maker(gradient, weights, allocator, pool);
-  pool.forEachRange(weights.rows, featuresPerItem, [&](int64_t begin, int64_t end, int thread) {
+  pool.forEachRange(weights.rows, maker.featuresPerItem(), [&](int64_t begin, int64_t end, int thread) {
+    maker.prepare(begin / maker.featuresPerItem(), thread);
     for (int64_t feature = begin; feature < end; ++feature)
       std::memcpy(out.row(feature), maker.row(feature, thread), sizeof(float) * size_t(weights.columns));
   });
@@ -102,7 +133,8 @@ inline void stepRows(const RowGradient& gradient, Matrix<float> weights, Matrix<
   const RowGradientMaker maker(gradient, {weights.data, weights.rows, weights.columns}, allocator, pool);
   const AdamUpdate update(adam);
   const Floats clipping = broadcast(clipFactor(clip));
-  pool.forEachRange(weights.rows, featuresPerItem, [&](int64_t begin, int64_t end, int thread) {
+  pool.forEachRange(weights.rows, maker.featuresPerItem(), [&](int64_t begin, int64_t end, int thread) {
+    maker.prepare(begin / maker.featuresPerItem(), thread);
     for (int64_t feature = begin; feature < end; ++feature) {
       const float* row = maker.row(feature, thread);
       float *rowWeights = weights.row(feature), *rowM = m.row(feature), *rowV = v.row(feature);

@@ -26,30 +26,45 @@ inline void sample(Matrix<const float> logits, const Sampling& sampling, Vector<
       out[r] = int32_t(std::find(row, row + columns, top) - row);
       return;
     }
-    const auto weight = [&](int64_t c) { return std::exp((double(row[c]) - double(top)) / sampling.temperature); };
+    std::vector<float> weights(static_cast<size_t>(columns));
+    const Floats shifts = broadcast(top), inverse = broadcast(float(1 / sampling.temperature));
+    forEachVector(columns, [&](int64_t c, int lanes) {
+      storeLanes(weights.data() + c, exp((loadLanes(row + c, lanes) - shifts) * inverse), lanes);
+    });
+    const auto totalOf = [&](const std::vector<int32_t>& classes) {
+      double total = 0;
+      for (const int32_t c : classes) total += double(weights[size_t(c)]);
+      return total;
+    };
     std::vector<int32_t> candidates(static_cast<size_t>(columns));
     std::iota(candidates.begin(), candidates.end(), 0);
     const bool cutK = sampling.topK > 0 && sampling.topK < columns, cutP = sampling.topP < 1;
-    if (cutK || cutP) {
-      const auto better = [&](int32_t a, int32_t b) { return row[a] != row[b] ? row[a] > row[b] : a < b; };
-      const int64_t kept = cutK ? sampling.topK : columns;
-      std::partial_sort(candidates.begin(), candidates.begin() + kept, candidates.end(), better);
-      candidates.resize(size_t(kept));
+    const auto worse = [&](int32_t a, int32_t b) { return row[a] != row[b] ? row[a] < row[b] : a > b; };
+    if (cutK) {
+      const auto better = [&](int32_t a, int32_t b) { return worse(b, a); };
+      std::partial_sort(candidates.begin(), candidates.begin() + sampling.topK, candidates.end(), better);
+      candidates.resize(size_t(sampling.topK));
     }
-    double total = 0;
-    for (const int32_t c : candidates) total += weight(c);
+    double total = totalOf(candidates);
     if (cutP) {
-      double reached = 0;
-      size_t kept = 0;
-      while (kept < candidates.size() && reached < sampling.topP * total) reached += weight(candidates[kept++]);
-      candidates.resize(std::max<size_t>(1, kept));
-      total = kept ? reached : weight(candidates[0]);
+      // A heap, because few classes are usually enough.
+      const double enough = sampling.topP * total;
+      std::vector<int32_t> kept;
+      std::make_heap(candidates.begin(), candidates.end(), worse);
+      total = 0;
+      do {
+        std::pop_heap(candidates.begin(), candidates.end(), worse);
+        kept.push_back(candidates.back());
+        candidates.pop_back();
+        total += double(weights[size_t(kept.back())]);
+      } while (total < enough && !candidates.empty());
+      candidates = std::move(kept);
     }
     const std::array<uint32_t, 4> words = randomWords(sampling.seed, sampling.offset + uint64_t(r));
     double left = double((uint64_t(words[1]) << 32 | words[0]) >> 11) * 0x1p-53 * total;
     int32_t chosen = -1;
     for (const int32_t c : candidates) {
-      const double own = weight(c);
+      const double own = double(weights[size_t(c)]);
       if (own == 0) continue;
       chosen = c;  // the last with any weight, should rounding leave something over
       if (left < own) break;

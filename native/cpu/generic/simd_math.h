@@ -40,12 +40,43 @@ inline Floats tanh(Floats x) {
   return select(broadcast(0.625f) > magnitude, near, select(zeros() > x, zeros() - far, far));
 }
 
-// erf x to about 2e-7 absolute, lane by lane.
-inline Floats erf(Floats x) {
-  float values[width];
-  store(values, x);
-  for (int lane = 0; lane < width; ++lane) values[lane] = std::erf(values[lane]);
-  return load(values);
+// erfc x = 1 - erf x to about 5e-7 relative while it is a normal number: near 0 by erf's odd polynomial, elsewhere
+// e^(-x^2) / |x| times a polynomial in 1 / x^2, one for |x| < 2 and one beyond (the coefficients of Cephes' erff and
+// erfcf).
+inline Floats erfc(Floats x) {
+  const Floats one = broadcast(1.0f), magnitude = max(x, zeros() - x), square = x * x;
+  Floats nearZero = broadcast(7.853861353153693e-5f);
+  nearZero = fma(nearZero, square, broadcast(-8.010193625184903e-4f));
+  nearZero = fma(nearZero, square, broadcast(5.188327685732524e-3f));
+  nearZero = fma(nearZero, square, broadcast(-2.685381193529856e-2f));
+  nearZero = fma(nearZero, square, broadcast(1.128358514861418e-1f));
+  nearZero = fma(nearZero, square, broadcast(-3.761262582423300e-1f));
+  nearZero = fma(nearZero, square, broadcast(1.128379165726710f));
+  nearZero = negatedFma(nearZero, x, one);
+
+  const Floats inverse = one / max(one, magnitude), y = inverse * inverse;
+  Floats middle = broadcast(2.326819970068386e-2f);
+  middle = fma(middle, y, broadcast(-1.387039388740657e-1f));
+  middle = fma(middle, y, broadcast(3.687424674597105e-1f));
+  middle = fma(middle, y, broadcast(-5.824733027278666e-1f));
+  middle = fma(middle, y, broadcast(6.210004621745983e-1f));
+  middle = fma(middle, y, broadcast(-4.944515323274145e-1f));
+  middle = fma(middle, y, broadcast(3.404879937665872e-1f));
+  middle = fma(middle, y, broadcast(-2.741127028184656e-1f));
+  middle = fma(middle, y, broadcast(5.638259427386472e-1f));
+  Floats outer = broadcast(-1.047766399936249e1f);
+  outer = fma(outer, y, broadcast(1.297719955372516e1f));
+  outer = fma(outer, y, broadcast(-7.495518717768503f));
+  outer = fma(outer, y, broadcast(2.921019019210786f));
+  outer = fma(outer, y, broadcast(-1.015265279202700f));
+  outer = fma(outer, y, broadcast(4.218463358204948e-1f));
+  outer = fma(outer, y, broadcast(-2.820767439740514e-1f));
+  outer = fma(outer, y, broadcast(5.641895067754075e-1f));
+  // e^(-x^2) loses digits to the rounding of x^2, which `excess` gives back.
+  const Floats excess = fma(x, x, zeros() - square);
+  const Floats power = exp(zeros() - square);
+  const Floats tail = negatedFma(power, excess, power) * inverse * select(broadcast(2.0f) > magnitude, middle, outer);
+  return select(one > magnitude, nearZero, select(zeros() > x, broadcast(2.0f) - tail, tail));
 }
 
 inline Floats activate(Floats x, Activation activation) {
@@ -59,10 +90,8 @@ inline Floats activate(Floats x, Activation activation) {
       const Floats half = broadcast(0.5f) * x;
       return fma(half, tanh(broadcast(0.7978845608028654f) * inner), half);
     }
-    case Activation::gelu: {
-      const Floats half = broadcast(0.5f) * x;
-      return fma(half, erf(x * broadcast(0.70710678118654752f)), half);
-    }
+    case Activation::gelu:  // x (1 + erf(x / sqrt 2)) / 2, without the cancellation at negative x
+      return broadcast(0.5f) * x * erfc(x * broadcast(-0.70710678118654752f));
   }
   return x;
 }

@@ -16,15 +16,19 @@ inline float largest(const float* row, int64_t columns) {
   return result;
 }
 
+// e^(row[c] - shift) for one vector; 0 in the lanes beyond the row.
+inline Floats exponentials(const float* row, int64_t c, int lanes, Floats shift) {
+  const Floats powers = exp(loadLanes(row + c, lanes) - shift);
+  if (lanes == width) return powers;
+  return select(toFloats(broadcastInt(lanes)) > toFloats(laneIndices()), powers, zeros());
+}
+
 // sum of e^(row[c] - shift), in double. NaN anywhere gives NaN.
 inline double sumOfExponentials(const float* row, int64_t columns, float shift) {
   DoubleSum total;
   const Floats shifts = broadcast(shift);
-  int64_t c = 0;
-  for (; c + width <= columns; c += width) total.add(exp(load(row + c) - shifts));
-  double sum = total.total();
-  for (; c < columns; ++c) sum += std::exp(double(row[c]) - double(shift));
-  return sum;
+  forEachVector(columns, [&](int64_t c, int lanes) { total.add(exponentials(row, c, lanes, shifts)); });
+  return total.total();
 }
 
 inline double logSumExp(const float* row, int64_t columns) {
@@ -32,24 +36,22 @@ inline double logSumExp(const float* row, int64_t columns) {
   return double(shift) + std::log(sumOfExponentials(row, columns, shift));
 }
 
-// A row of only -infinity gives zeros.
+// A row of only -infinity gives zeros, one with NaN only NaN.
 inline void softmaxRow(const float* row, int64_t columns, float* out) {
   const float shift = largest(row, columns);
   if (shift == -std::numeric_limits<float>::infinity()) {
-    std::fill(out, out + columns, 0.0f);
+    const bool undefined = std::any_of(row, row + columns, [](float score) { return std::isnan(score); });
+    std::fill(out, out + columns, undefined ? std::numeric_limits<float>::quiet_NaN() : 0.0f);
     return;
   }
   const Floats shifts = broadcast(shift);
   DoubleSum total;
-  int64_t c = 0;
-  for (; c + width <= columns; c += width) {
-    const Floats power = exp(load(row + c) - shifts);
-    total.add(power);
-    store(out + c, power);
-  }
-  double sum = total.total();
-  for (; c < columns; ++c) sum += out[c] = float(std::exp(double(row[c]) - double(shift)));
-  scaleRow(out, float(1 / sum), columns, out);
+  forEachVector(columns, [&](int64_t c, int lanes) {
+    const Floats powers = exponentials(row, c, lanes, shifts);
+    total.add(powers);
+    storeLanes(out + c, powers, lanes);
+  });
+  scaleRow(out, float(1 / total.total()), columns, out);
 }
 
 inline void softmaxRows(Matrix<const float> scores, Matrix<float> out, ThreadPool& pool) {
@@ -84,18 +86,27 @@ inline void crossEntropy(Matrix<const float> logits, Vector<const int32_t> targe
   });
 }
 
-// out[r] = sum over c of softmax(p[r])[c] * (log softmax(p[r])[c] - log softmax(q[r])[c]), in nats. Classes that p
-// gives no probability add nothing.
+// out[r] = sum over c of softmax(p[r])[c] * (log softmax(p[r])[c] - log softmax(q[r])[c]), in nats, as
+//
+//   (sum of e^(p - P) p - sum of e^(p - P) q) / sum of e^(p - P)  -  (logSumExp p - logSumExp q),   P the largest p,
+//
+// summed in double, where equal logits cancel exactly. Classes that p gives no probability add nothing.
 inline void klDivergence(Matrix<const float> p, Matrix<const float> q, Vector<float> out, ThreadPool& pool) {
+  const int64_t columns = p.columns;
   pool.forEach(p.rows, [&](int64_t r, int) {
-    const double logSumP = logSumExp(p.row(r), p.columns), logSumQ = logSumExp(q.row(r), p.columns);
-    double divergence = 0;
-    for (int64_t c = 0; c < p.columns; ++c) {
-      const double logP = double(p.row(r)[c]) - logSumP;
-      const double probability = std::exp(logP);
-      if (probability != 0) divergence += probability * (logP - (double(q.row(r)[c]) - logSumQ));
-    }
-    out[r] = float(divergence);
+    const float *rowP = p.row(r), *rowQ = q.row(r);
+    const float shift = largest(rowP, columns);
+    const Floats shifts = broadcast(shift);
+    DoubleSum weights, weightedP, weightedQ;
+    forEachVector(columns, [&](int64_t c, int lanes) {
+      const Floats weight = exponentials(rowP, c, lanes, shifts);
+      const Mask impossible = zeros() >= weight;
+      weights.add(weight);
+      weightedP.addProduct(weight, select(impossible, zeros(), loadLanes(rowP + c, lanes)));
+      weightedQ.addProduct(weight, select(impossible, zeros(), loadLanes(rowQ + c, lanes)));
+    });
+    const double logSumP = double(shift) + std::log(weights.total());
+    out[r] = float((weightedP.total() - weightedQ.total()) / weights.total() - (logSumP - logSumExp(rowQ, columns)));
   });
 }
 
