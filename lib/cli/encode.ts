@@ -14,7 +14,7 @@ interface EncodeFlags extends DeviceFlags {
   readonly activations: string;
   readonly tensor: string;
   readonly output: string;
-  readonly dense: boolean;
+  readonly dense?: boolean;
   readonly batchSize: number;
 }
 
@@ -25,9 +25,10 @@ export function registerEncode(program: Command): void {
     .description(
       `Encodes a file of activations [rows, dIn] and writes the active latents of every row.
 
-The output is sparse unless --dense is given. Row r has the entries rowOffsets[r] to rowOffsets[r + 1] of
-  indices     I32 [entries]   the active latents, ascending within a row
-  values      F32 [entries]   their activations, all greater than 0
+The output is sparse unless --dense is given. The entries of row r are those
+from rowOffsets[r] to rowOffsets[r + 1] in
+  indices     I32 [entries]   active latents, ascending within a row
+  values      F32 [entries]   their activations, all above 0
   rowOffsets  I64 [rows + 1]
 and the file's metadata holds dSae. With --dense it is
   latents     F32 [rows, dSae]
@@ -37,7 +38,7 @@ Rows are streamed: memory does not grow with the file.`,
     .requiredOption("--activations <file>", "safetensors file of activations")
     .requiredOption("--output <file>", "safetensors file to write")
     .option("--tensor <name>", "name of the tensor in the file of activations", "activations")
-    .option("--dense", "write all latents of every row", false)
+    .option("--dense", "write all latents of every row")
     .option("--batch-size <n>", "rows encoded at once", positiveInteger, 1024)
     .addOption(deviceOption())
     .addOption(threadsOption())

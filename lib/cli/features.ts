@@ -41,8 +41,7 @@ export function registerFeatures(program: Command): void {
     .command("features")
     .summary("show what the latents of an SAE fire on")
     .description(
-      `Runs text through the model and the SAE once, gathers statistics and the strongest examples of every latent, and
-prints a page of latents: by default those whose examples are the most uniform and specific.`,
+      "Runs text through the model and the SAE once, gathers statistics and the strongest examples of every latent, and prints a page of latents: by default those whose examples are the most uniform and specific.",
     )
     .requiredOption("--sae <dir>", "folder of the SAE")
     .requiredOption("--model <dir>", "folder of the model that the SAE was trained on")

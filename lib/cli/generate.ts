@@ -29,7 +29,7 @@ export function registerGenerate(program: Command): void {
     .command("generate")
     .summary("let a model continue a text")
     .description(
-      "Continues a prompt token by token and prints the text as it comes. The same seed gives the same text.\nControl characters in the text are printed as escapes.",
+      "Continues a prompt token by token and prints the text as it comes. The same seed gives the same text. Control characters in the text are printed as escapes.",
     )
     .requiredOption("--model <dir>", "folder of the model (config.json, model.safetensors, tokenizer.json)")
     .requiredOption("--prompt <text>", 'text to continue; "" begins a new document')

@@ -13,7 +13,7 @@ import { packageVersion } from "./version.js";
 type Facts = Readonly<Record<string, string | number | boolean | undefined>>;
 
 interface InfoFlags extends DeviceFlags {
-  readonly json: boolean;
+  readonly json?: boolean;
 }
 
 export function registerInfo(program: Command): void {
@@ -22,9 +22,9 @@ export function registerInfo(program: Command): void {
     .argument("[dir]", "folder of an SAE or of a model")
     .summary("show the version and the device, or what a folder holds")
     .description(
-      "Without a folder: the version of monosem, the device that it computes on and why. With one: what the SAE or the\nmodel in it is. The weights are loaded and checked.",
+      "Without a folder: the version of monosem, the device that it computes on and why. With one: what the SAE or the model in it is. The weights are loaded and checked.",
     )
-    .option("--json", "print one JSON object", false)
+    .option("--json", "print one JSON object")
     .addOption(deviceOption())
     .addOption(threadsOption())
     .addHelpText(

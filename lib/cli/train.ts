@@ -17,8 +17,8 @@ import { withDevice } from "./options.js";
 import { startProgress } from "./progress.js";
 
 interface TrainFlags {
-  readonly set: readonly string[];
-  readonly resume: boolean;
+  readonly set?: readonly string[];
+  readonly resume?: boolean;
 }
 
 export function registerTrain(program: Command): void {
@@ -27,17 +27,14 @@ export function registerTrain(program: Command): void {
     .argument("<config>", "JSON file with the run's configuration")
     .summary("train an SAE")
     .description(
-      `Trains a sparse autoencoder as the configuration says and writes to its "output" folder: sae/ (a SAELens folder),
-metrics.jsonl, config.json and checkpoints/. Ctrl-C writes a checkpoint first; --resume continues from the newest one,
-bit for bit.`,
+      'Trains a sparse autoencoder as the configuration says. Its "output" folder receives sae/ (a SAELens folder), metrics.jsonl, config.json and checkpoints/. Ctrl-C writes a checkpoint first; --resume continues from the newest one, bit for bit.',
     )
     .option(
       "--set <key=value>",
       "override one key, such as training.lr=1e-3; repeatable",
-      (override: string, earlier: readonly string[]) => [...earlier, override],
-      [] as readonly string[],
+      (override: string, earlier: readonly string[] = []) => [...earlier, override],
     )
-    .option("--resume", 'continue the run in "output"', false)
+    .option("--resume", 'continue the run in "output"')
     .addHelpText(
       "after",
       `
@@ -57,7 +54,7 @@ Examples:
 }
 
 async function train(path: string, flags: TrainFlags, signal: AbortSignal): Promise<void> {
-  const config = parseConfig(await readJson(path), flags.set);
+  const config = parseConfig(await readJson(path), flags.set ?? []);
   await withDevice(config, async (device) => {
     using data = await openData(config, device);
     using trainer = await Trainer.create({
@@ -66,7 +63,7 @@ async function train(path: string, flags: TrainFlags, signal: AbortSignal): Prom
       metadata: data.metadata,
       runConfig: config,
       device,
-      resume: flags.resume,
+      resume: flags.resume ?? false,
       signal,
     });
     using _sae = trainer.sae;

@@ -1,0 +1,45 @@
+import { expect, test } from "vitest";
+import { runCli } from "./runCli.js";
+
+const commands = ["train", "eval", "encode", "features", "generate", "info"];
+
+test("help lists every command, and goes to the standard output", async () => {
+  const { exitCode, stdout, stderr } = await runCli("--help");
+  expect(exitCode).toBe(0);
+  expect(stderr).toBe("");
+  for (const command of commands) expect(stdout).toMatch(new RegExp(`^  ${command} `, "m"));
+});
+
+test.each(commands)("%s --help says what it does and shows examples", async (command) => {
+  const { exitCode, stdout } = await runCli(command, "--help");
+  expect(exitCode).toBe(0);
+  expect(stdout).toContain(`Usage: monosem ${command} `);
+  expect(stdout).toMatch(new RegExp(`Examples:\n  monosem ${command}`));
+  expect(stdout).not.toMatch(/default: (false|\[\])/);
+});
+
+test("mistakes in the command line are one line with exit code 1", async () => {
+  for (const [commandLine, message] of [
+    [["trian", "x"], /^monosem: unknown command 'trian' \(Did you mean train\?\)\n$/],
+    [["train"], /^monosem: missing required argument 'config'\n$/],
+    [["info", "--jsom"], /^monosem: unknown option '--jsom' \(Did you mean --json\?\)\n$/],
+    [["encode", "--sae", "x"], /^monosem: required option '--activations <file>' not specified\n$/],
+    [["info", "--threads", "two"], /^monosem: .*'--threads <n>'.*expected a positive integer\.\n$/],
+    [["info", "--device", "gpu"], /^monosem: .*'--device <name>'.*expected "auto", "cpu" or "cuda:N"\.\n$/],
+    [["info", "nowhere\u001b[31m"], /^monosem: nowhere\\u\{1b\}\[31m holds neither an SAE .*\n$/],
+  ] as const) {
+    const { exitCode, stdout, stderr } = await runCli(...commandLine);
+    expect(stderr).toMatch(message);
+    expect(stdout).toBe("");
+    expect(exitCode).toBe(1);
+  }
+});
+
+test("a stack is shown only with --verbose", async () => {
+  const quiet = await runCli("info", "nowhere");
+  expect(quiet.stderr.split("\n")).toHaveLength(2);
+  const verbose = await runCli("info", "nowhere", "--verbose");
+  expect(verbose.exitCode).toBe(1);
+  expect(verbose.stderr.startsWith(quiet.stderr)).toBe(true);
+  expect(verbose.stderr).toContain("\n    at ");
+});

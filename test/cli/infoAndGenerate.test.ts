@@ -1,0 +1,48 @@
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { modelDirectory } from "../analysis/tinyModel.js";
+import { runCli, temporaryFolder } from "./runCli.js";
+import { dIn, dSae, writeSae } from "./saeFiles.js";
+
+test("info names version, device and processor, and why this device", async () => {
+  const { exitCode, stdout } = await runCli("info", "--json", "--threads", "1");
+  expect(exitCode).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({
+    monosem: expect.stringMatching(/^\d+\.\d+\.\d+/),
+    node: process.version,
+    device: expect.any(String),
+    processor: expect.stringContaining("1 thread"),
+    reason: expect.any(String),
+  });
+});
+
+test("info tells an SAE from a model", async () => {
+  const folder = await temporaryFolder();
+  const sae = await writeSae(folder, { modelName: "evil\u001b[2J", hookName: "blocks.0.hook_resid_post" });
+  const described = await runCli("info", sae);
+  expect(described.exitCode).toBe(0);
+  expect(described.stdout).toMatch(/^kind +sae$/m);
+  expect(described.stdout).toMatch(new RegExp(`^dIn +${dIn}$`, "m"));
+  expect(described.stdout).toMatch(new RegExp(`^dSae +${dSae}$`, "m"));
+  expect(described.stdout).toContain("evil\\u{1b}[2J");
+  const model = await runCli("info", modelDirectory, "--json");
+  expect(JSON.parse(model.stdout)).toMatchObject({ kind: "model", name: "tiny-gpt2", nLayers: 4, dModel: 192 });
+});
+
+test("generate continues a prompt, the same for the same seed and another for another", async () => {
+  const generate = (...more: string[]): ReturnType<typeof runCli> =>
+    runCli("generate", "--model", modelDirectory, "--prompt", "The king", "--max-new-tokens", "12", ...more);
+  const [first, again, other] = await Promise.all([generate(), generate(), generate("--seed", "5")]);
+  expect(first.exitCode).toBe(0);
+  expect(first.stdout).toMatch(/^The king./);
+  expect(again.stdout).toBe(first.stdout);
+  expect(other.stdout).not.toBe(first.stdout);
+});
+
+test("generate refuses a folder without a model, and impossible sampling", async () => {
+  const folder = await temporaryFolder();
+  const absent = await runCli("generate", "--model", join(folder, "none"), "--prompt", "a");
+  expect(absent).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/^monosem: .*none.*\n$/) });
+  const sampling = await runCli("generate", "--model", modelDirectory, "--prompt", "a", "--top-p", "2");
+  expect(sampling).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/^monosem: .*topP.*\n$/) });
+});

@@ -1,0 +1,39 @@
+import { join } from "node:path";
+import { Device } from "../../lib/engine/device.js";
+import { writeSafetensors } from "../../lib/formats/safetensors.js";
+import { Sae, type SaeMetadata } from "../../lib/sae/sae.js";
+
+export const dIn = 6;
+export const dSae = 10;
+
+/** Reproducible numbers in [-1, 1). */
+export function numbers(count: number, seed = 1): Float32Array {
+  let state = seed;
+  return Float32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 31 - 1;
+  });
+}
+
+/** A file with a tensor "activations" [rows, dIn]. */
+export async function writeActivations(
+  folder: string,
+  rows: number,
+  change?: (data: Float32Array) => void,
+): Promise<string> {
+  const data = numbers(rows * dIn);
+  change?.(data);
+  const path = join(folder, "activations.safetensors");
+  await writeSafetensors(path, { activations: { shape: [rows, dIn], data } });
+  return path;
+}
+
+/** A folder with a small TopK SAE, not trained. */
+export async function writeSae(folder: string, metadata: SaeMetadata = {}, width: number = dIn): Promise<string> {
+  const path = join(folder, "sae");
+  const device = await Device.open("cpu", { threads: 1 });
+  const config = { architecture: "topk" as const, dIn: width, dSae, k: 4, applyBDecToInput: true };
+  await Sae.create(config, device, 0, { metadata }).save(path);
+  await device.close();
+  return path;
+}

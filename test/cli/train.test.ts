@@ -1,0 +1,172 @@
+import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { modelDirectory } from "../analysis/tinyModel.js";
+import { runCli, startCli, temporaryFolder } from "./runCli.js";
+import { dIn, dSae, writeActivations } from "./saeFiles.js";
+
+interface Run {
+  readonly folder: string;
+  readonly config: string;
+  readonly output: string;
+}
+
+/** A configuration file for a short run on 200 rows. */
+async function prepareRun(change?: (data: Float32Array) => void): Promise<Run> {
+  const folder = await temporaryFolder();
+  const activations = await writeActivations(folder, 200, change);
+  const [config, output] = [join(folder, "run.json"), join(folder, "run")];
+  const json = {
+    sae: { architecture: "topk", dIn, dSae, k: 3 },
+    data: { activations, shuffle: true },
+    training: { batchSize: 20, steps: 12, logEvery: 4 },
+    device: "cpu",
+    threads: 1,
+    output,
+  };
+  writeFileSync(config, JSON.stringify(json));
+  return { folder, config, output };
+}
+
+test("train writes an SAE folder, metrics and the configuration, with --set applied", async () => {
+  const { config, output } = await prepareRun();
+  const result = await runCli("train", config, "--set", "sae.k=2", "--set", "training.lr=1e-3");
+  expect(result).toMatchObject({ exitCode: 0, stdout: expect.stringContaining(`wrote ${join(output, "sae")}`) });
+  expect(result.stderr).toMatch(/training: 4\/12 steps {2}loss /);
+  expect(readdirSync(join(output, "sae")).sort()).toEqual(["cfg.json", "sae_weights.safetensors"]);
+  expect(JSON.parse(readFileSync(join(output, "sae", "cfg.json"), "utf8"))).toMatchObject({ k: 2, d_in: dIn });
+  expect(JSON.parse(readFileSync(join(output, "config.json"), "utf8"))).toMatchObject({ training: { lr: 1e-3 } });
+  const lines = readFileSync(join(output, "metrics.jsonl"), "utf8").trim().split("\n");
+  expect(lines.map((line) => JSON.parse(line).step)).toEqual([4, 8, 12]);
+});
+
+test("eval prints the metrics of a trained SAE as one JSON object", async () => {
+  const { folder, config, output } = await prepareRun();
+  await runCli("train", config);
+  const activations = join(folder, "activations.safetensors");
+  const result = await runCli("eval", "--sae", join(output, "sae"), "--activations", activations, "--json");
+  expect(result.exitCode).toBe(0);
+  const metrics = JSON.parse(result.stdout);
+  expect(Object.keys(metrics)).toEqual(["l0", "mse", "fvu", "explainedVariance", "cosine", "deadFraction"]);
+  expect(metrics.l0).toBeGreaterThan(1);
+  expect(metrics.l0).toBeLessThanOrEqual(3);
+  expect(metrics.explainedVariance).toBeCloseTo(1 - metrics.fvu, 12);
+  const table = await runCli("eval", "--sae", join(output, "sae"), "--activations", activations);
+  expect(table.stdout).toMatch(/^l0 +[\d.]+\nmse +[\d.]+\n/);
+});
+
+test("Ctrl-C leaves a checkpoint and exit code 130, and --resume ends where an uninterrupted run ends", async () => {
+  const { config, output, folder } = await prepareRun();
+  const steps = 60_000; // more than are done before the signal arrives
+  const long = ["train", config, "--set", `training.steps=${steps}`, "--set", "training.logEvery=1"];
+  const { process: child, result } = startCli(...long);
+  await new Promise((resolve) => child.stderr!.once("data", resolve));
+  child.kill("SIGINT");
+  const interrupted = await result;
+  expect(interrupted.exitCode).toBe(130);
+  expect(interrupted.stderr).toMatch(/monosem: training was aborted after step \d+/);
+  expect(existsSync(join(output, "sae"))).toBe(false);
+  const checkpoints = readdirSync(join(output, "checkpoints"));
+  expect(checkpoints).toHaveLength(1);
+
+  const last = Number(checkpoints[0]!.replace("step-", "")) + 7;
+  const set = ["--set", `training.steps=${last}`, "--set", "training.logEvery=1"];
+  const resumed = await runCli("train", config, ...set, "--resume");
+  expect(resumed).toMatchObject({ exitCode: 0 });
+  const whole = join(folder, "whole");
+  expect(await runCli("train", config, ...set, "--set", `output=${whole}`)).toMatchObject({ exitCode: 0 });
+  for (const file of [join("sae", "sae_weights.safetensors"), "metrics.jsonl"]) {
+    expect(readFileSync(join(output, file)).equals(readFileSync(join(whole, file))), file).toBe(true);
+  }
+});
+
+test("a second run in the same folder is refused without --resume", async () => {
+  const { config, output } = await prepareRun();
+  expect(await runCli("train", config)).toMatchObject({ exitCode: 0 });
+  const again = await runCli("train", config);
+  expect(again).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/^monosem: .*not empty.*\n$/) });
+  expect(again.stderr).toContain(output);
+});
+
+test("mistakes in the configuration are named, one line, exit code 1", async () => {
+  const { config, folder, output } = await prepareRun();
+  const broken = join(folder, "broken.json");
+  writeFileSync(broken, "{");
+  for (const [commandLine, message] of [
+    [[join(folder, "absent.json")], /there is no configuration file .*absent\.json/],
+    [[broken], /broken\.json is not JSON/],
+    [[config, "--set", "sae.kk=3"], /sae\.kk: unknown key/],
+    [[config, "--set", "training.lr"], /"training\.lr" has no "="/],
+    [[config, "--set", "training.lr=fast"], /training\.lr: .*fast/],
+    [[config, "--set", "data.activations=/none.safetensors"], /none\.safetensors/],
+    [[config, "--set", "data.tensor=other"], /other/],
+    [[config, "--set", "sae.dIn=7"], /7.*6/],
+  ] as const) {
+    const { exitCode, stderr } = await runCli("train", ...commandLine);
+    expect(stderr).toMatch(/^monosem: .*\n$/);
+    expect(stderr).toMatch(message);
+    expect(exitCode).toBe(1);
+  }
+  expect(existsSync(join(output, "sae"))).toBe(false);
+});
+
+test("a truncated file and activations that are not numbers end the run with an error, not with an SAE", async () => {
+  const nan = await prepareRun((data) => data.fill(Number.NaN, 0, 4));
+  const result = await runCli("train", nan.config);
+  expect(result).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/monosem: .*(NaN|finite).*\n$/) });
+  expect(existsSync(join(nan.output, "sae"))).toBe(false);
+  truncateSync(join(nan.folder, "activations.safetensors"), 1000);
+  const truncated = await runCli("train", nan.config, "--set", `output=${join(nan.folder, "other")}`);
+  expect(truncated).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringMatching(/^monosem: .*activations\.safetensors/),
+  });
+});
+
+test("train on a model's hook point, then eval and features on the model; another hook point or model is refused", async () => {
+  const { folder, config, output } = await prepareRun();
+  const text = join(folder, "text.txt");
+  writeFileSync(text, "The old man said that he would go home. She was very happy, and he looked at her. ".repeat(40));
+  const data = {
+    model: modelDirectory,
+    hook: "blocks.1.hook_resid_post",
+    corpus: [text],
+    contextSize: 32,
+    bufferTokens: 512,
+  };
+  const set = { data, "sae.dIn": 192, "sae.dSae": 64, "sae.k": 8, "training.batchSize": 128 };
+  const overrides = Object.entries(set).flatMap(([key, value]) => ["--set", `${key}=${JSON.stringify(value)}`]);
+  expect(await runCli("train", config, ...overrides)).toMatchObject({ exitCode: 0 });
+
+  const sae = join(output, "sae");
+  const onModel = ["--sae", sae, "--model", modelDirectory, "--corpus", text];
+  const metrics = await runCli("eval", ...onModel, "--json");
+  expect(metrics).toMatchObject({ exitCode: 0 });
+  expect(Object.keys(JSON.parse(metrics.stdout))).toEqual([
+    "ceClean",
+    "ceSae",
+    "ceZero",
+    "lossRecovered",
+    "klDivergence",
+  ]);
+
+  const html = join(folder, "features.html");
+  const features = await runCli("features", ...onModel, "--top", "3", "--html", html, "--tokens", "300");
+  expect(features).toMatchObject({ exitCode: 0 });
+  expect(features.stdout.match(/^latent \d+ {2}fires on [\d.]+% of tokens$/gm)!.length).toBeLessThanOrEqual(3);
+  expect(readFileSync(html, "utf8")).toContain("blocks.1.hook_resid_post");
+
+  const elsewhere = await runCli("features", ...onModel, "--hook", "blocks.0.hook_resid_post");
+  expect(elsewhere).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringMatching(/^monosem: .*"blocks\.1\.hook_resid_post".*"blocks\.0\.hook_resid_post".*\n$/),
+  });
+  const cfg = JSON.parse(readFileSync(join(sae, "cfg.json"), "utf8"));
+  cfg.metadata.model_name = "gpt2";
+  writeFileSync(join(sae, "cfg.json"), JSON.stringify(cfg));
+  const stranger = await runCli("eval", ...onModel);
+  expect(stranger).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringMatching(/^monosem: .*"gpt2".*"tiny-gpt2".*\n$/),
+  });
+});
