@@ -1,7 +1,8 @@
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
-import type { SafetensorsArray } from "../../lib/formats/safetensors.js";
+import { type SafetensorsArray, SafetensorsFile } from "../../lib/formats/safetensors.js";
 import { HookedTransformer, type NamedHook } from "../../lib/models/hookedTransformer.js";
 import { readReference, relativeError, tinyGpt2Directory } from "./tinyGpt2.js";
 
@@ -258,6 +259,20 @@ describe("tokens", () => {
     using floats = device.tensor(Float32Array.of(1, 2), [1, 2]);
     await expect(model.forward(floats)).rejects.toMatchObject({ code: "ERR_DTYPE_MISMATCH" });
   });
+});
+
+test("a direction's logits are its product with W_U, centred and weighted as by the final LayerNorm", async () => {
+  await using file = await SafetensorsFile.open(join(tinyGpt2Directory, "model.safetensors"));
+  const unembedding = await file.readFloat32("transformer.wte.weight");
+  const weight = await file.readFloat32("transformer.ln_f.weight");
+  const direction = Float32Array.from({ length: 192 }, (_, i) => Math.sin(i) + 0.5);
+  const mean = direction.reduce((sum, value) => sum + value, 0) / 192;
+  const plain = Array.from({ length: 2048 }, (_, token) =>
+    direction.reduce((sum, value, i) => sum + (value - mean) * weight[i]! * unembedding[token * 192 + i]!, 0),
+  );
+  using directions = device.tensor(Float32Array.from([...direction, ...direction.map((value) => -value)]), [2, 192]);
+  const logits = await valuesOf(model.directionLogits(directions));
+  expect(relativeError(logits, [...plain, ...plain.map((value) => -value)])).toBeLessThan(1e-5);
 });
 
 test("nothing stays on the device after a run, whatever way it ends", async () => {
