@@ -1,6 +1,7 @@
 // errors
 
 // where activations come from
+export { ActivationBuffer, type ModelActivationOptions } from "./activations/buffer.js";
 export {
   type ContextOptions,
   type ContextPosition,
@@ -9,11 +10,17 @@ export {
   type TextTokenizer,
 } from "./activations/contexts.js";
 export { Corpus } from "./activations/corpus.js";
+export { type ActivationModel, Harvest, type HarvestedRows, type HarvestOptions } from "./activations/harvest.js";
+export type { ActivationManifest } from "./activations/manifest.js";
 export type { ActivationSource, Json, SourceState } from "./activations/source.js";
+export { type StoreActivationsOptions, storeActivations } from "./activations/storeActivations.js";
 export { StoredActivations, type StoredActivationsOptions } from "./activations/storedActivations.js";
 // analysis
+export type { Histogram } from "./analysis/activationHistogram.js";
+export { type Contexts as ContextSource, limitTokens } from "./analysis/contextBatches.js";
 export { rankLatents } from "./analysis/featureRanking.js";
 export { type FeatureReport, featureReportHtml, type SummaryNumber } from "./analysis/featureReport.js";
+export { featureSummary } from "./analysis/featureSummary.js";
 export {
   type CollectedFeatures,
   collectFeatures,
@@ -23,13 +30,14 @@ export {
   type FeatureStatistics,
 } from "./analysis/features.js";
 export { type FeatureTextOptions, featureReportText } from "./analysis/featureText.js";
-export { type LatentLogitEffects, logitEffects, type TokenEffect } from "./analysis/logitEffects.js";
+export { hasLogitEffects, type LatentLogitEffects, logitEffects, type TokenEffect } from "./analysis/logitEffects.js";
 export {
   evaluateInModel,
   type ModelEvaluation,
   type ModelEvaluationOptions,
   spliceHook,
 } from "./analysis/modelEvaluation.js";
+export { hookForSae } from "./analysis/saeHook.js";
 // engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
 export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./engine/device.js";

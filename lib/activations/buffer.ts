@@ -4,7 +4,7 @@ import { RandomGenerator } from "../engine/random.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import type { ContextPosition } from "./contexts.js";
-import { type ActivationModel, Harvest, type HarvestedRows, type HarvestOptions } from "./harvest.js";
+import { Harvest, type HarvestedRows, type HarvestOptions } from "./harvest.js";
 import type { ActivationSource, Json, SourceState } from "./source.js";
 
 export interface ModelActivationOptions extends HarvestOptions {
@@ -289,8 +289,6 @@ export class ActivationBuffer implements ActivationSource {
     if (this.#disposed) throw new MonosemError("ERR_DISPOSED", "this activation buffer was disposed");
   }
 }
-
-export type { ActivationModel };
 
 function parseProgress(saved: Readonly<Record<string, Json>>): Cursor & { served: number; randomOffset: number } {
   const count = (holder: unknown, key: string): number => {
