@@ -95,7 +95,7 @@ export class Operands {
   }
 
   /** A finite number, not below `minimum` where one is given. */
-  number(name: string, value: number, minimum = Number.NEGATIVE_INFINITY): number {
+  number(name: string, value: number, minimum: number = Number.NEGATIVE_INFINITY): number {
     if (typeof value !== "number" || !Number.isFinite(value) || value < minimum) {
       const bound = minimum === Number.NEGATIVE_INFINITY ? "" : ` >= ${minimum}`;
       this.fail("ERR_INVALID_ARGUMENT", `${name} must be a finite number${bound}, found ${String(value)}`);
