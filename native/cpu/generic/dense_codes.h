@@ -226,19 +226,19 @@ class DenseEntryTerm {
     float* gradients = gradients_.as<float>() + thread * gradientsSize();
     for (int64_t first = 0; first < rows_ && panels > 0; first += tile.depth) {
       const int64_t depth = std::min<int64_t>(tile.depth, rows_ - first);
-      std::memset(coefficients, 0, sizeof(float) * size_t(panels * depth * tile.rows));
+      std::memset(coefficients, 0, sizeof(float) * size_t(panels * panelStride));
       for (int64_t t = 0; t < depth; ++t) {
-        const uint64_t row = uint64_t(first + t), origin = codes_.offsets()[row];
-        const uint32_t* starts = starts_.as<const uint32_t>() + block * rows_ + int64_t(row);
-        for (uint64_t entry = origin + starts[0]; entry < origin + starts[rows_]; ++entry) {
+        prefetchEntries(block, first + t + prefetchRows);
+        const auto [begin, end] = entries(block, first + t);
+        for (uint64_t entry = begin; entry < end; ++entry) {
           const uint32_t column = uint32_t(columns_.ofFeature(codes_.feature()[entry]) - firstColumn);
           constexpr uint32_t perPanel = uint32_t(tile.rows);
-          coefficients[(column / perPanel * depth + t) * perPanel + column % perPanel] = scale_ * coefficients_[entry];
+          coefficients[column / perPanel * panelStride + t * perPanel + column % perPanel] = scale_ * coefficients_[entry];
         }
       }
       for (int64_t i = 0; i < panels; ++i)
         for (int64_t j = 0; j < widthPanels_; ++j)
-          multiplyTile(coefficients + i * depth * tile.rows,
+          multiplyTile(coefficients + i * panelStride,
                        dense_.as<const float>() + (j * rows_ + first) * tile.columns(), depth,
                        first == 0 ? zeros_.data() : nullptr, gradients + i * tile.rows * stride() + j * tile.columns(),
                        stride());
@@ -254,6 +254,25 @@ class DenseEntryTerm {
 
  private:
   static constexpr int64_t columnsPerGradientBlock = 192;
+  static constexpr int64_t prefetchRows = 8;
+  // Panels of coefficients start a little more than a power of two apart: a row's coefficients, one in each of them, would
+  // otherwise all fall into the same lines of the first-level cache.
+  static constexpr int64_t panelStride = tile.depth * tile.rows + 16;
+
+  // The range of a row's entries that belong to a block.
+  std::pair<uint64_t, uint64_t> entries(int64_t block, int64_t row) const {
+    const uint32_t* starts = starts_.as<const uint32_t>() + block * rows_ + row;
+    return {codes_.offsets()[row] + starts[0], codes_.offsets()[row] + starts[rows_]};
+  }
+  // A row's entries of a block are too few for the processor to notice that they are read in sequence.
+  void prefetchEntries(int64_t block, int64_t row) const {
+    if (row >= rows_) return;
+    const auto [begin, end] = entries(block, row);
+    for (uint64_t entry = begin; entry < end; entry += 16) {
+      prefetch(codes_.feature() + entry);
+      prefetch(coefficients_ + entry);
+    }
+  }
 
   // starts_[block, row]: the row's first entry of the block, counted from the row's first entry.
   void findBlockStarts(Allocator& allocator, ThreadPool& pool) {
@@ -271,7 +290,7 @@ class DenseEntryTerm {
   }
 
   int64_t stride() const { return widthPanels_ * tile.columns(); }
-  int64_t panelsSize() const { return mostPanels_ * tile.rows * tile.depth; }
+  int64_t panelsSize() const { return mostPanels_ * panelStride; }
   int64_t gradientsSize() const { return mostPanels_ * tile.rows * stride(); }
 
   const Codes& codes_;

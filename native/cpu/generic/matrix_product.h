@@ -50,7 +50,7 @@ constexpr int64_t panelsFor(int64_t count, int64_t perPanel) {
 
 // sums[i, j] = (start ? start[j] : sums[i, j]) + sum over k < depth of rowPanel[k, i] * columnPanel[k, j], for a tile
 // of rows x columns; rows of `sums` are `stride` apart. `start` holds tile.columns() floats.
-inline void multiplyTile(const float* rowPanel, const float* columnPanel, int64_t depth, const float* start,
+__attribute__((noinline)) inline void multiplyTile(const float* rowPanel, const float* columnPanel, int64_t depth, const float* start,
                          float* sums, int64_t stride) {
   Floats sum[tile.rows][tile.vectors];
   if (start) {

@@ -9,14 +9,14 @@ namespace {
 
 struct DenseCase {
   int64_t rows, dSae, width;
-  double density;        // among the eligible features
+  double density;          // among the eligible features
   int64_t nth, clustered;  // eligible: every nth feature, and the last `clustered` ones; nth 1: all, without a subset
 };
 
-const DenseCase cases[] = {
-    {1, 1, 1, 1.0, 1, 0},       {9, 50, 47, 0.07, 1, 0},     {800, 30, 49, 0.5, 1, 0},   {17, 1000, 97, 0.3, 1, 0},
-    {400, 450, 20, 0.9, 1, 0},  {30, 900, 33, 0.4, 7, 0},    {50, 2000, 64, 0.8, 40, 300}, {390, 60, 770, 0.6, 5, 3},
-    {13, 500, 48, 0.5, 499, 0}, {385, 385, 385, 0.2, 1, 0}};
+const DenseCase cases[] = {{1, 1, 1, 1.0, 1, 0},         {9, 50, 47, 0.07, 1, 0},   {800, 30, 49, 0.5, 1, 0},
+                           {17, 1000, 97, 0.3, 1, 0},    {400, 450, 20, 0.9, 1, 0}, {30, 900, 33, 0.4, 7, 0},
+                           {50, 2000, 64, 0.8, 40, 300}, {390, 60, 770, 0.6, 5, 3}, {13, 500, 48, 0.5, 499, 0},
+                           {385, 385, 385, 0.2, 1, 0}};
 
 struct Operands {
   PlainCodes plain;
@@ -55,20 +55,28 @@ KERNEL_TEST("dense codes: decode", denseDecodeTests) {
     const Floats decoder = random.normals(c.dSae * c.width), bias = random.normals(c.width),
                  target = random.normals(c.rows * c.width), perFeature = random.normals(c.dSae);
     for (const bool withBias : {false, true})
-      test.close(name("decode", c), test.floats(name("decode", c), [&](Kernels& kernels) {
-        Floats out(size_t(c.rows * c.width), NAN);
-        kernels.decode(o.codes, matrix(decoder, c.dSae), withBias ? view(bias) : Vector<const float>{},
-                       matrix(target, c.rows), matrix(out, c.rows), nullptr);
-        return out;
-      }), reference::decode(o.plain, decoder, withBias ? &bias : nullptr, &target, c.width), 1e-4);
+      test.close(name("decode", c),
+                 test.floats(name("decode", c),
+                             [&](Kernels& kernels) {
+                               Floats out(size_t(c.rows * c.width), NAN);
+                               kernels.decode(o.codes, matrix(decoder, c.dSae),
+                                              withBias ? view(bias) : Vector<const float>{}, matrix(target, c.rows),
+                                              matrix(out, c.rows), nullptr);
+                               return out;
+                             }),
+                 reference::decode(o.plain, decoder, withBias ? &bias : nullptr, &target, c.width), 1e-4);
     for (const bool penalised : {false, true})
-      test.close(name("decodeGradient", c), test.floats(name("decodeGradient", c), [&](Kernels& kernels) {
-        Floats out(size_t(o.plain.entries()), NAN);
-        kernels.decodeGradient(o.codes, matrix(decoder, c.dSae), matrix(target, c.rows), 0.5,
-                               penalised ? view(perFeature) : Vector<const float>{}, 0.25, out.data());
-        return out;
-      }), reference::decodeGradient(o.plain, decoder, target, 0.5, penalised ? &perFeature : nullptr, 0.25, c.width),
-                 1e-4);
+      test.close(
+          name("decodeGradient", c),
+          test.floats(name("decodeGradient", c),
+                      [&](Kernels& kernels) {
+                        Floats out(size_t(o.plain.entries()), NAN);
+                        kernels.decodeGradient(o.codes, matrix(decoder, c.dSae), matrix(target, c.rows), 0.5,
+                                               penalised ? view(perFeature) : Vector<const float>{}, 0.25, out.data());
+                        return out;
+                      }),
+          reference::decodeGradient(o.plain, decoder, target, 0.5, penalised ? &perFeature : nullptr, 0.25, c.width),
+          1e-4);
   }
 }
 
@@ -101,13 +109,20 @@ KERNEL_TEST("dense codes: row gradient", denseRowGradientTests) {
 
 KERNEL_TEST("linear: few rows and many", linearTests) {
   Random random(23);
-  for (const auto& [rows, in, out] : std::initializer_list<std::array<int64_t, 3>>{
-           {1, 1, 1}, {1, 192, 77}, {3, 50, 33}, {31, 65, 64}, {32, 7, 100}, {33, 7, 100}, {50, 770, 49}, {200, 64, 1000}})
+  for (const auto& [rows, in, out] : std::initializer_list<std::array<int64_t, 3>>{{1, 1, 1},
+                                                                                   {1, 192, 77},
+                                                                                   {3, 50, 33},
+                                                                                   {31, 65, 64},
+                                                                                   {32, 7, 100},
+                                                                                   {33, 7, 100},
+                                                                                   {50, 770, 49},
+                                                                                   {200, 64, 1000}})
     for (const Activation activation : {Activation::none, Activation::geluTanh, Activation::gelu, Activation::relu})
       for (const bool plain : {false, true}) {
-        const Floats x = random.normals(rows * in), weights = random.normals(out * in, 0.3f), bias = random.normals(out),
-                     residual = random.normals(rows * out);
-        const std::string what = "linear " + std::to_string(rows) + "x" + std::to_string(in) + "->" + std::to_string(out);
+        const Floats x = random.normals(rows * in), weights = random.normals(out * in, 0.3f),
+                     bias = random.normals(out), residual = random.normals(rows * out);
+        const std::string what =
+            "linear " + std::to_string(rows) + "x" + std::to_string(in) + "->" + std::to_string(out);
         Doubles expected;
         for (int64_t r = 0; r < rows; ++r)
           for (int64_t f = 0; f < out; ++f)
@@ -115,12 +130,17 @@ KERNEL_TEST("linear: few rows and many", linearTests) {
                                                          (plain ? 0 : double(bias[size_t(f)])),
                                                      activation) +
                                (plain ? 0 : double(residual[size_t(r * out + f)])));
-        test.close(what, test.floats(what, [&](Kernels& kernels) {
-          Floats result(size_t(rows * out), NAN);
-          kernels.linear(matrix(x, rows), matrix(weights, out), plain ? Vector<const float>{} : view(bias), activation,
-                         plain ? Matrix<const float>{} : matrix(residual, rows), matrix(result, rows));
-          return result;
-        }), expected, 5e-5);
+        test.close(what,
+                   test.floats(what,
+                               [&](Kernels& kernels) {
+                                 Floats result(size_t(rows * out), NAN);
+                                 kernels.linear(matrix(x, rows), matrix(weights, out),
+                                                plain ? Vector<const float>{} : view(bias), activation,
+                                                plain ? Matrix<const float>{} : matrix(residual, rows),
+                                                matrix(result, rows));
+                                 return result;
+                               }),
+                   expected, 5e-5);
       }
 }
 
