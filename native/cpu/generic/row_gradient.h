@@ -5,6 +5,7 @@
 #include "cpu/generic/adam.h"
 #include "cpu/generic/dense_codes.h"
 #include "cpu/generic/feature_order.h"
+#include "cpu/generic/kept_gradients.h"
 #include "cpu/generic/weighted_rows.h"
 
 namespace monosem::MONOSEM_ISA {
@@ -89,7 +90,7 @@ class RowGradientMaker {
   }
 
  private:
-  const RowGradient& gradient_;
+  const RowGradient gradient_;
   Matrix<const float> weights_;
   int64_t columns_;
   int64_t longest_ = 0;
@@ -99,19 +100,34 @@ class RowGradientMaker {
   Block coefficients_;
 };
 
-// *squaredNorm += the squared Frobenius norm: per row in float, then over the rows in order in double.
+// The matrix for a gradient that is worth keeping from the norm to the step; none where memory is short.
+inline Block roomToKeep(const RowGradient& gradient, Matrix<const float> weights, Allocator& allocator) {
+  if (!anyTermDense(gradient)) return {};
+  try {
+    return allocator.allocateArray<float>(weights.rows * weights.columns);
+  } catch (const EngineError& error) {
+    if (error.code() != ErrorCode::outOfMemory) throw;
+    return {};
+  }
+}
+
+// *squaredNorm += the squared Frobenius norm: per row in float, then over the rows in order in double. A gradient from
+// dense codes is kept for its step.
 inline void rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const float> weights, double* squaredNorm,
-                                   Allocator& allocator, ThreadPool& pool) {
+                                   KeptGradients& kept, Allocator& allocator, ThreadPool& pool) {
   const RowGradientMaker maker(gradient, weights, allocator, pool);
   const Block norms = allocator.allocateArray<double>(weights.rows);
+  Block rows = roomToKeep(gradient, weights, allocator);
   pool.forEachRange(weights.rows, maker.featuresPerItem(), [&](int64_t begin, int64_t end, int thread) {
     maker.prepare(begin / maker.featuresPerItem(), thread);
     for (int64_t feature = begin; feature < end; ++feature) {
       const float* row = maker.row(feature, thread);
       norms.as<double>()[feature] = double(dotProduct(row, row, weights.columns));
+      if (rows) std::memcpy(rows.as<float>() + feature * weights.columns, row, sizeof(float) * size_t(weights.columns));
     }
   });
   for (int64_t feature = 0; feature < weights.rows; ++feature) *squaredNorm += norms.as<double>()[feature];
+  if (rows) kept.keep(weights.data, fingerprintOf(gradient, weights, allocator, pool), std::move(rows));
 }
 
 inline void rowGradient(const RowGradient& gradient, Matrix<const float> weights, Matrix<float> out,
@@ -129,14 +145,17 @@ inline void rowGradient(const RowGradient& gradient, Matrix<const float> weights
 // Reads weights, m, v and the gathered rows of the terms, writes weights, m and v: 24 bytes per parameter, which is
 // what bounds it. A row whose gradient is zero is stepped all the same: its moments decay and still move it.
 inline void stepRows(const RowGradient& gradient, Matrix<float> weights, Matrix<float> m, Matrix<float> v,
-                     const AdamStep& adam, const Clip& clip, bool unitNorm, Allocator& allocator, ThreadPool& pool) {
-  const RowGradientMaker maker(gradient, {weights.data, weights.rows, weights.columns}, allocator, pool);
+                     const AdamStep& adam, const Clip& clip, bool unitNorm, KeptGradients& kept, Allocator& allocator,
+                     ThreadPool& pool) {
+  const Matrix<const float> before{weights.data, weights.rows, weights.columns};
+  const Block gradients = kept.empty() ? Block() : kept.take(fingerprintOf(gradient, before, allocator, pool));
+  const RowGradientMaker maker(gradients ? RowGradient() : gradient, before, allocator, pool);
   const AdamUpdate update(adam);
   const Floats clipping = broadcast(clipFactor(clip));
   pool.forEachRange(weights.rows, maker.featuresPerItem(), [&](int64_t begin, int64_t end, int thread) {
-    maker.prepare(begin / maker.featuresPerItem(), thread);
+    if (!gradients) maker.prepare(begin / maker.featuresPerItem(), thread);
     for (int64_t feature = begin; feature < end; ++feature) {
-      const float* row = maker.row(feature, thread);
+      const float* row = gradients ? gradients.as<float>() + feature * weights.columns : maker.row(feature, thread);
       float *rowWeights = weights.row(feature), *rowM = m.row(feature), *rowV = v.row(feature);
       Floats squares = zeros();
       forEachVector(weights.columns, [&](int64_t c, int lanes) {

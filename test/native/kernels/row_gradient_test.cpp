@@ -119,6 +119,35 @@ KERNEL_TEST("stepRows", stepRowsTests) {
   }
 }
 
+// The norm of a gradient from dense codes keeps it for the step, which must not show: neither in the numbers nor when
+// an operand changes in between.
+KERNEL_TEST("stepRows after the norm", keptGradientTests) {
+  Random random(14);
+  for (const Case& c : cases) {
+    Operands operands(random, c, test.allocator());
+    const Matrix<const float> initial = matrix(static_cast<const Floats&>(operands.weights), c.dSae);
+    const auto step = [&](Kernels& kernels) {
+      Floats weights = operands.weights, m(weights.size(), 0.0f), v(weights.size(), 0.0f);
+      kernels.stepRows(operands.gradient, matrix(weights, c.dSae), matrix(m, c.dSae), matrix(v, c.dSae), {}, {}, false);
+      weights.insert(weights.end(), m.begin(), m.end());
+      return weights;
+    };
+    const auto normAndStep = [&](Kernels& kernels) {
+      double squaredNorm = 0;
+      kernels.rowGradientSquaredNorm(operands.gradient, initial, &squaredNorm);
+      return step(kernels);
+    };
+    test.same(name("the same step after the norm", c), test.floats("stepRows after the norm", normAndStep),
+              step(test.kernels()));
+    if (operands.gradient.terms.empty() || operands.codes[0].entries() == 0) continue;
+    double squaredNorm = 0;
+    test.kernels().rowGradientSquaredNorm(operands.gradient, initial, &squaredNorm);
+    for (float& coefficient : operands.coefficients[0]) coefficient = -coefficient;
+    const Floats changed = step(test.kernels());
+    test.same(name("coefficients changed after the norm", c), changed, step(test.kernels()));
+  }
+}
+
 KERNEL_TEST("stepVector", stepVectorTests) {
   Random random(6);
   for (const int64_t size : {1, 3, 17, 129, 5000}) {
