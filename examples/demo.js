@@ -3,14 +3,16 @@
 /**
  * From a clone to readable features, with nothing downloaded:
  *
- *   1. a small GPT-2 (assets/tiny-gpt2) writes text, sampled at temperature 1,
+ *   1. a small GPT-2 (assets/tiny-gpt2) writes text, sampled at temperature 0.8,
  *   2. the activations of its third layer on that text train a TopK sparse autoencoder,
  *   3. the features that come out are measured and shown, here and as an HTML page.
  *
  *   npm run demo
  *   npm run demo -- --corpus 'books/*.txt' --output demo-output --seed 1
+ *
+ * --tokens (how much the model writes) and --steps (of training) make it shorter or longer.
  */
-import { rm } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -30,7 +32,6 @@ import {
   parseConfig,
   rankLatents,
   Trainer,
-  writeFileAtomically,
 } from "monosem";
 import { describeFailure } from "../dist/cli/failure.js";
 import { withInterruption } from "../dist/cli/interruption.js";
@@ -40,12 +41,10 @@ import { printedColumns, printsColour } from "../dist/cli/terminal.js";
 const MODEL = fileURLToPath(new URL("../assets/tiny-gpt2", import.meta.url));
 const HOOK = "blocks.2.hook_resid_post";
 const CONTEXT_SIZE = 128;
-const GENERATED_TOKENS = 400_000;
 const HELD_OUT_TOKENS = 20_000;
 const FEATURE_TOKENS = 200_000;
 const LATENTS = 1_536;
 const K = 16;
-const STEPS = 1_500;
 const BATCH_SIZE = 2_048;
 const LATENTS_PRINTED = 12;
 const PAGE = "features.html";
@@ -56,22 +55,21 @@ const LATENTS_IN_PAGE = 60;
  * the text is cut.
  *
  * @param {HookedTransformer} model
- * @param {number} seed
- * @param {AbortSignal} signal
+ * @param {{ tokens: number, seed: number, signal: AbortSignal }} options
  */
-async function writeDocuments(model, seed, signal) {
-  const progress = startProgress("the model writes text", GENERATED_TOKENS, "tokens");
+async function writeDocuments(model, { tokens, seed, signal }) {
+  const progress = startProgress("the model writes text", tokens, "tokens");
   const { contextSize, bosTokenId, eosTokenId } = model.config;
-  const batch = 64;
+  const batch = Math.min(128, Math.ceil(tokens / contextSize));
   /** @type {string[]} */
   const documents = [];
   try {
-    for (let tokens = 0, round = 0; tokens < GENERATED_TOKENS; round++) {
+    for (let written = 0, round = 0; written < tokens; round++) {
       const sequences = await model.generate(
         Array.from({ length: batch }, () => [/** @type {number} */ (bosTokenId)]),
         {
           maxNewTokens: contextSize - 1,
-          temperature: 1,
+          temperature: 0.8,
           seed: seed * 1_000 + round,
           prependBos: false,
           stopAtEos: false,
@@ -79,10 +77,10 @@ async function writeDocuments(model, seed, signal) {
         },
       );
       for (const sequence of sequences) {
-        tokens += sequence.length;
+        written += sequence.length;
         for (const document of splitAt(sequence, eosTokenId)) documents.push(model.tokenizer.decode(document));
       }
-      progress.update(Math.min(tokens, GENERATED_TOKENS));
+      progress.update(Math.min(written, tokens));
     }
   } finally {
     progress.stop();
@@ -107,9 +105,9 @@ function splitAt(sequence, separator) {
 /**
  * @param {HookedTransformer} model
  * @param {Corpus} corpus
- * @param {{ output: string, seed: number, device: Device, signal: AbortSignal }} options
+ * @param {{ output: string, steps: number, bufferTokens: number, seed: number, device: Device, signal: AbortSignal }} options
  */
-async function trainSae(model, corpus, { output, seed, device, signal }) {
+async function trainSae(model, corpus, { output, steps, bufferTokens, seed, device, signal }) {
   const cut = { contextSize: CONTEXT_SIZE, prependBos: true };
   const source = await ActivationBuffer.create({
     model,
@@ -117,7 +115,7 @@ async function trainSae(model, corpus, { output, seed, device, signal }) {
     corpus,
     ...cut,
     excludeSpecialTokens: true,
-    bufferTokens: 65_536,
+    bufferTokens,
     seed,
   });
   const config = parseConfig({
@@ -135,19 +133,19 @@ async function trainSae(model, corpus, { output, seed, device, signal }) {
     data: { model: MODEL, hook: HOOK, corpus: ["generated"], ...cut },
     training: {
       batchSize: BATCH_SIZE,
-      steps: STEPS,
+      steps,
       lr: 8e-4,
-      lrWarmupSteps: 100,
-      lrDecaySteps: Math.round(0.3 * STEPS),
+      lrWarmupSteps: Math.min(100, steps),
+      lrDecaySteps: Math.round(0.3 * steps),
       seed,
       logEvery: 25,
-      checkpointEvery: STEPS,
+      checkpointEvery: steps,
     },
     output,
   });
   const metadata = { modelName: model.config.name, hookName: HOOK, ...cut };
   const trainer = await Trainer.create({ ...config, source, device, metadata, signal });
-  const progress = startProgress("training", STEPS, "steps");
+  const progress = startProgress("training", steps, "steps");
   try {
     for await (const { step, explainedVariance } of trainer.run({ signal })) {
       progress.update(step, `explained variance ${(100 * explainedVariance).toFixed(1)}%`);
@@ -196,7 +194,7 @@ async function describeSae(model, sae, { heldOut, corpus, signal }) {
       ["model", model.config.name],
       ["hook point", HOOK],
       ["SAE", `TopK, k = ${K}, ${sae.config.dSae} latents`],
-      ["text", `${statistics.tokens} tokens, written by the model itself`],
+      ["text", `${statistics.tokens} tokens, most of them written by the model itself`],
     ]),
     summary: featureSummary({ statistics, metrics, evaluation }),
     statistics,
@@ -213,15 +211,17 @@ async function demo(signal) {
       corpus: { type: "string", multiple: true, default: [] },
       output: { type: "string", default: "demo-output" },
       seed: { type: "string", default: "0" },
+      tokens: { type: "string", default: "400000" },
+      steps: { type: "string", default: "1500" },
     },
   });
   const { output } = values;
-  const seed = Number(values.seed);
+  const [seed, tokens, steps] = [Number(values.seed), Number(values.tokens), Number(values.steps)];
   const device = await Device.open("auto");
   const model = await HookedTransformer.load(MODEL, device);
   process.stderr.write(`${model.config.name} on ${device.name} (${device.description})\n`);
 
-  const documents = await writeDocuments(model, seed, signal);
+  const documents = await writeDocuments(model, { tokens, seed, signal });
   if (values.corpus.length > 0) {
     const given = await Corpus.fromFiles(values.corpus);
     for await (const document of given.documents(signal)) documents.push(document);
@@ -233,26 +233,23 @@ async function demo(signal) {
   for (const entry of ["sae", "checkpoints", "metrics.jsonl", "config.json", PAGE]) {
     await rm(join(output, entry), { recursive: true, force: true });
   }
-  const sae = await trainSae(model, corpus, { output, seed, device, signal });
+  const bufferTokens = Math.min(65_536, tokens);
+  const sae = await trainSae(model, corpus, { output, steps, bufferTokens, seed, device, signal });
   const report = await describeSae(model, sae, { heldOut, corpus, signal });
   const page = join(output, PAGE);
-  await writeFileAtomically(page, featureReportHtml(report));
+  await writeFile(page, featureReportHtml(report));
 
   const printed = { ...report, latents: report.latents.slice(0, LATENTS_PRINTED) };
   process.stdout.write(featureReportText(printed, { colour: printsColour(), width: printedColumns(), examples: 4 }));
-  process.stdout.write(
-    [
-      "",
-      `${report.latents.length} features with more examples: ${page}`,
-      `the SAE, readable by SAELens:   ${join(output, "sae")}`,
-      `losses and metrics by step:     ${join(output, "metrics.jsonl")}`,
-      "",
-    ].join("\n"),
-  );
+  process.stdout.write(`
+${report.latents.length} features with more examples: ${page}
+the SAE, readable by SAELens: ${join(output, "sae")}
+losses and metrics by step: ${join(output, "metrics.jsonl")}
+`);
 }
 
 await withInterruption(demo).catch((error) => {
-  const { text, exitCode } = describeFailure(error, true);
+  const { text, exitCode } = describeFailure(error, false);
   process.stderr.write(text);
   process.exitCode = exitCode;
 });

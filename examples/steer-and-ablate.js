@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * Changes what flows through a language model while it runs: a layer's MLP is taken out (how much worse does the model
- * predict?), and the residual stream is pushed from "sad" towards "happy" (what does it say next?).
+ * predict?), and the residual stream is pushed from "boy" towards "girl" (which word does it expect next?).
  *
  *   node examples/steer-and-ablate.js
  */
@@ -38,22 +38,22 @@ for (let layer = 0; layer < nLayers; layer++) {
   console.log(`without MLP ${layer}   ${loss.toFixed(3)}`);
 }
 
-// 2. Steering: the difference of two words' activations, added to every position.
-const layer = "blocks.1.hook_resid_post";
+// 2. Steering: what the end of a text about a girl has that the end of one about a boy has not, added to another text.
+const layer = "blocks.2.hook_resid_post";
 
-/** @param {string} word */
-async function lastActivation(word) {
-  const tokens = withBos(word);
+/** @param {string} start */
+async function lastActivation(start) {
+  const tokens = withBos(start);
   const activations = await model.activations([tokens], layer);
   return kernels.sliceRows(activations, tokens.length - 1, 1);
 }
 
-const direction = kernels
-  .add(await lastActivation(" happy"), await lastActivation(" sad"), { scale: -1 })
-  .reshape([dModel]);
-const prompt = withBos("The boy was very");
+const girl = await lastActivation("The little girl went to the park with her mom. Then");
+const boy = await lastActivation("The little boy went to the park with his mom. Then");
+const direction = kernels.add(girl, boy, { scale: -1 }).reshape([dModel]);
+const prompt = withBos("The child was happy, because");
 
-for (const strength of [0, 2, 4]) {
+for (const strength of [-2, 0, 2]) {
   const logits = await model.forward([prompt], {
     hooks: [
       {
@@ -67,9 +67,11 @@ for (const strength of [0, 2, 4]) {
   });
   const last = kernels.sliceRows(logits.reshape([prompt.length, vocabularySize]), prompt.length - 1, 1);
   const probabilities = await kernels.softmaxRows(last).readFloat32();
-  const likeliest = Array.from(probabilities.keys()).sort((a, b) => (probabilities[b] ?? 0) - (probabilities[a] ?? 0));
-  const words = likeliest.slice(0, 6).map((token) => JSON.stringify(model.tokenizer.tokenText(token)));
-  console.log(`steered by ${strength}: The boy was very ... ${words.join(" ")}`);
+  const percent = [" she", " he"].map((word) => {
+    const [token = 0] = model.tokenizer.encode(word);
+    return `${word} ${(100 * (probabilities[token] ?? 0)).toFixed(1)}%`;
+  });
+  console.log(`steered by ${strength}: "The child was happy, because" ...${percent.join(",")}`);
 }
 
 await device.close();

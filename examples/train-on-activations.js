@@ -26,7 +26,7 @@ function random() {
 }
 const randomVectors = Float32Array.from({ length: trueFeatures * dIn }, () => random() + random() + random() - 1.5);
 const directions = kernels.normaliseRows(device.tensor(randomVectors, [trueFeatures, dIn]));
-const activeRows = Float32Array.from({ length: rows * trueFeatures });
+const activeRows = new Float32Array(rows * trueFeatures);
 for (let row = 0; row < rows; row++) {
   for (let i = 0; i < 2; i++) activeRows[row * trueFeatures + Math.floor(random() * trueFeatures)] = 1 + random();
 }

@@ -11,7 +11,7 @@ const FEWEST_EXAMPLES = 5;
  * - it fires in short bursts instead of over whole passages (`peakedness`),
  * - it fires at least as strongly as half of the latents do (`strength`),
  * - its strongest examples are about equally strong, so that they show one thing and not an outlier (`evenness`),
- * - it fires on whole words, not on pieces of words (`wholeness`),
+ * - it fires on whole words, not on pieces of words, signs or numbers (`wholeness`),
  * - on the same few words again and again (`recurrence`), but
  * - on more than one, so that it is not just the detector of a token (`variety`).
  *
@@ -67,7 +67,7 @@ function evenness(examples: readonly FeatureExample[]): number {
   return mean(examples.map(({ activation }) => activation)) / examples[0]!.activation;
 }
 
-/** The text at the peak, and whether it is a word, number or sign of its own and not a piece of one. */
+/** The text at the peak, and whether it is a word, not a piece of one, a number or a sign. */
 function peakWord(
   { tokens, peak }: FeatureExample,
   tokenText: (id: number) => string,
@@ -79,7 +79,7 @@ function peakWord(
   const continues = /[\p{L}\p{N}]$/u.test(before) && /^[\p{L}\p{N}]/u.test(at);
   const continued = /[\p{L}\p{N}]$/u.test(at) && /^[\p{L}\p{N}]/u.test(after);
   const text = at.trim().toLowerCase();
-  return { text, whole: text !== "" && !continues && !continued };
+  return { text, whole: /\p{L}/u.test(text) && !continues && !continued };
 }
 
 /** What the words at the peaks of a latent's examples have in common. */

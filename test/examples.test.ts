@@ -1,0 +1,82 @@
+import { execFile } from "node:child_process";
+import { existsSync, readdirSync } from "node:fs";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Device } from "../lib/engine/device.js";
+import { Sae } from "../lib/sae/sae.js";
+
+const examples = fileURLToPath(new URL("../examples", import.meta.url));
+const run = promisify(execFile);
+let folder: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "monosem-examples-"));
+});
+
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+async function runExample(name: string, ...commandLine: string[]): Promise<string> {
+  const { stdout } = await run(process.execPath, [join(examples, `${name}.js`), ...commandLine], { cwd: folder });
+  return stdout;
+}
+
+test("every example is run by a test", async () => {
+  const tests = await readFile(fileURLToPath(import.meta.url), "utf8");
+  for (const file of readdirSync(examples)) {
+    if (file.endsWith(".js")) expect(tests).toContain(`runExample("${file.slice(0, -3)}"`);
+  }
+});
+
+test("train-on-activations finds the true features", async () => {
+  const found = /^(\d+) of 24 true features were found/m.exec(await runExample("train-on-activations", folder));
+  expect(Number(found?.[1])).toBeGreaterThanOrEqual(20);
+  expect(existsSync(join(folder, "run", "sae", "cfg.json"))).toBe(true);
+});
+
+test("read-a-cache prints a norm per token and layer", async () => {
+  const lines = (await runExample("read-a-cache", "He said no.")).trim().split("\n");
+  expect(lines[0]!.trim().split(/ +/)).toHaveLength(4);
+  expect(lines.slice(1).map((line) => JSON.parse(line.split(/ {2,}/)[0]!.trim()))).toEqual([
+    "<|endoftext|>",
+    "He",
+    " said",
+    " no",
+    ".",
+  ]);
+});
+
+test("steer-and-ablate makes the loss worse and moves the next word from he to she", async () => {
+  const printed = await runExample("steer-and-ablate");
+  const losses = [...printed.matchAll(/^(?:loss|without MLP \d) +(\d+\.\d+)/gm)].map((match) => Number(match[1]));
+  expect(losses).toHaveLength(5);
+  expect(Math.min(...losses.slice(1))).toBeGreaterThan(losses[0]!);
+  const she = [...printed.matchAll(/ she (\d+\.\d)%/g)].map((match) => Number(match[1]));
+  const he = [...printed.matchAll(/ he (\d+\.\d)%/g)].map((match) => Number(match[1]));
+  expect(she[2]).toBeGreaterThan(she[0]! + 50);
+  expect(he[0]).toBeGreaterThan(he[2]! + 50);
+});
+
+test("features-of-a-text lists the latents that fire on each token", async () => {
+  const directory = join(folder, "some-sae");
+  const device = await Device.open("cpu", { threads: 1 });
+  const metadata = { modelName: "tiny-gpt2", hookName: "blocks.2.hook_resid_post" };
+  const config = { architecture: "topk" as const, dIn: 192, dSae: 32, k: 3, applyBDecToInput: true };
+  await Sae.create(config, device, 0, { metadata }).save(directory);
+  await device.close();
+  const lines = (await runExample("features-of-a-text", directory, "He said no.")).trim().split("\n");
+  expect(lines).toHaveLength(4);
+  for (const line of lines) expect(line).toMatch(/^"[^"]+" +\d+ \(\d+\.\d\d\)( {2}\d+ \(\d+\.\d\d\))*$/);
+});
+
+test("the demo goes all the way from generated text to a page of features", async () => {
+  const output = join(folder, "demo");
+  const printed = await runExample("demo", "--tokens", "6000", "--steps", "3", "--output", output);
+  expect(printed).toMatch(/^loss recovered -?[\d.]+% {3}explained variance -?[\d.]+% {3}L0 16\.0/);
+  expect(printed).toContain(join(output, "features.html"));
+  expect(readdirSync(output).sort()).toEqual(["checkpoints", "config.json", "features.html", "metrics.jsonl", "sae"]);
+  expect(await readFile(join(output, "features.html"), "utf8")).toContain("Content-Security-Policy");
+});
