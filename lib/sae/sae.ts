@@ -5,7 +5,7 @@ import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import { type ConfiguredEncoder, parameterNames, type SaeParameters } from "./architecture.js";
 import { architectureNamed, encoderOf, parseSaeConfig, type SaeConfig } from "./config.js";
-import { initialParameters } from "./initialise.js";
+import { initialParameters, pseudoInverse } from "./initialise.js";
 import { readSaeLensFolder, writeSaeLensFolder } from "./saeLensFolder.js";
 
 /** Where an SAE comes from and how it should be used, as far as known; kept in the saved folder. */
@@ -91,6 +91,17 @@ export class Sae {
     };
     if (weights.rescaledByDecoderNorm) foldDecoderNorms(parameters, device);
     return new Sae(config, parameters, device, metadata);
+  }
+
+  /**
+   * Replaces the encoder by the pseudo-inverse of the decoder, the other way to start from a random decoder: latents
+   * then begin as the least-squares coefficients of x.
+   *
+   * @throws MonosemError ERR_INVALID_ARGUMENT when the decoder's rank is too low for an inverse in float32.
+   */
+  async setEncoderToPseudoInverse(): Promise<void> {
+    using encoder = await pseudoInverse(this.parameters.decoder, this.device);
+    this.device.kernels.scale(encoder, 1, { out: this.parameters.encoder });
   }
 
   /** The selected latents of every row of `x` [rows, dIn]; the caller's to dispose. */

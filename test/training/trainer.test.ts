@@ -9,6 +9,7 @@ import { MonosemError } from "../../lib/errors.js";
 import { parameterNames } from "../../lib/sae/architecture.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
 import { parseSaeConfig } from "../../lib/sae/config.js";
+import { geometricMedian } from "../../lib/sae/geometricMedian.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { Trainer, type TrainerOptions, type TrainingProgress } from "../../lib/training/trainer.js";
 import { goldenCases, goldenShapes, loadGolden, relativeError } from "../sae/goldens.js";
@@ -291,6 +292,38 @@ describe("what can go wrong", () => {
 
   test("errors are MonosemErrors", async () => {
     await expect(createTrainer({ sae: { ...sae, init: output("nowhere") } })).rejects.toBeInstanceOf(MonosemError);
+  });
+});
+
+describe("the decoder bias", () => {
+  test("starts at the geometric median of the activations, in the scale that is trained in", async () => {
+    const points = device.tensor(activations, [rows, dIn]);
+    const median = await (await geometricMedian(points, device)).readFloat32();
+    const meanNorm = (await device.kernels.rowNorms(points).readFloat32()).reduce((sum, norm) => sum + norm, 0) / rows;
+    // a source that ends, so that the sample is each activation once
+    const source = () => new ArraySource(activations, dIn, device, { repeat: false });
+    const start = async (config: SaeTrainingConfig) =>
+      (await createTrainer({ sae: config, source: source() })).sae.parameters.decoderBias.readFloat32();
+    const plain = await start({ ...sae, bDecInit: "geometric-median" });
+    expect(relativeError(plain, median)).toBeLessThan(1e-5);
+    const scale = Math.sqrt(dIn) / meanNorm;
+    const scaled = await start({
+      ...sae,
+      bDecInit: "geometric-median",
+      normalizeActivations: "expected-average-only-in",
+    });
+    expect(
+      relativeError(
+        scaled,
+        median.map((value) => value * scale),
+      ),
+    ).toBeLessThan(1e-5);
+  });
+
+  test("measuring the activations takes none of them away from training", async () => {
+    const source = new ArraySource(activations, dIn, device);
+    await createTrainer({ sae: { ...sae, bDecInit: "geometric-median" }, source });
+    expect(source.position).toBe(0);
   });
 });
 
