@@ -167,7 +167,7 @@ async function trainSae(model, corpus, { output, steps, bufferTokens, seed, devi
  */
 async function describeSae(model, sae, { heldOut, corpus, signal }) {
   const cut = { contextSize: CONTEXT_SIZE, prependBos: true };
-  const evaluating = startProgress("measuring on held-out text", HELD_OUT_TOKENS, "tokens");
+  const evaluating = startProgress("measuring on held-out text", undefined, "tokens");
   const evaluation = await evaluateInModel({
     sae,
     model,
@@ -176,7 +176,7 @@ async function describeSae(model, sae, { heldOut, corpus, signal }) {
     onProgress: ({ tokens }) => evaluating.update(tokens),
   }).finally(() => evaluating.stop());
 
-  const collecting = startProgress("collecting features", FEATURE_TOKENS, "tokens");
+  const collecting = startProgress("collecting features", undefined, "tokens");
   const { statistics, metrics } = await collectFeatures({
     sae,
     model,

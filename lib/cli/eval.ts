@@ -69,6 +69,11 @@ async function evaluateSae(flags: EvalFlags, device: Device, signal: AbortSignal
   if (model !== undefined && corpus !== undefined) {
     Object.assign(metrics, await inModel(sae, model, corpus, flags, signal));
   }
+  for (const [name, value] of Object.entries(metrics)) {
+    if (!Number.isFinite(value)) {
+      throw new MonosemError("ERR_NON_FINITE", `${name} is ${value}: are the activations all the same, or too large?`);
+    }
+  }
   const lines = Object.entries(metrics).map(([name, value]) => `${name.padEnd(18)}${value}\n`);
   process.stdout.write(flags.json ? `${JSON.stringify(metrics)}\n` : lines.join(""));
 }

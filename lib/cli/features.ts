@@ -33,7 +33,7 @@ interface FeaturesFlags extends DeviceFlags, CorpusFlags {
   readonly html?: string;
   readonly top: number;
   readonly examples: number;
-  readonly latents?: readonly string[];
+  readonly latents?: readonly number[];
 }
 
 export function registerFeatures(program: Command): void {
@@ -47,7 +47,10 @@ export function registerFeatures(program: Command): void {
     .requiredOption("--model <dir>", "folder of the model that the SAE was trained on")
     .requiredOption("--corpus <glob...>", "text files (.txt, .jsonl)")
     .option("--hook <name>", "hook point (default: the SAE's)")
-    .option("--latents <n...>", "show these latents")
+    .option("--latents <n...>", "show these latents", (text: string, earlier: readonly number[] = []) => [
+      ...earlier,
+      naturalNumber(text),
+    ])
     .option("--top <n>", "show this many latents", positiveInteger, 20)
     .option("--examples <n>", "examples printed per latent", positiveInteger, 5)
     .option("--html <file>", "also write a self-contained HTML page");
@@ -71,7 +74,11 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
   using sae = await Sae.load(flags.sae, device);
   using model = await HookedTransformer.load(flags.model, device);
   const hook = hookForSae(model, sae, flags.hook);
-  const asked = flags.latents?.map((text) => latentNumber(text, sae.config.dSae));
+  const { dSae } = sae.config;
+  for (const latent of flags.latents ?? []) {
+    if (latent >= dSae)
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `there is no latent ${latent}: the SAE has ${dSae}`);
+  }
   const contexts = contextsForSae(await Corpus.fromFiles(flags.corpus), model, sae, flags);
   const progress = startProgress("collecting", undefined, "tokens");
   const { statistics, metrics } = await collectFeatures({
@@ -83,14 +90,14 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
     onProgress: ({ tokens }) => progress.update(tokens),
   }).finally(() => progress.stop());
   const tokenText = (id: number): string => model.tokenizer.tokenText(id);
-  const latents = asked ?? rankLatents(statistics, tokenText, flags.top);
+  const latents = flags.latents ?? rankLatents(statistics, tokenText, flags.top);
   const report: FeatureReport = {
     title: `Features of ${flags.sae}`,
     facts: [
       ["model", model.config.name],
       ["hook point", hook],
       ["architecture", sae.config.architecture],
-      ["latents", String(sae.config.dSae)],
+      ["latents", String(dSae)],
     ],
     summary: featureSummary({ statistics, metrics }),
     statistics,
@@ -105,11 +112,4 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
     await writeFileAtomically(flags.html, featureReportHtml(report));
     process.stdout.write(`\nwrote ${flags.html}\n`);
   }
-}
-
-function latentNumber(text: string, dSae: number): number {
-  const latent = naturalNumber(text);
-  if (latent >= dSae)
-    throw new MonosemError("ERR_INVALID_ARGUMENT", `there is no latent ${latent}: the SAE has ${dSae}`);
-  return latent;
 }

@@ -8,5 +8,6 @@ export function printsColour(): boolean {
 }
 
 export function printedColumns(): number {
-  return process.stdout.isTTY === true ? Math.max(40, process.stdout.columns ?? COLUMNS_OF_A_FILE) : COLUMNS_OF_A_FILE;
+  // A terminal that does not know its size says 0.
+  return Math.max(40, process.stdout.columns || COLUMNS_OF_A_FILE);
 }

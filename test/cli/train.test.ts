@@ -55,6 +55,19 @@ test("eval prints the metrics of a trained SAE as one JSON object", async () => 
   expect(table.stdout).toMatch(/^l0 +[\d.]+\nmse +[\d.]+\n/);
 });
 
+test("eval refuses activations without variance, which have no fvu, and such that are not numbers", async () => {
+  const { folder, config, output } = await prepareRun();
+  await runCli("train", config);
+  for (const [value, message] of [
+    [1, /^monosem: fvu is .*\n$/],
+    [Number.NaN, /^monosem: .*(NaN|finite).*\n$/],
+  ] as const) {
+    const activations = await writeActivations(folder, 8, (data) => data.fill(value));
+    const result = await runCli("eval", "--sae", join(output, "sae"), "--activations", activations, "--json");
+    expect(result).toMatchObject({ exitCode: 1, stdout: "", stderr: expect.stringMatching(message) });
+  }
+});
+
 test("Ctrl-C leaves a checkpoint and exit code 130, and --resume ends where an uninterrupted run ends", async () => {
   const { config, output, folder } = await prepareRun();
   const steps = 60_000; // more than are done before the signal arrives
@@ -155,6 +168,11 @@ test("train on a model's hook point, then eval and features on the model; anothe
   expect(features).toMatchObject({ exitCode: 0 });
   expect(features.stdout.match(/^latent \d+ {2}fires on [\d.]+% of tokens$/gm)!.length).toBeLessThanOrEqual(3);
   expect(readFileSync(html, "utf8")).toContain("blocks.1.hook_resid_post");
+
+  const chosen = await runCli("features", ...onModel, "--tokens", "300", "--latents", "3", "--latents", "1");
+  expect([...chosen.stdout.matchAll(/^latent (\d+) /gm)].map(([, latent]) => latent)).toEqual(["3", "1"]);
+  const absent = await runCli("features", ...onModel, "--latents", "64");
+  expect(absent).toMatchObject({ exitCode: 1, stderr: "monosem: there is no latent 64: the SAE has 64\n" });
 
   const elsewhere = await runCli("features", ...onModel, "--hook", "blocks.0.hook_resid_post");
   expect(elsewhere).toMatchObject({
