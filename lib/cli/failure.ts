@@ -12,7 +12,8 @@ export interface Failure {
 export function describeFailure(error: unknown, verbose: boolean): Failure {
   const expected = error instanceof MonosemError;
   const message = error instanceof Error ? error.message : String(error);
-  const headline = visibleText(expected ? message : `unexpected error: ${message}`);
+  const line = message.trim().replace(/\s*\n\s*/g, "; ");
+  const headline = visibleText(expected ? line : `unexpected error: ${line}`);
   const hint = expected || verbose ? "" : " (--verbose shows where)";
   return {
     text: `monosem: ${headline}${hint}\n${verbose ? stackOf(error) : ""}`,

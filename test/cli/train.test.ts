@@ -109,6 +109,7 @@ test("mistakes in the configuration are named, one line, exit code 1", async () 
     [[join(folder, "absent.json")], /there is no configuration file .*absent\.json/],
     [[broken], /broken\.json is not JSON/],
     [[config, "--set", "sae.kk=3"], /sae\.kk: unknown key/],
+    [[config, "--set", "sae.kk=3", "--set", "training.lr=-1"], /sae\.kk: unknown key.*; training\.lr: .*-1/],
     [[config, "--set", "training.lr"], /"training\.lr" has no "="/],
     [[config, "--set", "training.lr=fast"], /training\.lr: .*fast/],
     [[config, "--set", "data.activations=/none.safetensors"], /none\.safetensors/],
