@@ -18,6 +18,9 @@ interface Shard {
   readonly rows: number;
 }
 
+/** Bytes handled between two turns of the event loop: well below a millisecond. */
+const bytesPerTurn = 2 ** 20;
+
 /** A run of consecutive rows within one shard. */
 export interface RowRange {
   readonly firstRow: number;
@@ -109,8 +112,17 @@ export class ActivationShards {
     return this.dtype === "F32" ? new Float32Array(size) : new Uint16Array(size);
   }
 
+  get rowBytes(): number {
+    return this.dIn * (this.dtype === "F32" ? 4 : 2);
+  }
+
+  /** How many rows are handled between two turns of the event loop. */
+  get rowsPerTurn(): number {
+    return Math.max(1, Math.floor(bytesPerTurn / this.rowBytes));
+  }
+
   /**
-   * Reads consecutive rows, across shards where necessary.
+   * Reads consecutive rows, across shards where necessary, piece by piece, so that the event loop turns in between.
    *
    * @param into - receives them, from its row `intoRow` on
    */
@@ -119,9 +131,11 @@ export class ActivationShards {
     for (const shard of this.#shards) {
       const from = Math.max(firstRow, shard.firstRow);
       const to = Math.min(end, shard.firstRow + shard.rows);
-      if (from >= to) continue;
-      const { data } = await shard.file.readRows(this.#tensor, from - shard.firstRow, to - from);
-      into.set(data as StoredRows, (intoRow + from - firstRow) * this.dIn);
+      for (let row = from; row < to; row += this.rowsPerTurn) {
+        const count = Math.min(this.rowsPerTurn, to - row);
+        const { data } = await shard.file.readRows(this.#tensor, row - shard.firstRow, count);
+        into.set(data as StoredRows, (intoRow + row - firstRow) * this.dIn);
+      }
     }
   }
 

@@ -27,9 +27,6 @@ const defaultShuffleMemoryBytes = 2 ** 30;
 /** Of consecutive rows, when not everything fits into memory: long enough for a disk to read them at full speed. */
 const runBytes = 2 ** 20;
 
-/** Bytes gathered between two turns of the event loop: well below a millisecond. */
-const bytesPerTurn = 2 ** 20;
-
 /** Rows in memory in the order of the files, and the order in which they are served. */
 interface Group {
   readonly data: StoredRows;
@@ -84,7 +81,7 @@ export class StoredActivations implements ActivationSource {
     this.rows = shards.rows;
     this.#shuffle = shuffle;
     this.#seed = seed;
-    const rowBytes = shards.dIn * (shards.dtype === "F32" ? 4 : 2);
+    const { rowBytes } = shards;
     const rowsInMemory = Math.max(2, Math.floor(shuffleMemoryBytes / rowBytes));
     const fits = shards.rows <= rowsInMemory;
     this.#rowsPerGroup = fits ? shards.rows : Math.floor(rowsInMemory / 2);
@@ -127,10 +124,29 @@ export class StoredActivations implements ActivationSource {
     }
     this.#served = firstRow + batchSize;
     this.#prepare(this.#served, batchSize);
-    const shape = [batchSize, this.dIn];
-    if (rows instanceof Float32Array) return this.#device.tensor(rows, shape);
-    using narrow = this.#device.tensor(rows, shape, this.#shards.dtype === "F16" ? "f16" : "bf16");
-    return this.#device.kernels.toFloat32(narrow);
+    return await this.#upload(rows, batchSize);
+  }
+
+  /** Rows as a tensor on the device, f32, copied piece by piece, so that the event loop turns in between. */
+  async #upload(data: StoredRows, rows: number): Promise<Tensor> {
+    const { dIn } = this;
+    const { dtype, rowsPerTurn } = this.#shards;
+    const { kernels } = this.#device;
+    const batch = this.#device.empty([rows, dIn]);
+    for (let row = 0; row < rows; row += rowsPerTurn) {
+      if (row > 0) await otherWork();
+      const count = Math.min(rowsPerTurn, rows - row);
+      const piece = data.subarray(row * dIn, (row + count) * dIn);
+      if (piece instanceof Float32Array) {
+        using tensor = this.#device.tensor(piece, [count, dIn]);
+        kernels.copyRows(tensor, batch, row);
+      } else {
+        using narrow = this.#device.tensor(piece, [count, dIn], dtype === "F16" ? "f16" : "bf16");
+        using tensor = kernels.toFloat32(narrow);
+        kernels.copyRows(tensor, batch, row);
+      }
+    }
+    return batch;
   }
 
   /** The place in the stream; the files themselves are not part of the state. */
@@ -215,7 +231,7 @@ export class StoredActivations implements ActivationSource {
     const from = place - plan.firstRow;
     const taken = Math.min(rows, plan.rows - from);
     const { dIn } = this;
-    const rowsPerTurn = Math.max(1, Math.floor(bytesPerTurn / (dIn * data.BYTES_PER_ELEMENT)));
+    const { rowsPerTurn } = this.#shards;
     for (let i = 0; i < taken; i++) {
       const row = order[from + i]!;
       into.set(data.subarray(row * dIn, (row + 1) * dIn), (intoRow + i) * dIn);
