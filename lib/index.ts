@@ -30,7 +30,13 @@ export {
   type FeatureStatistics,
 } from "./analysis/features.js";
 export { type FeatureTextOptions, featureReportText } from "./analysis/featureText.js";
-export { hasLogitEffects, type LatentLogitEffects, logitEffects, type TokenEffect } from "./analysis/logitEffects.js";
+export {
+  hasLogitEffects,
+  type LatentLogitEffects,
+  type LogitEffectOptions,
+  logitEffects,
+  type TokenEffect,
+} from "./analysis/logitEffects.js";
 export {
   evaluateInModel,
   type ModelEvaluation,

@@ -16,6 +16,17 @@ export interface LatentLogitEffects {
   readonly lowered: readonly TokenEffect[];
 }
 
+export interface LogitEffectOptions {
+  readonly sae: Sae;
+  readonly model: HookedTransformer;
+  /** The hook point that the SAE reads. Default: the one in the SAE's metadata. */
+  readonly hook?: string;
+  /** Which latents. */
+  readonly latents: readonly number[];
+  /** Tokens at either end. Default 10. */
+  readonly count?: number;
+}
+
 /** Hook points whose activations are, or are added to, the residual stream. */
 const WRITES_TO_RESIDUAL = /(^|\.)hook_(embed|pos_embed|resid_pre|resid_mid|resid_post|attn_out|mlp_out)$/;
 
@@ -32,18 +43,11 @@ export function hasLogitEffects(model: HookedTransformer, sae: Sae, hook?: strin
  * decoder direction . W_U, the final LayerNorm's weight folded into W_U, its centring and that of the logits applied,
  * its division by the standard deviation left out (it depends on the text, and does not change the order).
  *
- * @param latents which ones; the result has the same order
- * @param count tokens at either end
+ * @returns one entry per latent asked for, in that order
  * @throws MonosemError ERR_UNSUPPORTED at a hook point outside of the residual stream, ERR_CONFIG if model, hook and
  * SAE do not belong together, ERR_INVALID_ARGUMENT for a latent that does not exist
  */
-export async function logitEffects(options: {
-  readonly sae: Sae;
-  readonly model: HookedTransformer;
-  readonly hook?: string;
-  readonly latents: readonly number[];
-  readonly count?: number;
-}): Promise<readonly LatentLogitEffects[]> {
+export async function logitEffects(options: LogitEffectOptions): Promise<readonly LatentLogitEffects[]> {
   const { sae, model, latents, count = 10 } = options;
   const { dSae } = sae.config;
   const { kernels } = sae.device;
