@@ -9,6 +9,7 @@
         "NAPI_VERSION=9",
         "NODE_ADDON_API_CPP_EXCEPTIONS_ALL",
         "NODE_ADDON_API_REQUIRE_BASIC_FINALIZERS",
+        "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
         "NAPI_DISABLE_DEPRECATED"
       ],
       "cflags!": ["-fno-exceptions"],
