@@ -39,8 +39,8 @@ export function hasLogitEffects(model: HookedTransformer, sae: Sae, hook?: strin
 }
 
 /**
- * The direct effect of latents on the next token (the "logit lens" of Dumas, nostalgebraist and the dashboards):
- * decoder direction . W_U, the final LayerNorm's weight folded into W_U, its centring and that of the logits applied,
+ * The direct effect of latents on the next token (nostalgebraist's logit lens, read for decoder directions as feature
+ * dashboards do): decoder direction . W_U, the final LayerNorm's weight folded into W_U, its centring and that of the logits applied,
  * its division by the standard deviation left out (it depends on the text, and does not change the order).
  *
  * @returns one entry per latent asked for, in that order
