@@ -233,15 +233,15 @@ class DenseEntryTerm {
         for (uint64_t entry = begin; entry < end; ++entry) {
           const uint32_t column = uint32_t(columns_.ofFeature(codes_.feature()[entry]) - firstColumn);
           constexpr uint32_t perPanel = uint32_t(tile.rows);
-          coefficients[column / perPanel * panelStride + t * perPanel + column % perPanel] = scale_ * coefficients_[entry];
+          coefficients[column / perPanel * panelStride + t * perPanel + column % perPanel] =
+              scale_ * coefficients_[entry];
         }
       }
       for (int64_t i = 0; i < panels; ++i)
         for (int64_t j = 0; j < widthPanels_; ++j)
-          multiplyTile(coefficients + i * panelStride,
-                       dense_.as<const float>() + (j * rows_ + first) * tile.columns(), depth,
-                       first == 0 ? zeros_.data() : nullptr, gradients + i * tile.rows * stride() + j * tile.columns(),
-                       stride());
+          multiplyTile(coefficients + i * panelStride, dense_.as<const float>() + (j * rows_ + first) * tile.columns(),
+                       depth, first == 0 ? zeros_.data() : nullptr,
+                       gradients + i * tile.rows * stride() + j * tile.columns(), stride());
     }
   }
 
@@ -255,8 +255,8 @@ class DenseEntryTerm {
  private:
   static constexpr int64_t columnsPerGradientBlock = 192;
   static constexpr int64_t prefetchRows = 8;
-  // Panels of coefficients start a little more than a power of two apart: a row's coefficients, one in each of them, would
-  // otherwise all fall into the same lines of the first-level cache.
+  // Panels of coefficients start a little more than a power of two apart: a row's coefficients, one in each of them,
+  // would otherwise all fall into the same lines of the first-level cache.
   static constexpr int64_t panelStride = tile.depth * tile.rows + 16;
 
   // The range of a row's entries that belong to a block.

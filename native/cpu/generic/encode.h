@@ -10,6 +10,9 @@
 
 #include "cpu/generic/matrix_product.h"
 #include "cpu/generic/top_k.h"
+#if defined(MONOSEM_SCREEN_HEADER)  // this instruction set may have a faster way to the exact top k
+#include MONOSEM_SCREEN_HEADER
+#endif
 
 namespace monosem::MONOSEM_ISA {
 
@@ -49,6 +52,35 @@ struct TopKConsumer {
   }
 };
 
+// Selects among all scores of the rows [first, first + rows) of x; `selected` has the place of the first of them at 0.
+inline void selectByProduct(Matrix<const float> x, int64_t first, int64_t rows, const Eligible& eligible,
+                            const float* bias, RunningTopK& selected, Allocator& allocator, ThreadPool& pool) {
+  const PackedRows packed(x, first, rows, "x", allocator, pool);
+  TopKConsumer consumer{selected, {}};
+  multiplyByBlocks(packed, eligible.rows(), bias, "encoder", allocator, pool, consumer);
+  if (consumer.overflow.found()) throwOverflow(first + consumer.overflow.row());
+}
+
+#if defined(MONOSEM_SCREEN_HEADER)
+// The same, by screening; rows that cannot be screened go through the product.
+inline void selectByScreening(Matrix<const float> x, int64_t first, int64_t rows, const Eligible& eligible,
+                              const float* bias, int64_t k, RunningTopK& selected, Allocator& allocator,
+                              ThreadPool& pool) {
+  const std::vector<int64_t> others = screenTopK(x, first, rows, eligible.rows(), bias, k, selected, allocator, pool);
+  if (others.empty()) return;
+  if (int64_t(others.size()) == rows) return selectByProduct(x, first, rows, eligible, bias, selected, allocator, pool);
+  const int64_t count = int64_t(others.size());
+  const Block gathered = allocator.allocateArray<float>(count * x.columns);
+  for (int64_t i = 0; i < count; ++i)
+    std::memcpy(gathered.as<float>() + i * x.columns, x.row(first + others[size_t(i)]),
+                sizeof(float) * size_t(x.columns));
+  RunningTopK rest(count, k, eligible.count(), allocator);
+  selectByProduct({gathered.as<const float>(), count, x.columns}, 0, count, eligible, bias, rest, allocator, pool);
+  for (int64_t i = 0; i < count; ++i)
+    selected.set(others[size_t(i)], rest.scoresOf(i), rest.positionsOf(i), rest.finish(i));
+}
+#endif
+
 inline void encodeTopK(Matrix<const float> x, const Eligible& eligible, const float* bias, int64_t k, Codes& codes,
                        Allocator& allocator, ThreadPool& pool) {
   codes.entries = codes.rows * k;
@@ -62,11 +94,13 @@ inline void encodeTopK(Matrix<const float> x, const Eligible& eligible, const fl
   std::atomic<bool> allPositive{true};
   for (int64_t first = 0; first < x.rows; first += rowsPerChunk) {
     const int64_t rows = std::min(rowsPerChunk, x.rows - first);
-    const PackedRows packed(x, first, rows, "x", allocator, pool);
     RunningTopK selected(rows, k, eligible.count(), allocator);
-    TopKConsumer consumer{selected, {}};
-    multiplyByBlocks(packed, eligible.rows(), bias, "encoder", allocator, pool, consumer);
-    if (consumer.overflow.found()) throwOverflow(first + consumer.overflow.row());
+#if defined(MONOSEM_SCREEN_HEADER)
+    if (worthScreening(rows, eligible.count(), x.columns, k))
+      selectByScreening(x, first, rows, eligible, bias, k, selected, allocator, pool);
+    else
+#endif
+      selectByProduct(x, first, rows, eligible, bias, selected, allocator, pool);
     pool.forEachRange(rows, 64, [&](int64_t begin, int64_t end, int) {
       bool positive = true;
       for (int64_t row = begin; row < end; ++row) {

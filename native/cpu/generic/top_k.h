@@ -133,6 +133,12 @@ class RunningTopK {
     }
     return state.count;
   }
+  // Gives a row its selection from elsewhere: count <= k, positions ascending.
+  void set(int64_t row, const float* scores, const uint32_t* positions, int64_t count) {
+    std::copy(scores, scores + count, scoresOf(row));
+    std::copy(positions, positions + count, positionsOf(row));
+    states_[size_t(row)].count = count;
+  }
   float* scoresOf(int64_t row) { return scores_.as<float>() + row * (capacity_ + width); }
   uint32_t* positionsOf(int64_t row) { return positions_.as<uint32_t>() + row * (capacity_ + width); }
 

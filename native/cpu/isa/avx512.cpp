@@ -7,7 +7,11 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
+#include <cpuid.h>
 #include <immintrin.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
 
 #include "cpu/isa/common.h"
 
@@ -22,6 +26,9 @@
 
 #define MONOSEM_ISA avx512
 #define MONOSEM_SIMD_HEADER "cpu/isa/simd_avx512.h"
+#if defined(__linux__)
+#define MONOSEM_SCREEN_HEADER "cpu/isa/amx_screen.h"
+#endif
 #include "cpu/generic/cpu_kernels.h"
 
 namespace monosem::avx512 {
