@@ -69,8 +69,7 @@ inline void packColumnPanel(const RowSource& source, int64_t firstRow, int64_t r
   }
 }
 
-// ---- Decode
-// ------------------------------------------------------------------------------------------------------------
+// ---- Decode -------------------------------------------------------------------------------------
 
 // out[t, :] = bias + sum over the entries of row t, features ascending: value * decoder[feature, :].
 //
@@ -130,8 +129,7 @@ inline void decodeDense(const Codes& codes, Matrix<const float> decoder, Vector<
   }
 }
 
-// ---- Decode gradient
-// ---------------------------------------------------------------------------------------------------
+// ---- Decode gradient ----------------------------------------------------------------------------
 
 // Of the scores dOutput . decoder^T, keeps those where an active entry stands; see decodeGradient.
 struct EntryConsumer {
@@ -176,8 +174,7 @@ inline void decodeGradientDense(const Codes& codes, Matrix<const float> decoder,
   multiplyByBlocks(packed, {decoder, columns.indices(), columns.count()}, nullptr, nullptr, allocator, pool, consumer);
 }
 
-// ---- Row gradients
-// -----------------------------------------------------------------------------------------------------
+// ---- Row gradients ------------------------------------------------------------------------------
 
 // One entry term of a row gradient (see EntryTerm), a block of features at a time: for consecutive blocks of `perBlock`
 // features of [0, dSae), compute(block, thread) makes the rows

@@ -37,8 +37,7 @@ struct Eligible {
                                               " are too large for float32: x or the encoder holds huge values.");
 }
 
-// ---- Top k
-// -------------------------------------------------------------------------------------------------------------
+// ---- Top k --------------------------------------------------------------------------------------
 
 struct TopKConsumer {
   RunningTopK& selected;
@@ -125,8 +124,7 @@ inline void encodeTopK(Matrix<const float> x, const Eligible& eligible, const fl
   });
 }
 
-// ---- Positive
-// ----------------------------------------------------------------------------------------------------------
+// ---- Positive -----------------------------------------------------------------------------------
 
 // Entries in the order in which one thread finds them, in slabs, so that nothing moves when there are more than
 // expected.
@@ -247,8 +245,7 @@ inline void encodePositive(Matrix<const float> x, const Eligible& eligible, cons
   if (x.rows == 0) growEntries(codes, 0, 0, allocator);
 }
 
-// ---- Both
-// --------------------------------------------------------------------------------------------------------------
+// ---- Both ---------------------------------------------------------------------------------------
 
 inline Codes encode(Matrix<const float> x, Matrix<const float> encoder, Vector<const float> bias,
                     const Selection& selection, Allocator& allocator, ThreadPool& pool) {

@@ -17,8 +17,7 @@
 
 namespace monosem::MONOSEM_ISA {
 
-// ---- Tunables, one line per instruction set
-// ----------------------------------------------------------------------------
+// ---- Tunables, one line per instruction set -----------------------------------------------------
 
 struct Tile {
   int rows;     // rows of a row panel
@@ -45,13 +44,12 @@ constexpr int64_t panelsFor(int64_t count, int64_t perPanel) {
   return (count + perPanel - 1) / perPanel;
 }
 
-// ---- The innermost loop
-// ------------------------------------------------------------------------------------------------
+// ---- The innermost loop -------------------------------------------------------------------------
 
 // sums[i, j] = (start ? start[j] : sums[i, j]) + sum over k < depth of rowPanel[k, i] * columnPanel[k, j], for a tile
 // of rows x columns; rows of `sums` are `stride` apart. `start` holds tile.columns() floats.
-__attribute__((noinline)) inline void multiplyTile(const float* rowPanel, const float* columnPanel, int64_t depth, const float* start,
-                         float* sums, int64_t stride) {
+__attribute__((noinline)) inline void multiplyTile(const float* rowPanel, const float* columnPanel, int64_t depth,
+                                                   const float* start, float* sums, int64_t stride) {
   Floats sum[tile.rows][tile.vectors];
   if (start) {
 #pragma GCC unroll 4
@@ -88,8 +86,7 @@ __attribute__((noinline)) inline void multiplyTile(const float* rowPanel, const 
     for (int v = 0; v < tile.vectors; ++v) store(sums + i * stride + v * width, sum[i][v]);
 }
 
-// ---- Packing
-// -----------------------------------------------------------------------------------------------------------
+// ---- Packing ------------------------------------------------------------------------------------
 
 // Whether all of p[0 ... count) are finite: 0 * x is 0 for those and NaN for the others.
 inline bool allFinite(const float* p, int64_t count) {
@@ -184,8 +181,7 @@ class PackedRows {
   Block block_;
 };
 
-// ---- The product by blocks
-// ---------------------------------------------------------------------------------------------
+// ---- The product by blocks ----------------------------------------------------------------------
 
 // A tile of scores: rows [firstRow, firstRow + rows) x columns [firstColumn, firstColumn + columns).
 struct ScoreTile {

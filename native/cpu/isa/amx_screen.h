@@ -18,8 +18,7 @@
 
 namespace monosem::avx512 {
 
-// ---- The matrix unit
-// ---------------------------------------------------------------------------------------------------
+// ---- The matrix unit ----------------------------------------------------------------------------
 
 constexpr int tileSide = 16;     // rows of x, or features, in a tile
 constexpr int tileDepth = 32;    // k in a tile
@@ -68,8 +67,7 @@ __attribute__((target("amx-tile,amx-bf16"), noinline)) inline void multiplyBrain
   _tile_stored(3, scores + tileSide * stride + tileSide, stride * 4);
 }
 
-// ---- Rounding to bfloat16
-// ----------------------------------------------------------------------------------------------
+// ---- Rounding to bfloat16 -----------------------------------------------------------------------
 
 struct BrainNorms {
   float rounded, error, whole;  // |xb|, |x - xb|, |x|; each a little too large rather than too small
@@ -96,8 +94,7 @@ inline BrainNorms roundToBrain(const float* row, int64_t depth, uint16_t* rounde
   return {norm(sum(ofRounded)), norm(sum(ofError)), norm(sum(ofWhole))};
 }
 
-// ---- Candidates
-// --------------------------------------------------------------------------------------------------------
+// ---- Candidates ---------------------------------------------------------------------------------
 
 // The features of a number of rows that may be among the k largest, by bounds on their scores.
 class ScreenedRows {
@@ -186,8 +183,7 @@ inline void exactScores(const float* x, const float* const* rows, int64_t depth,
   store(scores, sums);
 }
 
-// ---- The screened selection
-// --------------------------------------------------------------------------------------------
+// ---- The screened selection ---------------------------------------------------------------------
 
 // Whether the processor has the unit and the operating system lets this process use it (asked once).
 inline bool canScreen() {
