@@ -120,7 +120,8 @@ function histogram(densities: readonly number[]): DensityHistogram {
 }
 
 /**
- * Runs the SAE over the activations of a source until it ends, or over the first `tokens` of it.
+ * Runs the SAE over the next `tokens` activations of a source, or until it ends. Stored activations and activation
+ * buffers never end: `tokens: source.rows` is one pass over stored ones.
  *
  * @throws MonosemError ERR_SHAPE_MISMATCH when the source has another width than the SAE, ERR_ABORTED by the signal,
  *   ERR_NON_FINITE for NaN or infinity among the activations.
@@ -128,9 +129,9 @@ function histogram(densities: readonly number[]): DensityHistogram {
 export async function evaluate(
   sae: Sae,
   source: ActivationSource,
-  options: { batchSize?: number; tokens?: number; signal?: AbortSignal } = {},
+  options: { tokens: number; batchSize?: number; signal?: AbortSignal },
 ): Promise<Metrics> {
-  const { batchSize = 4096, tokens = Number.POSITIVE_INFINITY, signal } = options;
+  const { tokens, batchSize = 4096, signal } = options;
   const { dIn, dSae } = sae.config;
   if (source.dIn !== dIn) {
     throw new MonosemError(

@@ -1,4 +1,3 @@
-import type { TextTokenizer } from "../../lib/activations/contexts.js";
 import type { ActivationModel } from "../../lib/activations/harvest.js";
 import type { Device } from "../../lib/engine/device.js";
 import { MonosemError } from "../../lib/errors.js";
@@ -16,7 +15,7 @@ export class FakeModel implements ActivationModel {
     specialTokenIds: new Set([0, 1]),
     encode: (text) => [...text].map((character) => (character === "$" ? 1 : character.charCodeAt(0))),
     tokenTexts: (ids) => Array.from(ids, (id) => String.fromCharCode(id)),
-  } satisfies TextTokenizer & object;
+  };
   passes = 0;
   /** What the activations are, instead of [id, position]. */
   value: ((id: number, position: number) => readonly [number, number]) | undefined;

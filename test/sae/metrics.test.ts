@@ -22,7 +22,7 @@ const source = () => new ArraySource(activations, dIn, device, { repeat: false }
 describe("evaluate", () => {
   test("gives what the definitions give, one number at a time in float64", async () => {
     const sae = Sae.create(config, device, 4);
-    const metrics = await evaluate(sae, source(), { batchSize: 10 });
+    const metrics = await evaluate(sae, source(), { tokens: Infinity, batchSize: 10 });
     const x = device.tensor(activations, [rows, dIn]);
     const latents = await device.kernels.densify(sae.encode(x)).readFloat32();
     const expected = definitions(activations, await sae.reconstruct(x).readFloat32(), latents);
@@ -32,9 +32,9 @@ describe("evaluate", () => {
 
   test("does not depend on the batch size, apart from rounding", async () => {
     const sae = Sae.create(config, device, 4);
-    const whole = await evaluate(sae, source(), { batchSize: 1000 });
+    const whole = await evaluate(sae, source(), { tokens: Infinity, batchSize: 1000 });
     for (const batchSize of [1, 7, 53]) {
-      const parts = await evaluate(sae, source(), { batchSize });
+      const parts = await evaluate(sae, source(), { tokens: Infinity, batchSize });
       for (const key of ["l0", "mse", "fvu", "cosine", "deadFraction", "tokens"] as const) {
         expect(parts[key] / whole[key], key).toBeCloseTo(1, 6);
       }
@@ -64,7 +64,9 @@ describe("evaluate", () => {
   });
 
   test("counts densities in half decades, latents that never fire apart", async () => {
-    const { densityHistogram: histogram, deadFraction } = await evaluate(Sae.create(config, device, 4), source());
+    const { densityHistogram: histogram, deadFraction } = await evaluate(Sae.create(config, device, 4), source(), {
+      tokens: Infinity,
+    });
     expect(histogram.counts.reduce((sum, count) => sum + count, 0) + histogram.never).toBe(20);
     expect(histogram.log10Edges).toHaveLength(histogram.counts.length + 1);
     expect(histogram.log10Edges[0]).toBe(-8);
@@ -77,14 +79,14 @@ describe("evaluate", () => {
   test("refuses no tokens, another width, NaN, and a fired signal", async () => {
     const sae = Sae.create(config, device, 4);
     const empty = new ArraySource(new Float32Array(0), dIn, device, { repeat: false });
-    await expect(evaluate(sae, empty)).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
-    await expect(evaluate(sae, new ArraySource(activations, 3, device))).rejects.toMatchObject({
+    await expect(evaluate(sae, empty, { tokens: Infinity })).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
+    await expect(evaluate(sae, new ArraySource(activations, 3, device), { tokens: 10 })).rejects.toMatchObject({
       code: "ERR_SHAPE_MISMATCH",
     });
     const poisoned = activations.map((value, i) => (i === 77 ? Number.NaN : value));
-    const bad = evaluate(sae, new ArraySource(poisoned, dIn, device, { repeat: false }));
+    const bad = evaluate(sae, new ArraySource(poisoned, dIn, device, { repeat: false }), { tokens: Infinity });
     await expect(bad).rejects.toMatchObject({ code: "ERR_NON_FINITE" });
-    const stopped = evaluate(sae, source(), { signal: AbortSignal.abort() });
+    const stopped = evaluate(sae, source(), { tokens: Infinity, signal: AbortSignal.abort() });
     await expect(stopped).rejects.toMatchObject({ code: "ERR_ABORTED" });
   });
 });

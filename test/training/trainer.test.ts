@@ -206,7 +206,7 @@ describe("resuming continues bit for bit", () => {
 
   test("another configuration is refused by the key that differs", async () => {
     await train({ output: output("run") });
-    const other = createTrainer({ output: output("run"), resume: true, sae: { ...sae, auxK: 2 } });
+    const other = createTrainer({ output: output("run"), resume: true, sae: { ...sae, auxK: 2 } as typeof sae });
     await expect(other).rejects.toMatchObject({
       code: "ERR_CONFIG",
       message: expect.stringContaining("sae.auxK (4, now 2)"),
