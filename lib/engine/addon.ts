@@ -18,6 +18,9 @@ export interface NativeEntryValues {
 export interface NativeFeatureSet {
   readonly kind: "native feature set";
 }
+export interface NativeKeptGradient {
+  readonly kind: "native kept gradient";
+}
 
 /** Element types of tensors. */
 export type DType = "f32" | "f16" | "bf16" | "i32" | "u32" | "f64";
@@ -91,7 +94,7 @@ export interface NativeKernels {
   densify(device: NativeDevice, codes: NativeCodes, out: NativeTensor): void;
   rowGradientSquaredNorm(
     device: NativeDevice,
-    ...operands: [...NativeRowGradient, weights: NativeTensor, squaredNorm: NativeTensor]
+    ...operands: [...NativeRowGradient, weights: NativeTensor, squaredNorm: NativeTensor, kept: NativeKeptGradient]
   ): void;
   rowGradient(
     device: NativeDevice,
@@ -107,6 +110,7 @@ export interface NativeKernels {
       ...adam: NativeAdam,
       ...clip: NativeClip,
       unitNorm: boolean,
+      kept: NativeKeptGradient | Absent,
     ]
   ): void;
   stepVector(
@@ -215,11 +219,12 @@ export interface NativeModule extends NativeKernels {
   reshapeTensor(tensor: NativeTensor, shape: readonly number[]): NativeTensor;
   writeTensor(tensor: NativeTensor, data: TypedArray): void;
   readTensor(tensor: NativeTensor): Promise<TypedArray>;
-  disposeHandle(handle: NativeTensor | NativeCodes | NativeEntryValues | NativeFeatureSet): void;
+  disposeHandle(handle: NativeTensor | NativeCodes | NativeEntryValues | NativeFeatureSet | NativeKeptGradient): void;
 
   newCodes(device: NativeDevice, rows: number, dSae: number): NativeCodes;
   newEntryValues(codes: NativeCodes): NativeEntryValues;
   newFeatureSet(device: NativeDevice, dSae: number): NativeFeatureSet;
+  newKeptGradient(device: NativeDevice): NativeKeptGradient;
   readCodes(
     codes: NativeCodes,
   ): Promise<[rowOffsets: Float64Array, features: Uint32Array, preActivations: Float32Array, values: Float32Array]>;

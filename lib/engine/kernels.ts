@@ -2,6 +2,7 @@ import type { NativeRowGradient } from "./addon.js";
 import { type NativeTensor, native } from "./addon.js";
 import { Codes, EntryValues, FeatureSet } from "./codes.js";
 import type { Device } from "./device.js";
+import { KeptGradient } from "./keptGradient.js";
 import { Operands } from "./operands.js";
 import { Tensor } from "./tensor.js";
 
@@ -236,13 +237,18 @@ export class Kernels {
     return out.tensor;
   }
 
-  /** Adds the squared Frobenius norm of the gradient of `weights` [dSae, width] to `squaredNorm` (f64 [1]). */
-  rowGradientSquaredNorm(gradient: RowGradient, weights: Tensor, squaredNorm: Tensor): void {
+  /**
+   * Adds the squared Frobenius norm of the gradient of `weights` [dSae, width] to `squaredNorm` (f64 [1]). The result is
+   * for {@link stepRows} and the caller's to dispose.
+   */
+  rowGradientSquaredNorm(gradient: RowGradient, weights: Tensor, squaredNorm: Tensor): KeptGradient {
     const call = this.#call("rowGradientSquaredNorm");
     const weightsHandle = call.tensor("weights", weights, ["dSae", "width"]);
     const operands = this.#rowGradient(call, gradient);
     const squaredNormHandle = call.tensor("squaredNorm", squaredNorm, [1], "f64");
-    native.rowGradientSquaredNorm(call.native, ...operands, weightsHandle, squaredNormHandle);
+    const kept = native.newKeptGradient(call.native);
+    native.rowGradientSquaredNorm(call.native, ...operands, weightsHandle, squaredNormHandle, kept);
+    return new KeptGradient(gradient, weights, kept);
   }
 
   /** The gradient of `weights` [dSae, width] as a matrix; training uses {@link stepRows}, which never writes it. */
@@ -257,14 +263,19 @@ export class Kernels {
 
   /**
    * One Adam step of `weights` [dSae, width], row by row: gradient, clipping, update, and with `unitNorm` division of
-   * each row by its norm (rows of norm 0 stay).
+   * each row by its norm (rows of norm 0 stay). `kept`, from {@link rowGradientSquaredNorm} of the same gradient and
+   * weights with nothing written to their tensors since, saves making the gradient again.
    */
   stepRows(
     gradient: RowGradient,
     weights: Tensor,
     moments: Moments,
     adam: AdamStep,
-    options: { readonly clip?: Clip | undefined; readonly unitNorm?: boolean | undefined } = {},
+    options: {
+      readonly clip?: Clip | undefined;
+      readonly unitNorm?: boolean | undefined;
+      readonly kept?: KeptGradient | undefined;
+    } = {},
   ): void {
     const call = this.#call("stepRows");
     const weightsHandle = call.tensor("weights", weights, ["dSae", "width"]);
@@ -284,6 +295,7 @@ export class Kernels {
       ...this.#adam(call, adam),
       ...this.#clip(call, options.clip),
       options.unitNorm ?? false,
+      call.keptGradient("kept", options.kept, gradient, weights),
     );
   }
 

@@ -5,11 +5,13 @@ import {
   type NativeDevice,
   type NativeEntryValues,
   type NativeFeatureSet,
+  type NativeKeptGradient,
   type NativeTensor,
   native,
 } from "./addon.js";
 import { Codes, codesHandle, EntryValues, entryValuesHandle, FeatureSet, featureSetHandle } from "./codes.js";
 import { type Device, deviceHandle } from "./device.js";
+import { KeptGradient, keptGradientHandle } from "./keptGradient.js";
 import { shapeText, shareMemory, Tensor, tensorHandle } from "./tensor.js";
 
 /**
@@ -84,6 +86,24 @@ export class Operands {
     const handle = featureSetHandle(set, `${this.#kernel}: ${name}`);
     this.#requireDevice(name, set.device);
     this.#bind(name, [set.dSae], ["dSae"]);
+    return handle;
+  }
+
+  /** The kept gradient of exactly this gradient and these weights. */
+  keptGradient(
+    name: string,
+    kept: KeptGradient | undefined,
+    gradient: object,
+    weights: Tensor,
+  ): NativeKeptGradient | null {
+    if (kept === undefined) return null;
+    if (!(kept instanceof KeptGradient)) {
+      this.fail("ERR_INVALID_ARGUMENT", `${name} must be a KeptGradient, found ${typeName(kept)}`);
+    }
+    const handle = keptGradientHandle(kept, `${this.#kernel}: ${name}`);
+    if (kept.gradient !== gradient || kept.weights !== weights) {
+      this.fail("ERR_INVALID_ARGUMENT", `${name} was kept from another gradient or of other weights`);
+    }
     return handle;
   }
 

@@ -1,4 +1,5 @@
 import type { Device } from "../engine/device.js";
+import type { KeptGradient } from "../engine/keptGradient.js";
 import type { AdamStep, Clip, Moments } from "../engine/kernels.js";
 import type { Tensor } from "../engine/tensor.js";
 import { parameterNames, type SaeParameters } from "../sae/architecture.js";
@@ -10,6 +11,14 @@ export interface AdamOptions {
   readonly adamEpsilon: number;
   /** Largest global L2 norm of the gradient, over all parameters; null: no clipping. */
   readonly clipGradNorm: number | null;
+}
+
+/** The global norm of one step's gradient, and what was kept of the gradient when it was taken. */
+export interface GradientNorm extends Disposable {
+  /** The squared global L2 norm, after the projection; f64 [1]. */
+  readonly squared: Tensor;
+  readonly encoder: KeptGradient;
+  readonly decoder: KeptGradient;
 }
 
 /**
@@ -39,31 +48,35 @@ export class Optimizer {
     this.#options = options;
   }
 
-  /** The squared global L2 norm of the gradient (after the projection), f64 [1]; the caller's to dispose. */
-  squaredNorm(gradients: ParameterGradients): Tensor {
+  /** The norm of these gradients; the caller's to dispose. */
+  norm(gradients: ParameterGradients): GradientNorm {
     const { kernels } = this.#device;
-    const sum = this.#device.zeros([1], "f64");
-    kernels.rowGradientSquaredNorm(gradients.encoder, this.#parameters.encoder, sum);
-    kernels.rowGradientSquaredNorm(gradients.decoder, this.#parameters.decoder, sum);
-    kernels.dot(gradients.encoderBias, gradients.encoderBias, sum);
-    kernels.dot(gradients.decoderBias, gradients.decoderBias, sum);
-    return sum;
+    const squared = this.#device.zeros([1], "f64");
+    const encoder = kernels.rowGradientSquaredNorm(gradients.encoder, this.#parameters.encoder, squared);
+    const decoder = kernels.rowGradientSquaredNorm(gradients.decoder, this.#parameters.decoder, squared);
+    kernels.dot(gradients.encoderBias, gradients.encoderBias, squared);
+    kernels.dot(gradients.decoderBias, gradients.decoderBias, squared);
+    const dispose = (): void => {
+      for (const handle of [squared, encoder, decoder]) handle.dispose();
+    };
+    return { squared, encoder, decoder, [Symbol.dispose]: dispose };
   }
 
   /**
-   * @param squaredNorm what `squaredNorm` gave for these gradients; only clipping needs it
+   * @param norm what `norm` gave for these gradients; only clipping needs it
    * @param step counted from 0
    */
-  step(gradients: ParameterGradients, squaredNorm: Tensor | undefined, step: number, learningRate: number): void {
+  step(gradients: ParameterGradients, norm: GradientNorm | undefined, step: number, learningRate: number): void {
     const { kernels } = this.#device;
     const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: epsilon, clipGradNorm, decoderUnitNorm } = this.#options;
     const p = this.#parameters;
     const adam: AdamStep = { learningRate, beta1, beta2, epsilon, step: step + 1 };
     const clipping: { clip?: Clip } =
-      clipGradNorm === null || squaredNorm === undefined ? {} : { clip: { squaredNorm, maxNorm: clipGradNorm } };
-    kernels.stepRows(gradients.encoder, p.encoder, this.moments.encoder, adam, clipping);
+      clipGradNorm === null || norm === undefined ? {} : { clip: { squaredNorm: norm.squared, maxNorm: clipGradNorm } };
+    kernels.stepRows(gradients.encoder, p.encoder, this.moments.encoder, adam, { ...clipping, kept: norm?.encoder });
     kernels.stepRows(gradients.decoder, p.decoder, this.moments.decoder, adam, {
       ...clipping,
+      kept: norm?.decoder,
       unitNorm: decoderUnitNorm,
     });
     kernels.stepVector(gradients.encoderBias, p.encoderBias, this.moments.encoderBias, adam, clipping);

@@ -233,12 +233,12 @@ export class Trainer {
     };
     const gradients = this.#architecture.gradients(gradientStep);
     const rows = parameterGradients(gradientStep, gradients, config.applyBDecToInput);
-    const squaredNorm = training.clipGradNorm !== null || logged ? keep(this.#optimizer.squaredNorm(rows)) : undefined;
+    const norm = training.clipGradNorm !== null || logged ? keep(this.#optimizer.norm(rows)) : undefined;
     const rate = learningRate(training, step, training.steps);
-    this.#optimizer.step(rows, squaredNorm, step, rate);
+    this.#optimizer.step(rows, norm, step, rate);
     this.#step = step + 1;
     this.#tokens += codes.rows;
-    if (!logged || squaredNorm === undefined) return undefined;
+    if (!logged || norm === undefined) return undefined;
 
     using metrics = new MetricsAccumulator(device, config.dIn, config.dSae);
     metrics.add(x, gradients.residual, codes);
@@ -257,7 +257,7 @@ export class Trainer {
         ...rest,
         deadFraction: dead / config.dSae,
         learningRate: rate,
-        gradientNorm: Math.sqrt(await squaredNorm.readScalar()),
+        gradientNorm: Math.sqrt(await norm.squared.readScalar()),
       };
     });
   }

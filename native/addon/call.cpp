@@ -74,6 +74,10 @@ std::shared_ptr<FeatureSetResult> Call::featureSet(const char* name, Access acce
   return std::static_pointer_cast<FeatureSetResult>(handle(name, HandleKind::featureSet, access).result);
 }
 
+std::shared_ptr<KeptGradientResult> Call::keptGradient(const char* name, Access access) {
+  return std::static_pointer_cast<KeptGradientResult>(handle(name, HandleKind::keptGradient, access).result);
+}
+
 double Call::number(const char* name) {
   const Napi::Value value = next();
   if (!value.IsNumber()) refuse(name, "a number");

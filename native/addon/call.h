@@ -82,6 +82,11 @@ class Call {
     return skipAbsent() ? nullptr : featureSet(name);
   }
 
+  std::shared_ptr<KeptGradientResult> keptGradient(const char* name, Access access = Access::read);
+  std::shared_ptr<KeptGradientResult> keptGradientOptional(const char* name) {
+    return skipAbsent() ? nullptr : keptGradient(name);
+  }
+
   double number(const char* name);
   int64_t integer(const char* name, int64_t minimum = 0);  // up to 2^53 - 1
   bool flag(const char* name);

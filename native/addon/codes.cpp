@@ -51,6 +51,15 @@ Napi::Value newFeatureSet(const Napi::CallbackInfo& info) {
   });
 }
 
+// newKeptGradient(device)
+Napi::Value newKeptGradient(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] {
+    Call call(info, "newKeptGradient");
+    return wrapResult(info.Env(), HandleKind::keptGradient, call.device(), std::make_shared<KeptGradientResult>(), {},
+                      0);
+  });
+}
+
 // How many elements a read will give is known only when the codes are. So a read has two parts: the first waits for
 // the codes, then the arrays are made (on the JavaScript thread) and a second part, which waits for nothing else, fills
 // them.
@@ -150,6 +159,7 @@ void exportCodes(Napi::Env env, Napi::Object exports) {
   exports.Set("newCodes", Napi::Function::New<newCodes>(env, "newCodes"));
   exports.Set("newEntryValues", Napi::Function::New<newEntryValues>(env, "newEntryValues"));
   exports.Set("newFeatureSet", Napi::Function::New<newFeatureSet>(env, "newFeatureSet"));
+  exports.Set("newKeptGradient", Napi::Function::New<newKeptGradient>(env, "newKeptGradient"));
   exports.Set("readCodes", Napi::Function::New<readCodes>(env, "readCodes"));
   exports.Set("readEntryValues", Napi::Function::New<readEntryValues>(env, "readEntryValues"));
   exports.Set("readFeatureSet", Napi::Function::New<readFeatureSet>(env, "readFeatureSet"));

@@ -43,6 +43,8 @@ const char* nameOf(HandleKind kind) {
       return "entry values";
     case HandleKind::featureSet:
       return "feature set";
+    case HandleKind::keptGradient:
+      return "kept gradient";
   }
   return "handle";
 }

@@ -15,7 +15,7 @@
 
 namespace monosem {
 
-enum class HandleKind : uint8_t { device, tensor, codes, entryValues, featureSet };
+enum class HandleKind : uint8_t { device, tensor, codes, entryValues, featureSet, keptGradient };
 
 const char* nameOf(HandleKind kind);
 

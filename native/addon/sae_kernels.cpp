@@ -174,14 +174,24 @@ class ClipOperands {
   double maxNorm_;
 };
 
+// The kept rows of a gradient of that many elements; none where nothing was kept.
+Block rowsOf(const std::shared_ptr<KeptGradientResult>& kept, int64_t elements) {
+  if (!kept || !kept->rows) return {};
+  if (int64_t(kept->rows.size() / sizeof(float)) < elements) {
+    throw EngineError(ErrorCode::shapeMismatch, "the kept gradient is of other weights");
+  }
+  return kept->rows;
+}
+
 void rowGradientSquaredNorm(Call& call) {
   const RowGradientOperands gradient(call);
   const auto weights = call.read("weights");
   const auto squaredNorm = call.update<double>("squaredNorm");
+  const auto kept = call.keptGradient("kept", Access::write);
   gradient.requireFits(call, weights.rows(), weights.columns());
   call.require(squaredNorm.size() == 1, "squaredNorm must be [1]");
   call.enqueue([=](Kernels& kernels) {
-    kernels.rowGradientSquaredNorm(gradient.resolve(), weights.matrix(), squaredNorm.data());
+    kept->rows = kernels.rowGradientSquaredNorm(gradient.resolve(), weights.matrix(), squaredNorm.data());
   });
 }
 
@@ -202,12 +212,13 @@ void stepRows(Call& call) {
   const AdamStep adam = readAdam(call);
   const ClipOperands clip(call);
   const bool unitNorm = call.flag("unitNorm");
+  const auto kept = call.keptGradientOptional("kept");
   gradient.requireFits(call, weights.rows(), weights.columns());
   call.require(m.size() == weights.size() && v.size() == weights.size(), "m and v must be as large as weights");
   call.enqueue([=](Kernels& kernels) {
     const Matrix<float> rows = weights.matrix();
     kernels.stepRows(gradient.resolve(), rows, {m.data(), rows.rows, rows.columns}, {v.data(), rows.rows, rows.columns},
-                     adam, clip.resolve(), unitNorm);
+                     adam, clip.resolve(), unitNorm, rowsOf(kept, weights.size()));
   });
 }
 

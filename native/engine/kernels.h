@@ -112,14 +112,17 @@ class Kernels {
   // out = the dense [rows, dSae] values.
   virtual void densify(const Codes& codes, Matrix<float> out) = 0;
 
-  // *squaredNorm += the squared Frobenius norm of the gradient.
-  virtual void rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const float> weights,
-                                      double* squaredNorm) = 0;
+  // *squaredNorm += the squared Frobenius norm of the gradient. Clipping needs it before the step, so the gradient is
+  // made twice; where that costs more than memory, its rows [rows, columns] are returned for stepRows, and an empty
+  // block otherwise.
+  virtual Block rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const float> weights,
+                                       double* squaredNorm) = 0;
   virtual void rowGradient(const RowGradient& gradient, Matrix<const float> weights, Matrix<float> out) = 0;
   // One pass over the rows: gradient, clipping, Adam on weights with moments m and v, and with `unitNorm` weights[f]
-  // divided by its norm (rows of norm 0 stay).
+  // divided by its norm (rows of norm 0 stay). `kept` is what rowGradientSquaredNorm returned for this gradient of
+  // these weights, nothing of them changed since, or empty.
   virtual void stepRows(const RowGradient& gradient, Matrix<float> weights, Matrix<float> m, Matrix<float> v,
-                        const AdamStep& adam, const Clip& clip, bool unitNorm) = 0;
+                        const AdamStep& adam, const Clip& clip, bool unitNorm, const Block& kept) = 0;
   virtual void stepVector(Vector<const float> gradient, Vector<float> weights, Vector<float> m, Vector<float> v,
                           const AdamStep& adam, const Clip& clip) = 0;
 

@@ -1,4 +1,4 @@
-// What handles stand for: tensors, codes, entry values, feature sets.
+// What handles stand for: tensors, codes, entry values, feature sets, kept gradients.
 //
 // Each is a small shared record whose memory comes into being when the kernel that produces it runs, not when that
 // kernel is queued: a caller may run many steps ahead of the device without holding their memory. The record goes when
@@ -81,6 +81,12 @@ class FeatureSetResult : public Result {
 
   const int64_t dSae;
   std::shared_ptr<const FeatureSet> set;
+};
+
+// What Kernels::rowGradientSquaredNorm kept for Kernels::stepRows: the gradient's rows, or nothing.
+class KeptGradientResult : public Result {
+ public:
+  Block rows;
 };
 
 }  // namespace monosem

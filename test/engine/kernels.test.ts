@@ -5,6 +5,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Codes } from "../../lib/engine/codes.js";
 import { Device } from "../../lib/engine/device.js";
+import type { RowGradient } from "../../lib/engine/kernels.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
 
 let device: Device;
@@ -186,6 +187,25 @@ test.each([false, true])("rowGradient and its norm, with projection: %s", async 
   const squaredNorm = doubles([7]);
   kernels.rowGradientSquaredNorm(rowGradientOf(encodePositive(), projectOutRow), weights, squaredNorm);
   expect((await squaredNorm.readScalar()) / (7 + dot(expected, expected))).toBeCloseTo(1, 6);
+});
+
+test("stepRows takes a kept gradient, from the same gradient and weights only", async () => {
+  const zeros = (): Tensor => device.zeros([4, 2]);
+  const gradient = rowGradientOf(encodePositive(), false);
+  const weights = matrix(decoder);
+  const alone = matrix(decoder);
+  device.kernels.stepRows(gradient, alone, { m: zeros(), v: zeros() }, adam);
+  const kept = device.kernels.rowGradientSquaredNorm(gradient, weights, doubles([0]));
+  const refused = { code: "ERR_INVALID_ARGUMENT", message: expect.stringContaining("another gradient") };
+  const step = (of: RowGradient, to: Tensor): void =>
+    device.kernels.stepRows(of, to, { m: zeros(), v: zeros() }, adam, { kept });
+  expect(() => step({ ...gradient }, weights)).toThrow(expect.objectContaining(refused));
+  expect(() => step(gradient, alone)).toThrow(expect.objectContaining(refused));
+  step(gradient, weights);
+  expect(await weights.read()).toEqual(await alone.read());
+  kept.dispose();
+  kept.dispose();
+  expect(() => step(gradient, weights)).toThrow(expect.objectContaining({ code: "ERR_DISPOSED" }));
 });
 
 test("stepRows: clipped Adam, then rows of unit norm", async () => {

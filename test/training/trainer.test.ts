@@ -113,8 +113,10 @@ describe("a run", () => {
     const trainer = await createTrainer({ device: own, source: new ArraySource(activations, dIn, own) });
     await runToEnd(trainer);
     trainer.dispose();
+    await own.synchronize(); // the device lets go of an operand a moment after a read of it has resolved
     expect(own.memory().currentBytes).toBeLessThan(4 * (2 * 24 * dIn + 24 + dIn) + 1024);
     trainer.sae.dispose();
+    await own.synchronize();
     expect(own.memory().currentBytes).toBe(0);
     await own.close();
   });

@@ -28,7 +28,6 @@ class CpuKernels final : public Kernels {
   // ---- SAE
   Codes encode(Matrix<const float> x, Matrix<const float> encoder, Vector<const float> bias,
                const Selection& selection) override {
-    keptGradients_.drop();
     return MONOSEM_ISA::encode(x, encoder, bias, selection, allocator_, pool_);
   }
   void decode(const Codes& codes, Matrix<const float> decoder, Vector<const float> bias, Matrix<const float> target,
@@ -46,15 +45,15 @@ class CpuKernels final : public Kernels {
     MONOSEM_ISA::featureCounts(codes, out, allocator_, pool_);
   }
   void densify(const Codes& codes, Matrix<float> out) override { MONOSEM_ISA::densify(codes, out, pool_); }
-  void rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const float> weights, double* squaredNorm) override {
-    MONOSEM_ISA::rowGradientSquaredNorm(gradient, weights, squaredNorm, keptGradients_, allocator_, pool_);
+  Block rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const float> weights, double* squaredNorm) override {
+    return MONOSEM_ISA::rowGradientSquaredNorm(gradient, weights, squaredNorm, allocator_, pool_);
   }
   void rowGradient(const RowGradient& gradient, Matrix<const float> weights, Matrix<float> out) override {
     MONOSEM_ISA::rowGradient(gradient, weights, out, allocator_, pool_);
   }
   void stepRows(const RowGradient& gradient, Matrix<float> weights, Matrix<float> m, Matrix<float> v,
-                const AdamStep& adam, const Clip& clip, bool unitNorm) override {
-    MONOSEM_ISA::stepRows(gradient, weights, m, v, adam, clip, unitNorm, keptGradients_, allocator_, pool_);
+                const AdamStep& adam, const Clip& clip, bool unitNorm, const Block& kept) override {
+    MONOSEM_ISA::stepRows(gradient, weights, m, v, adam, clip, unitNorm, kept, allocator_, pool_);
   }
   void stepVector(Vector<const float> gradient, Vector<float> weights, Vector<float> m, Vector<float> v,
                   const AdamStep& adam, const Clip& clip) override {
@@ -170,7 +169,6 @@ class CpuKernels final : public Kernels {
   std::string instructionSet_;
   Allocator& allocator_;
   ThreadPool pool_;
-  KeptGradients keptGradients_;
 };
 
 }  // namespace monosem::MONOSEM_ISA

@@ -1,11 +1,10 @@
-// The gradient of a [dSae, width] matrix, made row by row from the codes and used at once: the gradient matrix itself
-// is never stored.
+// The gradient of a [dSae, width] matrix, made row by row from the codes and used at once: from sparse codes, the
+// gradient matrix itself is not stored.
 #pragma once
 
 #include "cpu/generic/adam.h"
 #include "cpu/generic/dense_codes.h"
 #include "cpu/generic/feature_order.h"
-#include "cpu/generic/kept_gradients.h"
 #include "cpu/generic/weighted_rows.h"
 
 namespace monosem::MONOSEM_ISA {
@@ -100,9 +99,21 @@ class RowGradientMaker {
   Block coefficients_;
 };
 
-// The matrix for a gradient that is worth keeping from the norm to the step; none where memory is short.
+// Whether making the rows again for the step costs more than writing and reading them: always from dense codes, whose
+// rows come from a matrix product, and from sparse ones when a row gathers many entries.
+inline bool worthKeeping(const RowGradient& gradient, int64_t rows) {
+  constexpr int64_t entriesPerRow = 24;
+  int64_t entries = 0;
+  for (const EntryTerm& term : gradient.terms) {
+    if (worthDense(*term.codes)) return true;
+    entries += term.codes->entries;
+  }
+  return entries >= entriesPerRow * rows;
+}
+
+// A matrix for the rows of a gradient that is worth keeping; none where memory is short.
 inline Block roomToKeep(const RowGradient& gradient, Matrix<const float> weights, Allocator& allocator) {
-  if (!anyTermDense(gradient)) return {};
+  if (!worthKeeping(gradient, weights.rows)) return {};
   try {
     return allocator.allocateArray<float>(weights.rows * weights.columns);
   } catch (const EngineError& error) {
@@ -111,23 +122,23 @@ inline Block roomToKeep(const RowGradient& gradient, Matrix<const float> weights
   }
 }
 
-// *squaredNorm += the squared Frobenius norm: per row in float, then over the rows in order in double. A gradient from
-// dense codes is kept for its step.
-inline void rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const float> weights, double* squaredNorm,
-                                   KeptGradients& kept, Allocator& allocator, ThreadPool& pool) {
+// *squaredNorm += the squared Frobenius norm: per row in float, then over the rows in order in double. Returns the rows
+// where they are worth keeping for the step.
+inline Block rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const float> weights, double* squaredNorm,
+                                    Allocator& allocator, ThreadPool& pool) {
   const RowGradientMaker maker(gradient, weights, allocator, pool);
   const Block norms = allocator.allocateArray<double>(weights.rows);
-  Block rows = roomToKeep(gradient, weights, allocator);
+  const Block kept = roomToKeep(gradient, weights, allocator);
   pool.forEachRange(weights.rows, maker.featuresPerItem(), [&](int64_t begin, int64_t end, int thread) {
     maker.prepare(begin / maker.featuresPerItem(), thread);
     for (int64_t feature = begin; feature < end; ++feature) {
       const float* row = maker.row(feature, thread);
       norms.as<double>()[feature] = double(dotProduct(row, row, weights.columns));
-      if (rows) std::memcpy(rows.as<float>() + feature * weights.columns, row, sizeof(float) * size_t(weights.columns));
+      if (kept) std::memcpy(kept.as<float>() + feature * weights.columns, row, sizeof(float) * size_t(weights.columns));
     }
   });
   for (int64_t feature = 0; feature < weights.rows; ++feature) *squaredNorm += norms.as<double>()[feature];
-  if (rows) kept.keep(weights.data, fingerprintOf(gradient, weights, allocator, pool), std::move(rows));
+  return kept;
 }
 
 inline void rowGradient(const RowGradient& gradient, Matrix<const float> weights, Matrix<float> out,
@@ -145,17 +156,16 @@ inline void rowGradient(const RowGradient& gradient, Matrix<const float> weights
 // Reads weights, m, v and the gathered rows of the terms, writes weights, m and v: 24 bytes per parameter, which is
 // what bounds it. A row whose gradient is zero is stepped all the same: its moments decay and still move it.
 inline void stepRows(const RowGradient& gradient, Matrix<float> weights, Matrix<float> m, Matrix<float> v,
-                     const AdamStep& adam, const Clip& clip, bool unitNorm, KeptGradients& kept, Allocator& allocator,
+                     const AdamStep& adam, const Clip& clip, bool unitNorm, const Block& kept, Allocator& allocator,
                      ThreadPool& pool) {
-  const Matrix<const float> before{weights.data, weights.rows, weights.columns};
-  const Block gradients = kept.empty() ? Block() : kept.take(fingerprintOf(gradient, before, allocator, pool));
-  const RowGradientMaker maker(gradients ? RowGradient() : gradient, before, allocator, pool);
+  const RowGradientMaker maker(kept ? RowGradient() : gradient, {weights.data, weights.rows, weights.columns},
+                               allocator, pool);
   const AdamUpdate update(adam);
   const Floats clipping = broadcast(clipFactor(clip));
   pool.forEachRange(weights.rows, maker.featuresPerItem(), [&](int64_t begin, int64_t end, int thread) {
-    if (!gradients) maker.prepare(begin / maker.featuresPerItem(), thread);
+    if (!kept) maker.prepare(begin / maker.featuresPerItem(), thread);
     for (int64_t feature = begin; feature < end; ++feature) {
-      const float* row = gradients ? gradients.as<float>() + feature * weights.columns : maker.row(feature, thread);
+      const float* row = kept ? kept.as<float>() + feature * weights.columns : maker.row(feature, thread);
       float *rowWeights = weights.row(feature), *rowM = m.row(feature), *rowV = v.row(feature);
       Floats squares = zeros();
       forEachVector(weights.columns, [&](int64_t c, int lanes) {
