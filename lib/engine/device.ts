@@ -32,7 +32,7 @@ export class Device {
   readonly name: string;
   /** Why it is this device. */
   readonly reason: string;
-  /** What it runs on, for example "avx512, 2 threads". */
+  /** What it runs on, for example "avx2, 2 threads". */
   readonly description: string;
   readonly kernels: Kernels;
   readonly #native: NativeDevice;

@@ -50,6 +50,7 @@ std::vector<InstructionSet> instructionSets() {
   std::vector<InstructionSet> sets;
 #if defined(__x86_64__)
   const X86Features features;
+  sets.push_back({"avx512-amx", features.avx512 && avx512::hasMatrixUnit(), avx512::makeKernelsWithMatrixUnit});
   sets.push_back({"avx512", features.avx512, avx512::makeKernels});
   sets.push_back({"avx2", features.avx2, avx2::makeKernels});
 #elif defined(__aarch64__)

@@ -17,8 +17,8 @@ namespace monosem::MONOSEM_ISA {
 
 class CpuKernels final : public Kernels {
  public:
-  CpuKernels(const char* instructionSet, Allocator& allocator, int threads)
-      : instructionSet_(instructionSet), allocator_(allocator), pool_(threads) {}
+  CpuKernels(const char* instructionSet, Allocator& allocator, int threads, bool screening = false)
+      : instructionSet_(instructionSet), allocator_(allocator), pool_(threads), screening_(screening) {}
 
   std::string description() const override {
     const int threads = pool_.threads();
@@ -28,7 +28,7 @@ class CpuKernels final : public Kernels {
   // ---- SAE
   Codes encode(Matrix<const float> x, Matrix<const float> encoder, Vector<const float> bias,
                const Selection& selection) override {
-    return MONOSEM_ISA::encode(x, encoder, bias, selection, allocator_, pool_);
+    return MONOSEM_ISA::encode(x, encoder, bias, selection, screening_, allocator_, pool_);
   }
   void decode(const Codes& codes, Matrix<const float> decoder, Vector<const float> bias, Matrix<const float> target,
               Matrix<float> out, double* squaredError) override {
@@ -169,6 +169,7 @@ class CpuKernels final : public Kernels {
   std::string instructionSet_;
   Allocator& allocator_;
   ThreadPool pool_;
+  bool screening_;
 };
 
 }  // namespace monosem::MONOSEM_ISA

@@ -80,8 +80,8 @@ inline void selectByScreening(Matrix<const float> x, int64_t first, int64_t rows
 }
 #endif
 
-inline void encodeTopK(Matrix<const float> x, const Eligible& eligible, const float* bias, int64_t k, Codes& codes,
-                       Allocator& allocator, ThreadPool& pool) {
+inline void encodeTopK(Matrix<const float> x, const Eligible& eligible, const float* bias, int64_t k,
+                       [[maybe_unused]] bool screening, Codes& codes, Allocator& allocator, ThreadPool& pool) {
   codes.entries = codes.rows * k;
   codes.features = allocator.allocateArray<uint32_t>(codes.entries);
   codes.preActivations = allocator.allocateArray<float>(codes.entries);
@@ -95,7 +95,7 @@ inline void encodeTopK(Matrix<const float> x, const Eligible& eligible, const fl
     const int64_t rows = std::min(rowsPerChunk, x.rows - first);
     RunningTopK selected(rows, k, eligible.count(), allocator);
 #if defined(MONOSEM_SCREEN_HEADER)
-    if (worthScreening(rows, eligible.count(), x.columns, k))
+    if (screening && worthScreening(rows, eligible.count(), x.columns, k))
       selectByScreening(x, first, rows, eligible, bias, k, selected, allocator, pool);
     else
 #endif
@@ -247,8 +247,9 @@ inline void encodePositive(Matrix<const float> x, const Eligible& eligible, cons
 
 // ---- Both ---------------------------------------------------------------------------------------
 
+// `screening`: whether top k may take the short way of MONOSEM_SCREEN_HEADER, which gives the same bits.
 inline Codes encode(Matrix<const float> x, Matrix<const float> encoder, Vector<const float> bias,
-                    const Selection& selection, Allocator& allocator, ThreadPool& pool) {
+                    const Selection& selection, bool screening, Allocator& allocator, ThreadPool& pool) {
   Codes codes;
   codes.rows = x.rows;
   codes.dSae = encoder.rows;
@@ -269,7 +270,7 @@ inline Codes encode(Matrix<const float> x, Matrix<const float> encoder, Vector<c
     eligibleBias = gathered.as<const float>();
   }
   if (selection.select == Select::topk)
-    encodeTopK(x, eligible, eligibleBias, std::min(selection.k, eligible.count()), codes, allocator, pool);
+    encodeTopK(x, eligible, eligibleBias, std::min(selection.k, eligible.count()), screening, codes, allocator, pool);
   else
     encodePositive(x, eligible, eligibleBias, codes, allocator, pool);
   return codes;

@@ -204,7 +204,7 @@ inline bool canScreen() {
 
 // Whether screening pays: the bounds must part few features from many, and the candidates must not take much memory.
 inline bool worthScreening(int64_t rows, int64_t features, int64_t depth, int64_t k) {
-  return rows >= 64 && depth >= 64 && features >= 2048 && k <= 256 && k * 24 <= features && canScreen();
+  return rows >= 64 && depth >= 64 && features >= 2048 && k <= 256 && k * 24 <= features;
 }
 
 // Fills `selected` for all rows of the chunk [first, first + rows) of x that could be screened, and returns the others,

@@ -37,6 +37,18 @@ std::unique_ptr<Kernels> makeKernels(Allocator& allocator, int threads) {
   return std::make_unique<CpuKernels>("avx512", allocator, threads);
 }
 
+bool hasMatrixUnit() {
+#if defined(MONOSEM_SCREEN_HEADER)
+  return canScreen();
+#else
+  return false;
+#endif
+}
+
+std::unique_ptr<Kernels> makeKernelsWithMatrixUnit(Allocator& allocator, int threads) {
+  return std::make_unique<CpuKernels>("avx512-amx", allocator, threads, true);
+}
+
 }  // namespace monosem::avx512
 
 #if defined(__clang__)

@@ -10,7 +10,10 @@ namespace monosem {
 
 namespace avx512 {
 std::unique_ptr<Kernels> makeKernels(Allocator& allocator, int threads);
-}
+// With the matrix unit (AMX), where hasMatrixUnit(), which itself needs AVX-512.
+bool hasMatrixUnit();
+std::unique_ptr<Kernels> makeKernelsWithMatrixUnit(Allocator& allocator, int threads);
+}  // namespace avx512
 namespace avx2 {
 std::unique_ptr<Kernels> makeKernels(Allocator& allocator, int threads);
 }
