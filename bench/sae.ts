@@ -28,8 +28,9 @@ const cases = [8192, 24576].flatMap((dSae) => [
   { name: "ReLU + L1 step, 50 % dense | dense autograd", ours: "relu", theirs: "relu", dSae, density: 0.5 },
 ]);
 
+const instructionSet = process.env["MONOSEM_ISA"] ?? "the best instruction set";
 console.log(
-  `${cpus()[0]?.model}, ${cpus().length} cores, Node ${process.version}, ${rounds} rounds, ${new Date().toISOString()}`,
+  `${instructionSet}, ${cpus()[0]?.model}, ${cpus().length} cores, Node ${process.version}, ${rounds} rounds, ${new Date().toISOString()}`,
 );
 console.log(
   "times in ms: wall (CPU / threads); ratio = PyTorch / monosem, median of paired rounds; peak memory in MiB\n",

@@ -116,11 +116,25 @@ int64_t packRows(const RowSource& source, int64_t first, float* packed) {
     row[i] = source.row(first + i);
     if (notFinite < 0 && !allFinite(row[i], depth)) notFinite = first + i;
   }
-  // Whole squares of a full panel with vectors, the rest one by one.
+  // Whole squares of a full panel with vectors, the rest one by one. Where a panel is narrower than a vector, a square
+  // takes its rows at several k.
   constexpr int squares = lanes % width == 0 ? lanes : 0;
-  const int64_t square = present == lanes && squares ? depth / width * width : 0;
-  for (int64_t k = 0; k < square; k += width)
+  constexpr int turns = lanes < width && width % lanes == 0 ? width / lanes : 0;
+  constexpr int64_t step = turns ? turns * width : width;
+  const int64_t square = present == lanes && (squares || turns) ? depth / step * step : 0;
+  for (int64_t k = 0; k < square; k += step) {
     for (int i = 0; i < squares; i += width) transposeSquare(row + i, k, packed + k * lanes + i, lanes);
+    if constexpr (turns > 0) {
+      const float* shifted[width];
+      float transposed[width * width];
+      for (int i = 0; i < width; ++i) shifted[i] = row[i % lanes] + i / lanes * width;
+      transposeSquare(shifted, k, transposed, width);
+      for (int turn = 0; turn < turns; ++turn)
+        for (int q = 0; q < width; ++q)
+          std::memcpy(packed + (k + turn * width + q) * lanes, transposed + q * width + turn * lanes,
+                      lanes * sizeof(float));
+    }
+  }
   for (int64_t k = square; k < depth; k += width) {
     const int64_t end = std::min<int64_t>(depth, k + width);
     for (int i = 0; i < present; ++i)
