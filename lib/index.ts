@@ -47,6 +47,7 @@ export { hookForSae } from "./analysis/saeHook.js";
 // engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
 export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./engine/device.js";
+export type { Handle } from "./engine/handle.js";
 export { KeptGradient } from "./engine/keptGradient.js";
 export {
   type Activation,

@@ -21,6 +21,8 @@ export interface NativeFeatureSet {
 export interface NativeKeptGradient {
   readonly kind: "native kept gradient";
 }
+/** Anything that a handle can stand for, but a device. */
+export type NativeResult = NativeTensor | NativeCodes | NativeEntryValues | NativeFeatureSet | NativeKeptGradient;
 
 /** Element types of tensors. */
 export type DType = "f32" | "f16" | "bf16" | "i32" | "u32" | "f64";

@@ -1,10 +1,6 @@
-import { MonosemError } from "../errors.js";
 import { type NativeCodes, type NativeEntryValues, type NativeFeatureSet, native } from "./addon.js";
 import type { Device } from "./device.js";
-
-let codesHandleOf: (codes: Codes, what: string) => NativeCodes;
-let entryValuesHandleOf: (values: EntryValues, what: string) => NativeEntryValues;
-let featureSetHandleOf: (set: FeatureSet, what: string) => NativeFeatureSet;
+import { Handle, nativeHandle } from "./handle.js";
 
 /** The content of {@link Codes} in host memory. */
 export interface CodesContent {
@@ -22,34 +18,24 @@ export interface CodesContent {
  * The selected entries of a batch: a ragged [rows, dSae] matrix of (feature, pre-activation, value), ordered by row and
  * by feature within a row. Made by {@link Kernels.encode}; how many entries there are is known when that has run.
  */
-export class Codes {
+export class Codes extends Handle<NativeCodes> {
   readonly device: Device;
   /** Rows of the batch. */
   readonly rows: number;
   /** Features of the dictionary. */
   readonly dSae: number;
-  #handle: NativeCodes | undefined;
-
-  static {
-    codesHandleOf = (codes, what) => {
-      if (codes.#handle === undefined) {
-        throw new MonosemError("ERR_DISPOSED", `${what} (codes [${codes.rows}, ${codes.dSae}]) was disposed`);
-      }
-      return codes.#handle;
-    };
-  }
 
   /** @internal */
   constructor(device: Device, rows: number, dSae: number, handle: NativeCodes) {
+    super(handle);
     this.device = device;
     this.rows = rows;
     this.dSae = dSae;
-    this.#handle = handle;
   }
 
-  /** Whether this handle was given back. */
-  get disposed(): boolean {
-    return this.#handle === undefined;
+  /** @internal */
+  override describe(): string {
+    return `codes [${this.rows}, ${this.dSae}]`;
   }
 
   /**
@@ -59,45 +45,26 @@ export class Codes {
    */
   async read(): Promise<CodesContent> {
     const [rowOffsets, features, preActivations, values] = await native.readCodes(
-      codesHandleOf(this, "read: these codes"),
+      nativeHandle(this, "read: these codes"),
     );
     return { rowOffsets, features, preActivations, values };
-  }
-
-  /** Gives the handle back. Queued work that uses the codes still completes; a second call does nothing. */
-  dispose(): void {
-    if (this.#handle === undefined) return;
-    native.disposeHandle(this.#handle);
-    this.#handle = undefined;
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
   }
 }
 
 /** One f32 for each entry of {@link codes}, in their order: for example the gradient of each value. */
-export class EntryValues {
+export class EntryValues extends Handle<NativeEntryValues> {
   /** The codes whose entries these belong to; it may be disposed before. */
   readonly codes: Codes;
-  #handle: NativeEntryValues | undefined;
-
-  static {
-    entryValuesHandleOf = (values, what) => {
-      if (values.#handle === undefined) throw new MonosemError("ERR_DISPOSED", `${what} (entry values) was disposed`);
-      return values.#handle;
-    };
-  }
 
   /** @internal */
   constructor(codes: Codes, handle: NativeEntryValues) {
+    super(handle);
     this.codes = codes;
-    this.#handle = handle;
   }
 
-  /** Whether this handle was given back. */
-  get disposed(): boolean {
-    return this.#handle === undefined;
+  /** @internal */
+  override describe(): string {
+    return "entry values";
   }
 
   /**
@@ -106,46 +73,27 @@ export class EntryValues {
    * @throws {MonosemError} (rejects) As {@link Tensor.read}.
    */
   async read(): Promise<Float32Array> {
-    const [values] = await native.readEntryValues(entryValuesHandleOf(this, "read: these entry values"));
+    const [values] = await native.readEntryValues(nativeHandle(this, "read: these entry values"));
     return values;
-  }
-
-  /** Gives the handle back. Queued work that uses the values still completes; a second call does nothing. */
-  dispose(): void {
-    if (this.#handle === undefined) return;
-    native.disposeHandle(this.#handle);
-    this.#handle = undefined;
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
   }
 }
 
 /** A subset of the features of a dictionary, for example those that have not fired for long. */
-export class FeatureSet {
+export class FeatureSet extends Handle<NativeFeatureSet> {
   readonly device: Device;
   /** Features of the dictionary, not of the set. */
   readonly dSae: number;
-  #handle: NativeFeatureSet | undefined;
-
-  static {
-    featureSetHandleOf = (set, what) => {
-      if (set.#handle === undefined) throw new MonosemError("ERR_DISPOSED", `${what} (a feature set) was disposed`);
-      return set.#handle;
-    };
-  }
 
   /** @internal */
   constructor(device: Device, dSae: number, handle: NativeFeatureSet) {
+    super(handle);
     this.device = device;
     this.dSae = dSae;
-    this.#handle = handle;
   }
 
-  /** Whether this handle was given back. */
-  get disposed(): boolean {
-    return this.#handle === undefined;
+  /** @internal */
+  override describe(): string {
+    return "a feature set";
   }
 
   /**
@@ -154,33 +102,7 @@ export class FeatureSet {
    * @throws {MonosemError} (rejects) As {@link Tensor.read}.
    */
   async read(): Promise<Uint32Array> {
-    const [indices] = await native.readFeatureSet(featureSetHandleOf(this, "read: this feature set"));
+    const [indices] = await native.readFeatureSet(nativeHandle(this, "read: this feature set"));
     return indices;
   }
-
-  /** Gives the handle back. Queued work that uses the set still completes; a second call does nothing. */
-  dispose(): void {
-    if (this.#handle === undefined) return;
-    native.disposeHandle(this.#handle);
-    this.#handle = undefined;
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
-  }
-}
-
-/** @internal The native handle; throws ERR_DISPOSED, naming `what`. */
-export function codesHandle(codes: Codes, what: string): NativeCodes {
-  return codesHandleOf(codes, what);
-}
-
-/** @internal The native handle; throws ERR_DISPOSED, naming `what`. */
-export function entryValuesHandle(values: EntryValues, what: string): NativeEntryValues {
-  return entryValuesHandleOf(values, what);
-}
-
-/** @internal The native handle; throws ERR_DISPOSED, naming `what`. */
-export function featureSetHandle(set: FeatureSet, what: string): NativeFeatureSet {
-  return featureSetHandleOf(set, what);
 }

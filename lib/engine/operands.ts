@@ -9,10 +9,11 @@ import {
   type NativeTensor,
   native,
 } from "./addon.js";
-import { Codes, codesHandle, EntryValues, entryValuesHandle, FeatureSet, featureSetHandle } from "./codes.js";
+import { Codes, EntryValues, FeatureSet } from "./codes.js";
 import { type Device, deviceHandle } from "./device.js";
-import { KeptGradient, keptGradientHandle } from "./keptGradient.js";
-import { shapeText, shareMemory, Tensor, tensorHandle } from "./tensor.js";
+import { nativeHandle } from "./handle.js";
+import { KeptGradient } from "./keptGradient.js";
+import { shapeText, shareMemory, Tensor } from "./tensor.js";
 
 /**
  * A dimension that an operand must have: a number, or a name that stands for the same size wherever it occurs in the
@@ -40,7 +41,7 @@ export class Operands {
   tensor(name: string, tensor: Tensor, dimensions: readonly Dimension[], dtype: DType = "f32"): NativeTensor {
     if (!(tensor instanceof Tensor))
       this.fail("ERR_INVALID_ARGUMENT", `${name} must be a Tensor, found ${typeName(tensor)}`);
-    const handle = tensorHandle(tensor, `${this.#kernel}: ${name}`);
+    const handle = nativeHandle(tensor, `${this.#kernel}: ${name}`);
     this.#requireDevice(name, tensor.device);
     if (tensor.dtype !== dtype) {
       this.fail("ERR_DTYPE_MISMATCH", `${name} must be ${dtype}, found ${tensor.dtype} ${shapeText(tensor.shape)}`);
@@ -61,7 +62,7 @@ export class Operands {
   /** Codes, whose sizes stand for "rows" and "dSae" of the call or the names given. */
   codes(name: string, codes: Codes, rows = "rows", dSae = "dSae"): NativeCodes {
     if (!(codes instanceof Codes)) this.fail("ERR_INVALID_ARGUMENT", `${name} must be Codes, found ${typeName(codes)}`);
-    const handle = codesHandle(codes, `${this.#kernel}: ${name}`);
+    const handle = nativeHandle(codes, `${this.#kernel}: ${name}`);
     this.#requireDevice(name, codes.device);
     this.#bind(name, [codes.rows, codes.dSae], [rows, dSae]);
     return handle;
@@ -73,7 +74,7 @@ export class Operands {
     if (!(values instanceof EntryValues)) {
       this.fail("ERR_INVALID_ARGUMENT", `${name} must be EntryValues, found ${typeName(values)}`);
     }
-    const handle = entryValuesHandle(values, `${this.#kernel}: ${name}`);
+    const handle = nativeHandle(values, `${this.#kernel}: ${name}`);
     if (values.codes !== codes)
       this.fail("ERR_SHAPE_MISMATCH", `${name} belongs to other codes than the ones it is used with`);
     return handle;
@@ -83,7 +84,7 @@ export class Operands {
     if (set === undefined) return null;
     if (!(set instanceof FeatureSet))
       this.fail("ERR_INVALID_ARGUMENT", `${name} must be a FeatureSet, found ${typeName(set)}`);
-    const handle = featureSetHandle(set, `${this.#kernel}: ${name}`);
+    const handle = nativeHandle(set, `${this.#kernel}: ${name}`);
     this.#requireDevice(name, set.device);
     this.#bind(name, [set.dSae], ["dSae"]);
     return handle;
@@ -100,7 +101,7 @@ export class Operands {
     if (!(kept instanceof KeptGradient)) {
       this.fail("ERR_INVALID_ARGUMENT", `${name} must be a KeptGradient, found ${typeName(kept)}`);
     }
-    const handle = keptGradientHandle(kept, `${this.#kernel}: ${name}`);
+    const handle = nativeHandle(kept, `${this.#kernel}: ${name}`);
     if (kept.gradient !== gradient || kept.weights !== weights) {
       this.fail("ERR_INVALID_ARGUMENT", `${name} was kept from another gradient or of other weights`);
     }

@@ -1,6 +1,7 @@
 import { MonosemError } from "../errors.js";
 import { type DType, type NativeTensor, native, type TypedArray } from "./addon.js";
 import type { Device } from "./device.js";
+import { Handle, nativeHandle } from "./handle.js";
 
 export type { DType, TypedArray } from "./addon.js";
 
@@ -17,7 +18,6 @@ const ARRAYS = {
   f64: Float64Array,
 } as const;
 
-let handleOf: (tensor: Tensor, what: string) => NativeTensor;
 let memoryOf: (tensor: Tensor) => object;
 
 /**
@@ -27,43 +27,33 @@ let memoryOf: (tensor: Tensor) => object;
  * A tensor is a handle: kernels that produce it are queued, and its memory is allocated when the first of them runs.
  * Give it back with {@link dispose} or `using`; the garbage collector does so too, but late.
  */
-export class Tensor {
+export class Tensor extends Handle<NativeTensor> {
   /** Where it lives. */
   readonly device: Device;
   readonly dtype: DType;
   readonly shape: readonly number[];
   /** Number of elements. */
   readonly size: number;
-  #handle: NativeTensor | undefined;
   /** The identity of the memory, shared by reshapes. */
   readonly #memory: object;
 
   static {
-    handleOf = (tensor, what) => {
-      if (tensor.#handle === undefined) {
-        throw new MonosemError(
-          "ERR_DISPOSED",
-          `${what} (a tensor ${tensor.dtype} ${shapeText(tensor.shape)}) was disposed`,
-        );
-      }
-      return tensor.#handle;
-    };
     memoryOf = (tensor) => tensor.#memory;
   }
 
   /** @internal */
   constructor(device: Device, handle: NativeTensor, dtype: DType, shape: readonly number[], memory: object = {}) {
+    super(handle);
     this.device = device;
     this.dtype = dtype;
     this.shape = Object.freeze([...shape]);
     this.size = elementsOf(shape);
-    this.#handle = handle;
     this.#memory = memory;
   }
 
-  /** Whether this handle was given back. */
-  get disposed(): boolean {
-    return this.#handle === undefined;
+  /** @internal */
+  override describe(): string {
+    return `a tensor ${this.dtype} ${shapeText(this.shape)}`;
   }
 
   /**
@@ -74,7 +64,7 @@ export class Tensor {
    * ERR_NOT_COMPUTED when nothing has written the tensor; ERR_DISPOSED.
    */
   async read(): Promise<TypedArray> {
-    return native.readTensor(handleOf(this, "read: this tensor"));
+    return native.readTensor(nativeHandle(this, "read: this tensor"));
   }
 
   /**
@@ -116,7 +106,7 @@ export class Tensor {
    * transferred array has length 0), ERR_OUT_OF_MEMORY, ERR_DISPOSED.
    */
   write(data: TypedArray): void {
-    const handle = handleOf(this, "write: this tensor");
+    const handle = nativeHandle(this, "write: this tensor");
     requireArray("write", data, this.dtype, this.shape);
     native.writeTensor(handle, data);
   }
@@ -127,7 +117,7 @@ export class Tensor {
    * @throws {MonosemError} ERR_SHAPE_MISMATCH when the number of elements differs, ERR_DISPOSED.
    */
   reshape(shape: readonly number[]): Tensor {
-    const handle = handleOf(this, "reshape: this tensor");
+    const handle = nativeHandle(this, "reshape: this tensor");
     requireShape("reshape", shape);
     if (elementsOf(shape) !== this.size) {
       throw new MonosemError(
@@ -137,22 +127,6 @@ export class Tensor {
     }
     return new Tensor(this.device, native.reshapeTensor(handle, shape), this.dtype, shape, this.#memory);
   }
-
-  /** Gives the handle back. Queued work that uses the tensor still completes; a second call does nothing. */
-  dispose(): void {
-    if (this.#handle === undefined) return;
-    native.disposeHandle(this.#handle);
-    this.#handle = undefined;
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
-  }
-}
-
-/** @internal The native handle; throws ERR_DISPOSED, naming `what`. */
-export function tensorHandle(tensor: Tensor, what: string): NativeTensor {
-  return handleOf(tensor, what);
 }
 
 /** @internal Whether two tensors share memory. */
