@@ -1,9 +1,10 @@
 /** Storing a model's activations in files, to train on them more than once. */
 import { createHash } from "node:crypto";
-import { mkdir, readdir } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { MonosemError } from "../errors.js";
 import { bfloat16FromFloat32 } from "../formats/halfPrecision.js";
+import { makeDirectory } from "../formats/makeDirectory.js";
 import { SafetensorsWriter } from "../formats/safetensors.js";
 import { type ActivationModel, Harvest, type HarvestOptions } from "./harvest.js";
 import { type ActivationManifest, readManifest, writeManifest } from "./manifest.js";
@@ -119,15 +120,10 @@ async function beginOrContinue(
 
 /** Shards without a manifest are what an interruption before the first manifest left: they are written again. */
 async function makeEmptyDirectory(directory: string): Promise<void> {
-  let names: string[];
-  try {
-    await mkdir(directory, { recursive: true });
-    names = await readdir(directory);
-  } catch (error) {
-    throw new MonosemError("ERR_IO", `cannot make the folder ${directory}: ${(error as Error).message}`, {
-      cause: error,
-    });
-  }
+  await makeDirectory(directory);
+  const names = await readdir(directory).catch((error: Error) => {
+    throw new MonosemError("ERR_IO", `cannot read the folder ${directory}: ${error.message}`, { cause: error });
+  });
   const foreign = names.find((name) => !name.startsWith(".") && !/^activations-\d+\.safetensors$/.test(name));
   if (foreign !== undefined) {
     throw new MonosemError(

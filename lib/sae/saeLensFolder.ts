@@ -5,12 +5,13 @@
  * What is written loads in SAELens unchanged. What is read must be understood to the last key that changes numbers: an
  * option that this library does not compute is refused by name.
  */
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import type { Json } from "../activations/source.js";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
+import { makeDirectory } from "../formats/makeDirectory.js";
 import { type SafetensorsDType, SafetensorsFile, writeSafetensors } from "../formats/safetensors.js";
 import type { ArchitectureName } from "./architectures.js";
 import { parseSaeConfig, type SaeConfig } from "./config.js";
@@ -41,13 +42,7 @@ export async function writeSaeLensFolder(
 ): Promise<void> {
   for (const [name, values] of Object.entries(weights)) refuseNonFinite(values, `${directory}: ${name}`);
   const { dIn, dSae } = config;
-  try {
-    await mkdir(directory, { recursive: true });
-  } catch (error) {
-    throw new MonosemError("ERR_IO", `cannot create the folder ${directory}: ${(error as Error).message}`, {
-      cause: error,
-    });
-  }
+  await makeDirectory(directory);
   await writeSafetensors(join(directory, weightsFile), {
     W_enc: { shape: [dIn, dSae], data: weights.W_enc },
     b_enc: { shape: [dSae], data: weights.b_enc },

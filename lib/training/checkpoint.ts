@@ -5,12 +5,13 @@
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import type { Json, SourceState } from "../activations/source.js";
 import { MonosemError } from "../errors.js";
 import { writeDirectoryAtomically } from "../formats/atomicFile.js";
+import { makeDirectory } from "../formats/makeDirectory.js";
 import { SafetensorsFile, writeSafetensors } from "../formats/safetensors.js";
 
 /** A named array of a checkpoint. */
@@ -58,9 +59,7 @@ const stateSchema = z.object({
  */
 export async function writeCheckpoint(directory: string, checkpoint: Checkpoint): Promise<void> {
   const { arrays, source, ...rest } = checkpoint;
-  await mkdir(directory, { recursive: true }).catch((error) => {
-    throw new MonosemError("ERR_IO", `cannot create ${directory}: ${error.message}`, { cause: error });
-  });
+  await makeDirectory(directory);
   await removeLeftovers(directory);
   await writeDirectoryAtomically(join(directory, `step-${checkpoint.step}`), async (folder) => {
     await writeSafetensors(join(folder, arraysFile), arrays);

@@ -2,13 +2,14 @@
  * The training loop. A step: encode, count firing, gradients, global norm, clipped Adam on rows. It only enqueues work on
  * the device; numbers are read back when they are logged, and at most two steps are queued ahead of the device.
  */
-import { mkdir, readdir } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { ActivationSource, Json } from "../activations/source.js";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
+import { makeDirectory } from "../formats/makeDirectory.js";
 import {
   type ConfiguredTraining,
   type Gradients,
@@ -361,7 +362,7 @@ function checkpointsIn(output: string): string {
 
 async function prepareOutput(output: string, resume: boolean): Promise<void> {
   try {
-    await mkdir(output, { recursive: true });
+    await makeDirectory(output);
     if (!resume && (await readdir(output)).length > 0) {
       throw new MonosemError(
         "ERR_CONFIG",

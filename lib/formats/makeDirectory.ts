@@ -1,0 +1,34 @@
+import { mkdir, stat } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import { MonosemError } from "../errors.js";
+
+/**
+ * Makes a folder and those above it that are missing; one that exists is fine.
+ *
+ * Node's own recursive `mkdir` never returns where the system answers "no such file" below a folder that exists, as
+ * under /proc.
+ *
+ * @throws MonosemError ERR_IO naming the folder.
+ */
+export async function makeDirectory(path: string): Promise<void> {
+  try {
+    await makeWithParents(resolve(path));
+  } catch (error) {
+    throw new MonosemError("ERR_IO", `cannot make the folder ${path}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+async function makeWithParents(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const found = await stat(path).catch(() => undefined);
+    if (found?.isDirectory()) return;
+    const parent = dirname(path);
+    const parentIsMissing = code === "ENOENT" && (await stat(parent).catch(() => undefined)) === undefined;
+    if (!parentIsMissing || parent === path) throw error;
+    await makeWithParents(parent);
+    await mkdir(path);
+  }
+}
