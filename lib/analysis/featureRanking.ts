@@ -1,7 +1,7 @@
 import type { FeatureExample, FeatureStatistics } from "./features.js";
 
-/** Latents with fewer examples than this say too little to be shown first. */
-const FEWEST_EXAMPLES = 5;
+/** Latents with fewer examples than this say too little to be ranked. */
+export const FEWEST_EXAMPLES = 5;
 
 /**
  * The latents that a reader is likely to understand, best first, at most `count`: a choice by shape alone, without

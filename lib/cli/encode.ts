@@ -1,4 +1,4 @@
-import { open, rm } from "node:fs/promises";
+import { open, realpath, rm } from "node:fs/promises";
 import type { Command } from "commander";
 import type { Codes } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
@@ -59,6 +59,9 @@ async function encode(flags: EncodeFlags, device: Device, signal: AbortSignal): 
   await using file = await SafetensorsFile.open(flags.activations);
   const { dIn, dSae } = sae.config;
   const rows = rowsOf(file, flags.tensor, dIn);
+  if ((await realpath(flags.output).catch(() => undefined)) === (await realpath(flags.activations))) {
+    throw new MonosemError("ERR_CONFIG", `--output ${flags.output} is the file of activations itself: choose another`);
+  }
   const progress = startProgress("encoding", rows, "rows");
   try {
     const batches = encodeBatches(file, rows, sae, flags, signal, progress);

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { Corpus } from "../activations/corpus.js";
-import { rankLatents } from "../analysis/featureRanking.js";
+import { FEWEST_EXAMPLES, rankLatents } from "../analysis/featureRanking.js";
 import { type FeatureReport, featureReportHtml } from "../analysis/featureReport.js";
 import { featureSummary } from "../analysis/featureSummary.js";
 import { collectFeatures } from "../analysis/features.js";
@@ -108,6 +108,11 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
   process.stdout.write(
     featureReportText(report, { colour: printsColour(), width: printedColumns(), examples: flags.examples }),
   );
+  if (latents.length === 0) {
+    process.stdout.write(
+      `\nno latent fires in ${FEWEST_EXAMPLES} contexts of these ${statistics.tokens} tokens: give more text, or name latents with --latents\n`,
+    );
+  }
   if (flags.html !== undefined) {
     await writeFileAtomically(flags.html, featureReportHtml(report));
     process.stdout.write(`\nwrote ${flags.html}\n`);

@@ -67,7 +67,11 @@ async function train(path: string, flags: TrainFlags, signal: AbortSignal): Prom
       signal,
     });
     using _sae = trainer.sae;
-    const last = await runWithProgress(trainer, config.training.steps, signal);
+    if (flags.resume) {
+      const from = trainer.step > 0 ? `continues after step ${trainer.step}` : "finds no checkpoint and starts anew";
+      process.stderr.write(`the run in ${visibleText(config.output)} ${from}\n`);
+    }
+    const last = await runWithProgress(trainer, config, signal);
     process.stdout.write(summaryOf(last, config));
   });
 }
@@ -120,14 +124,14 @@ async function openData({ data, training, sae }: RunConfig, device: Device): Pro
 
 async function runWithProgress(
   trainer: Trainer,
-  steps: number,
+  { training: { steps }, sae: { deadAfterTokens } }: RunConfig,
   signal: AbortSignal,
 ): Promise<TrainingProgress | undefined> {
   const progress = startProgress("training", steps, "steps");
   let last: TrainingProgress | undefined;
   try {
     for await (const logged of trainer.run({ signal })) {
-      progress.update(logged.step, factsOf(logged));
+      progress.update(logged.step, factsOf(logged, deadAfterTokens));
       last = logged;
     }
     return last;
@@ -136,18 +140,22 @@ async function runWithProgress(
   }
 }
 
-function factsOf({ loss, l0, explainedVariance, deadFraction }: TrainingProgress): string {
+function factsOf(
+  { loss, l0, explainedVariance, deadFraction, tokens }: TrainingProgress,
+  deadAfterTokens: number,
+): string {
   const facts = [
     `loss ${loss.toPrecision(4)}`,
     `L0 ${l0.toFixed(1)}`,
     `explained variance ${(100 * explainedVariance).toFixed(1)}%`,
-    `dead ${(100 * deadFraction).toFixed(1)}%`,
+    // before that many tokens no latent can count as dead
+    ...(tokens < deadAfterTokens ? [] : [`dead ${(100 * deadFraction).toFixed(1)}%`]),
   ];
   return facts.join("  ");
 }
 
-function summaryOf(last: TrainingProgress | undefined, { output, training }: RunConfig): string {
-  const facts = last === undefined ? "" : `  ${factsOf(last)}`;
+function summaryOf(last: TrainingProgress | undefined, { output, training, sae }: RunConfig): string {
+  const facts = last === undefined ? "" : `  ${factsOf(last, sae.deadAfterTokens)}`;
   return `${training.steps} steps${facts}\nwrote ${visibleText(join(output, "sae"))}\n`;
 }
 

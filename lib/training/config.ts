@@ -186,8 +186,11 @@ function describe(issue: z.core.$ZodIssue): string {
   if (issue.code === "unrecognized_keys") {
     return `${issue.keys.map((key) => [...issue.path, key].join(".")).join(", ")}: unknown key`;
   }
+  const message = issue.message.replace(/, received .*$/, "");
+  if (path === "") return message;
+  if (issue.code === "custom" && isObject(issue.input)) return `${path}: ${message}`;
   const found = issue.input === undefined ? "missing" : `found ${JSON.stringify(issue.input)}`;
-  return `${path === "" ? "the whole" : path}: ${issue.message} (${found})`;
+  return `${path}: ${message} (${found})`;
 }
 
 /** `config` with the value at the dotted path replaced; the original stays as it is. */

@@ -290,7 +290,7 @@ export class Trainer {
       if (!(error instanceof MonosemError && error.code === "ERR_NON_FINITE")) throw error;
       throw new MonosemError(
         "ERR_NON_FINITE",
-        `training stopped being finite at step ${step}: ${error.message}. If the activations are finite, lower the ` +
+        `training stopped being finite at step ${step}: ${error.message.replace(/\.$/, "")}. If the activations are finite, lower the ` +
           "learning rate or clip the gradient",
         { cause: error },
       );

@@ -130,8 +130,8 @@ describe("configuration file", () => {
     ["a device that is none", { ...topk, device: "gpu" }, /device.*gpu/],
     ["an empty corpus", { ...topk, data: { model: "m", hook: "h", corpus: [] } }, /data\.corpus/],
     ["keys of both kinds of data", { ...topk, data: { activations: "a", hook: "h" } }, /data\.hook: unknown key/],
-    ["no object", [1], /whole/],
-    ["nothing", undefined, /whole/],
+    ["no object", [1], /expected object/],
+    ["nothing", undefined, /expected object/],
   ])("%s is refused by its path", (_, json, message) => {
     expect(problem(json)).toMatch(message);
   });
