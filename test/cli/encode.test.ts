@@ -1,5 +1,5 @@
-import { existsSync, readdirSync, truncateSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readdirSync, readFileSync, truncateSync } from "node:fs";
+import { basename, join } from "node:path";
 import { expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { SafetensorsFile } from "../../lib/formats/safetensors.js";
@@ -54,6 +54,17 @@ test("writes latents dense or sparse, the same ones, whatever the batch size", a
   expect(values.every((value) => value > 0)).toBe(true);
   expect(densified).toEqual(expected);
   expect(readdirSync(folder).filter((name) => name.includes("tmp"))).toEqual([]);
+});
+
+test("the activations themselves are never written over", async () => {
+  const folder = await temporaryFolder();
+  const sae = await writeSae(folder);
+  const activations = await writeActivations(folder, 3);
+  const before = readFileSync(activations);
+  const aliased = join(folder, ".", "..", basename(folder), basename(activations));
+  const run = await runCli("encode", "--sae", sae, "--activations", activations, "--output", aliased);
+  expect(run).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("is the file of activations itself") });
+  expect(readFileSync(activations).equals(before)).toBe(true);
 });
 
 test("no rows make an empty file", async () => {
