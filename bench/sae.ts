@@ -28,7 +28,7 @@ const cases = [8192, 24576].flatMap((dSae) => [
   { name: "ReLU + L1 step, 50 % dense | dense autograd", ours: "relu", theirs: "relu", dSae, density: 0.5 },
 ]);
 
-const instructionSet = process.env["MONOSEM_ISA"] ?? "the best instruction set";
+const instructionSet = process.env.MONOSEM_ISA ?? "the best instruction set";
 console.log(
   `${instructionSet}, ${cpus()[0]?.model}, ${cpus().length} cores, Node ${process.version}, ${rounds} rounds, ${new Date().toISOString()}`,
 );
