@@ -31,3 +31,8 @@ export class MonosemError extends Error {
     this.code = code;
   }
 }
+
+/** @throws MonosemError ERR_ABORTED, "`what` was aborted", once the signal has fired. */
+export function throwIfAborted(signal: AbortSignal | undefined, what: string): void {
+  if (signal?.aborted) throw new MonosemError("ERR_ABORTED", `${what} was aborted`, { cause: signal.reason });
+}

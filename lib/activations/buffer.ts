@@ -2,7 +2,7 @@
 import type { Device } from "../engine/device.js";
 import { RandomGenerator } from "../engine/random.js";
 import type { Tensor } from "../engine/tensor.js";
-import { MonosemError } from "../errors.js";
+import { MonosemError, throwIfAborted } from "../errors.js";
 import type { ContextPosition } from "./contexts.js";
 import { Harvest, type HarvestedRows, type HarvestOptions } from "./harvest.js";
 import type { ActivationSource, Json, SourceState } from "./source.js";
@@ -93,7 +93,7 @@ export class ActivationBuffer implements ActivationSource {
     if (!Number.isSafeInteger(batchSize) || batchSize < 1) {
       throw new MonosemError("ERR_INVALID_ARGUMENT", `batchSize must be a positive integer, not ${batchSize}`);
     }
-    throwIfAborted(signal);
+    throwIfAborted(signal, "collecting activations");
     await this.#fill(signal);
     if (this.#served + batchSize <= this.#half) return this.#serve(batchSize);
     const batch = this.#device.empty([batchSize, this.dIn]);
@@ -230,7 +230,7 @@ export class ActivationBuffer implements ActivationSource {
   /** Waits until at least `rows` new activation vectors are queued. */
   async #collect(rows: number, signal: AbortSignal | undefined): Promise<void> {
     for (;;) {
-      throwIfAborted(signal);
+      throwIfAborted(signal, "collecting activations");
       await this.#ahead;
       if (this.#aheadFailure !== undefined) {
         const failure = this.#aheadFailure;
@@ -315,10 +315,4 @@ function isPermutation(order: Int32Array, size: number): boolean {
 
 function damaged(reason: string): MonosemError {
   return new MonosemError("ERR_FORMAT", `the saved state of the activation buffer is damaged: ${reason}`);
-}
-
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) {
-    throw new MonosemError("ERR_ABORTED", "collecting activations was aborted", { cause: signal.reason });
-  }
 }

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { extname } from "node:path";
-import { MonosemError } from "../errors.js";
+import { MonosemError, throwIfAborted } from "../errors.js";
 import { documentPieces } from "./documentPieces.js";
 import { filesMatching } from "./fileGlob.js";
 
@@ -101,7 +101,7 @@ export class Corpus {
     let document = 0;
     for (const store of this.#stores) {
       for await (const read of store(signal)) {
-        throwIfAborted(signal);
+        throwIfAborted(signal, "reading the corpus");
         if (document >= firstDocument) yield { document, chunks: read() };
         document += 1;
       }
@@ -163,7 +163,7 @@ async function* textChunks(path: string, signal: AbortSignal | undefined): Async
   const stream = createReadStream(path);
   try {
     for await (const bytes of stream) {
-      throwIfAborted(signal);
+      throwIfAborted(signal, "reading the corpus");
       yield decode(bytes as Uint8Array);
     }
   } catch (error) {
@@ -172,9 +172,4 @@ async function* textChunks(path: string, signal: AbortSignal | undefined): Async
   }
   const rest = decode();
   if (rest !== "") yield rest;
-}
-
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted)
-    throw new MonosemError("ERR_ABORTED", "reading the corpus was aborted", { cause: signal.reason });
 }

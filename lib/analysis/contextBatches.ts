@@ -1,4 +1,4 @@
-import { MonosemError } from "../errors.js";
+import { MonosemError, throwIfAborted } from "../errors.js";
 
 /** Token sequences for a model, such as `contexts(corpus, tokenizer, ...)` yields them. */
 export type Contexts = AsyncIterable<Int32Array> | Iterable<Int32Array>;
@@ -31,14 +31,14 @@ export async function* contextBatches(
   for await (const context of contexts) {
     if (context.length === 0) continue;
     if (pending.length > 0 && (pending.length === contextsPerBatch || pending[0]!.length !== context.length)) {
-      throwIfAborted(signal);
+      throwIfAborted(signal, "the analysis");
       batches += 1;
       yield batchOf(pending);
       pending = [];
     }
     pending.push(context);
   }
-  throwIfAborted(signal);
+  throwIfAborted(signal, "the analysis");
   if (pending.length > 0) yield batchOf(pending);
   else if (batches === 0) {
     throw new MonosemError("ERR_CONFIG", "the corpus holds no text: there is not a single context to run");
@@ -57,8 +57,4 @@ export async function* limitTokens(contexts: Contexts, tokens: number): AsyncGen
 
 function batchOf(contexts: readonly Int32Array[]): ContextBatch {
   return { contexts, positions: contexts[0]!.length };
-}
-
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new MonosemError("ERR_ABORTED", "the analysis was aborted", { cause: signal.reason });
 }

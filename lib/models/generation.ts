@@ -6,9 +6,9 @@
  * ahead of what it has read, so that the device never waits for it.
  */
 import type { Tensor } from "../engine/tensor.js";
-import { MonosemError } from "../errors.js";
+import { MonosemError, throwIfAborted } from "../errors.js";
 import type { Gpt2 } from "./gpt2.js";
-import { runPass, throwIfAborted } from "./hooks.js";
+import { runPass } from "./hooks.js";
 import { KeyValueCache } from "./keyValueCache.js";
 import type { TokenBatch } from "./tokens.js";
 
@@ -60,7 +60,7 @@ export async function generate(model: Gpt2, prompts: TokenBatch, options: Genera
   let ids = model.device.tensor(prompts.ids, [batch * positions]);
   try {
     for (let step = 0; step < steps && !sequences.ended; step++) {
-      throwIfAborted(signal);
+      throwIfAborted(signal, "the run of the model");
       const pass = model.forward({ ids, batch, positions: ids.size / batch, cache, lastPositionOnly: true });
       using logits = await runPass(pass, []);
       const next = model.device.kernels.sample(logits, { ...sampling, offset: step * batch });
@@ -71,7 +71,7 @@ export async function generate(model: Gpt2, prompts: TokenBatch, options: Genera
     }
     while (unread.length > 0 && !sequences.ended) {
       sequences.append(await unread.shift()!);
-      throwIfAborted(signal);
+      throwIfAborted(signal, "the run of the model");
     }
   } finally {
     ids.dispose();

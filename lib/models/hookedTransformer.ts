@@ -1,12 +1,12 @@
 import { join } from "node:path";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
-import { MonosemError } from "../errors.js";
+import { MonosemError, throwIfAborted } from "../errors.js";
 import { type GenerationOptions, generate } from "./generation.js";
 import { Gpt2 } from "./gpt2.js";
 import { loadGpt2Weights, parseGpt2Config } from "./gpt2Checkpoint.js";
 import { findHookPoint, gpt2HookPoints, type HookPoint, widthPerToken } from "./hookPoints.js";
-import { type NamedHook, runPass, throwIfAborted } from "./hooks.js";
+import { type NamedHook, runPass } from "./hooks.js";
 import { readJsonObject } from "./jsonFile.js";
 import type { ModelConfig } from "./modelConfig.js";
 import { Tokenizer } from "./tokenizer.js";
@@ -112,7 +112,7 @@ export class HookedTransformer {
    */
   async forward(tokens: Tokens, options: ForwardOptions = {}): Promise<Tensor> {
     const { hooks = [], stopAtLayer, signal } = options;
-    throwIfAborted(signal);
+    throwIfAborted(signal, "the run of the model");
     this.#checkReached(
       hooks.map(({ name }) => name),
       stopAtLayer,

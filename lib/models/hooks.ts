@@ -7,7 +7,7 @@
  * own `using`.
  */
 import type { Tensor } from "../engine/tensor.js";
-import { MonosemError } from "../errors.js";
+import { MonosemError, throwIfAborted } from "../errors.js";
 
 /**
  * Looks at an activation, and may replace it by returning another tensor of the same shape.
@@ -76,12 +76,12 @@ export function* hookPoint(name: string, value: Tensor, shape: readonly number[]
  *   for a replacement that does not fit; whatever a hook throws
  */
 export async function runPass(pass: ForwardPass, hooks: readonly NamedHook[], signal?: AbortSignal): Promise<Tensor> {
-  throwIfAborted(signal);
+  throwIfAborted(signal, "the run of the model");
   let step = pass.next();
   while (!step.done) {
     let replacement: Tensor | undefined;
     try {
-      throwIfAborted(signal);
+      throwIfAborted(signal, "the run of the model");
       replacement = await answer(step.value, hooks);
     } catch (error) {
       pass.return(undefined as never); // frees what the pass holds
@@ -137,9 +137,4 @@ function checkReplacement(name: string, replacement: Tensor, activation: Tensor)
   if (replacement.shape.length !== shape.length || replacement.shape.some((length, i) => length !== shape[i])) {
     refuse("ERR_SHAPE_MISMATCH", `has shape [${replacement.shape.join(", ")}], expected [${shape.join(", ")}]`);
   }
-}
-
-export function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted)
-    throw new MonosemError("ERR_ABORTED", "the run of the model was aborted", { cause: signal.reason });
 }
