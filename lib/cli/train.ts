@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { ActivationBuffer } from "../activations/buffer.js";
@@ -8,6 +7,7 @@ import { StoredActivations } from "../activations/storedActivations.js";
 import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
+import { readJsonFile } from "../formats/jsonFile.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
 import type { SaeMetadata } from "../sae/sae.js";
 import { parseConfig, type RunConfig } from "../training/config.js";
@@ -54,7 +54,10 @@ Examples:
 }
 
 async function train(path: string, flags: TrainFlags, signal: AbortSignal): Promise<void> {
-  const config = parseConfig(await readJson(path), flags.set ?? []);
+  const config = parseConfig(
+    await readJsonFile(path, { missing: `there is no configuration file ${path}`, malformed: "ERR_CONFIG" }),
+    flags.set ?? [],
+  );
   await withDevice(config, async (device) => {
     using data = await openData(config, device);
     using trainer = await Trainer.create({
@@ -157,23 +160,4 @@ function factsOf(
 function summaryOf(last: TrainingProgress | undefined, { output, training, sae }: RunConfig): string {
   const facts = last === undefined ? "" : `  ${factsOf(last, sae.deadAfterTokens)}`;
   return `${training.steps} steps${facts}\nwrote ${visibleText(join(output, "sae"))}\n`;
-}
-
-async function readJson(path: string): Promise<unknown> {
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (error) {
-    const missing = (error as NodeJS.ErrnoException).code === "ENOENT";
-    throw new MonosemError(
-      missing ? "ERR_NOT_FOUND" : "ERR_IO",
-      missing ? `there is no configuration file ${path}` : `cannot read ${path}: ${(error as Error).message}`,
-      { cause: error },
-    );
-  }
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new MonosemError("ERR_CONFIG", `${path} is not JSON: ${(error as Error).message}`, { cause: error });
-  }
 }

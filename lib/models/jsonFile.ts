@@ -1,5 +1,5 @@
-import { readFile } from "node:fs/promises";
 import { MonosemError } from "../errors.js";
+import { readJsonFile } from "../formats/jsonFile.js";
 
 /**
  * Reads a JSON file that holds an object.
@@ -8,19 +8,7 @@ import { MonosemError } from "../errors.js";
  *   not JSON or not an object
  */
 export async function readJsonObject(path: string): Promise<Record<string, unknown>> {
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (error) {
-    if (isMissing(error)) throw new MonosemError("ERR_NOT_FOUND", `${path} does not exist`, { cause: error });
-    throw new MonosemError("ERR_IO", `${path} cannot be read: ${messageOf(error)}`, { cause: error });
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new MonosemError("ERR_FORMAT", `${path} is not valid JSON: ${messageOf(error)}`, { cause: error });
-  }
+  const value = await readJsonFile(path);
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new MonosemError("ERR_FORMAT", `${path} must hold a JSON object`);
   }
@@ -35,12 +23,4 @@ export async function readJsonObjectIfPresent(path: string): Promise<Record<stri
     if (error instanceof MonosemError && error.code === "ERR_NOT_FOUND") return undefined;
     throw error;
   }
-}
-
-function isMissing(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "ENOENT";
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -5,12 +5,12 @@
  * What is written loads in SAELens unchanged. What is read must be understood to the last key that changes numbers: an
  * option that this library does not compute is refused by name.
  */
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import type { Json } from "../activations/source.js";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
+import { readJsonFile } from "../formats/jsonFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { type SafetensorsDType, SafetensorsFile, writeSafetensors } from "../formats/safetensors.js";
 import type { ArchitectureName } from "./architectures.js";
@@ -105,7 +105,12 @@ export async function readSaeLensFolder(
   directory: string,
 ): Promise<SaeLensFolder & { readonly weights: SaeLensWeights & { readonly rescaledByDecoderNorm: boolean } }> {
   const path = join(directory, configFile);
-  const cfg = parseCfg(path, await readJson(path));
+  const cfg = parseCfg(
+    path,
+    await readJsonFile(path, {
+      missing: `${path} does not exist; an SAE folder holds ${configFile} and ${weightsFile}`,
+    }),
+  );
   const architecture = architectureOf.get(cfg.architecture);
   if (architecture === undefined) {
     unsupported(path, `architecture is "${cfg.architecture}"; ${[...architectureOf.keys()].join(", ")} can be loaded`);
@@ -188,27 +193,6 @@ function readMetadata(metadata: Record<string, unknown>): SaeMetadata {
     ...(typeof context_size === "number" ? { contextSize: context_size } : {}),
     ...(typeof prepend_bos === "boolean" ? { prependBos: prepend_bos } : {}),
   };
-}
-
-async function readJson(path: string): Promise<unknown> {
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (error) {
-    const missing = (error as NodeJS.ErrnoException).code === "ENOENT";
-    throw new MonosemError(
-      missing ? "ERR_NOT_FOUND" : "ERR_IO",
-      missing
-        ? `${path} does not exist; an SAE folder holds ${configFile} and ${weightsFile}`
-        : (error as Error).message,
-      { cause: error },
-    );
-  }
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new MonosemError("ERR_FORMAT", `${path} is not JSON: ${(error as Error).message}`, { cause: error });
-  }
 }
 
 function parseCfg(path: string, json: unknown): z.infer<typeof cfgSchema> {
