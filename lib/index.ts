@@ -50,19 +50,17 @@ export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./e
 export type { Handle } from "./engine/handle.js";
 export { KeptGradient } from "./engine/keptGradient.js";
 export {
-  type Activation,
   type AdamStep,
-  type AttentionOperands,
   type Clip,
   type EntryTerm,
   Kernels,
   type Moments,
   type RowGradient,
-  type Sampling,
   type Selection,
 } from "./engine/kernels.js";
 export { RandomGenerator } from "./engine/random.js";
 export { type DType, Tensor, type TypedArray } from "./engine/tensor.js";
+export type { Activation, AttentionOperands, Sampling } from "./engine/transformerKernels.js";
 export { type ErrorCode, MonosemError } from "./errors.js";
 // files
 export {

@@ -15,6 +15,17 @@ export interface CodesContent {
 }
 
 /**
+ * @internal Where the entries of codes stand, as an identity: codes with the same places have the same number of entries
+ * per row and the same features, though their pre-activations and values may differ.
+ */
+export type Places = symbol;
+
+/** @internal The places of codes that hold an entry for every feature of every row. */
+export function everyPlace(rows: number, dSae: number): Places {
+  return Symbol.for(`monosem: every place of [${rows}, ${dSae}]`);
+}
+
+/**
  * The selected entries of a batch: a ragged [rows, dSae] matrix of (feature, pre-activation, value), ordered by row and
  * by feature within a row. Made by {@link Kernels.encode}; how many entries there are is known when that has run.
  */
@@ -24,13 +35,16 @@ export class Codes extends Handle<NativeCodes> {
   readonly rows: number;
   /** Features of the dictionary. */
   readonly dSae: number;
-
   /** @internal */
-  constructor(device: Device, rows: number, dSae: number, handle: NativeCodes) {
+  readonly places: Places;
+
+  /** @internal Without `places`, they are unlike those of any other codes. */
+  constructor(device: Device, rows: number, dSae: number, handle: NativeCodes, places: Places = Symbol("places")) {
     super(handle);
     this.device = device;
     this.rows = rows;
     this.dSae = dSae;
+    this.places = places;
   }
 
   /** @internal */
@@ -51,9 +65,13 @@ export class Codes extends Handle<NativeCodes> {
   }
 }
 
-/** One f32 for each entry of {@link codes}, in their order: for example the gradient of each value. */
+/**
+ * One f32 for each entry of codes, in their order: for example the gradient of each value. They may be used with every
+ * codes that have their entries at the same places: those that they were made for, and what {@link Kernels.withValues}
+ * makes of these.
+ */
 export class EntryValues extends Handle<NativeEntryValues> {
-  /** The codes whose entries these belong to; it may be disposed before. */
+  /** The codes that these were made for; it may be disposed before. */
   readonly codes: Codes;
 
   /** @internal */

@@ -68,15 +68,20 @@ export class Operands {
     return handle;
   }
 
-  /** Entry values of exactly these codes. */
+  /** Entry values of codes that have the same places as these. */
   entryValues(name: string, values: EntryValues | undefined, codes: Codes): NativeEntryValues | null {
     if (values === undefined) return null;
     if (!(values instanceof EntryValues)) {
       this.fail("ERR_INVALID_ARGUMENT", `${name} must be EntryValues, found ${typeName(values)}`);
     }
     const handle = nativeHandle(values, `${this.#kernel}: ${name}`);
-    if (values.codes !== codes)
-      this.fail("ERR_SHAPE_MISMATCH", `${name} belongs to other codes than the ones it is used with`);
+    this.#requireDevice(name, values.codes.device);
+    if (values.codes.places !== codes.places) {
+      this.fail(
+        "ERR_SHAPE_MISMATCH",
+        `${name} belongs to ${values.codes.describe()} with their entries at other places than the ${codes.describe()} it is used with`,
+      );
+    }
     return handle;
   }
 

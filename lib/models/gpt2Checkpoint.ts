@@ -8,8 +8,8 @@
 import { basename, join, resolve } from "node:path";
 import { z } from "zod";
 import type { Device } from "../engine/device.js";
-import type { Activation } from "../engine/kernels.js";
 import type { Tensor } from "../engine/tensor.js";
+import type { Activation } from "../engine/transformerKernels.js";
 import { MonosemError } from "../errors.js";
 import { SafetensorsFile } from "../formats/safetensors.js";
 import type { ModelConfig } from "./modelConfig.js";

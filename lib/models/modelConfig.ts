@@ -1,4 +1,4 @@
-import type { Activation } from "../engine/kernels.js";
+import type { Activation } from "../engine/transformerKernels.js";
 
 /** The sizes and constants of a loaded language model. */
 export interface ModelConfig {
