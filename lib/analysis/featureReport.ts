@@ -1,6 +1,6 @@
-import { createHash } from "node:crypto";
 import type { Histogram } from "./activationHistogram.js";
 import type { FeatureExample, FeatureStatistics } from "./features.js";
+import { htmlPage } from "./htmlPage.js";
 import type { LatentLogitEffects, TokenEffect } from "./logitEffects.js";
 import { escapeHtml, visibleText } from "./visibleText.js";
 
@@ -31,27 +31,11 @@ export interface SummaryNumber {
 /** A token longer than this many code points is cut. */
 export const LONGEST_TOKEN = 48;
 
-/**
- * One self-contained HTML page: no script, no network (a Content-Security-Policy forbids both), no inline styles other
- * than the one style sheet, which the policy admits by its hash. Works as a file, and under any server.
- */
+/** The report as one self-contained HTML page ({@link htmlPage}). */
 export function featureReportHtml(report: FeatureReport): string {
-  const styleHash = createHash("sha256").update(STYLE).digest("base64");
-  const policy = `default-src 'none'; style-src 'sha256-${styleHash}'; base-uri 'none'; form-action 'none'`;
   const { statistics } = report;
   const cards = report.latents.map((latent, index) => featureCard(report, latent, report.logitEffects?.[index]));
-  return `<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="${policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>${shown(report.title)}</title>
-<style>${STYLE}</style>
-</head>
-<body>
-<header>
+  const body = `<header>
 <h1>${shown(report.title)}</h1>
 <p class="facts">${report.facts.map(([name, value]) => `<span>${shown(name)} <b>${shown(value)}</b></span>`).join(" ")}</p>
 <dl class="summary">
@@ -67,10 +51,8 @@ ${densityChart(statistics)}
 <nav aria-label="Latents shown">${report.latents.map((latent) => `<a href="#latent-${latent}">${latent}</a>`).join(" ")}</nav>
 ${cards.join("\n")}
 </main>
-<footer>Shading shows a latent's activation relative to its largest; hover over a token for the number. ↵ is a line break.</footer>
-</body>
-</html>
-`;
+<footer>Shading shows a latent's activation relative to its largest; hover over a token for the number. ↵ is a line break.</footer>`;
+  return htmlPage({ title: report.title, style: STYLE, body });
 }
 
 /** How strongly to shade a token: 0 (not at all) to 10 (the latent's largest activation). */
