@@ -38,12 +38,13 @@ export {
   type TokenEffect,
 } from "./analysis/logitEffects.js";
 export {
+  evaluateAllInModel,
   evaluateInModel,
   type ModelEvaluation,
   type ModelEvaluationOptions,
-  spliceHook,
 } from "./analysis/modelEvaluation.js";
-export { hookForSae } from "./analysis/saeHook.js";
+export { hookForSae, hooksForSae, type SaeHooks } from "./analysis/saeHook.js";
+export { spliceHook } from "./analysis/spliceHook.js";
 // engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
 export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./engine/device.js";
@@ -56,9 +57,9 @@ export {
   Kernels,
   type Moments,
   type RowGradient,
-  type Selection,
 } from "./engine/kernels.js";
 export { RandomGenerator } from "./engine/random.js";
+export type { Selection } from "./engine/selection.js";
 export { type DType, Tensor, type TypedArray } from "./engine/tensor.js";
 export type { Activation, AttentionOperands, Sampling } from "./engine/transformerKernels.js";
 export { type ErrorCode, MonosemError } from "./errors.js";
@@ -92,18 +93,32 @@ export {
   type ArchitectureDefinition,
   type ConfiguredEncoder,
   type ConfiguredTraining,
-  type DecodePath,
+  type DecoderPath,
   defineArchitecture,
+  type Encoded,
+  type EncoderPath,
   type Forward,
   type GradientStep,
   type Gradients,
   type Loss,
   type OptionShape,
+  type ParameterSpecification,
   type SaeParameters,
+  type SavedForm,
+  type TrainingStep,
 } from "./sae/architecture.js";
-export { type ArchitectureName, architectureNames } from "./sae/architectures.js";
+export { type ArchitectureName, architectureNames, registerArchitecture } from "./sae/architectures.js";
 export type { CommonTrainingOptions, SaeConfig, SaeTrainingConfig } from "./sae/config.js";
-export { type DensityHistogram, evaluate, type Metrics } from "./sae/metrics.js";
+export { type DictionaryGeometry, dictionaryGeometry } from "./sae/dictionaryGeometry.js";
+export {
+  type EvaluatedBatch,
+  type Evaluation,
+  EvaluationAccumulator,
+  type EvaluationOptions,
+  evaluate,
+  type LatentEvaluation,
+} from "./sae/evaluation.js";
+export { type DensityHistogram, type Metrics, MetricsAccumulator } from "./sae/metrics.js";
 export { Sae, type SaeCreateOptions, type SaeMetadata } from "./sae/sae.js";
 // training
 export {

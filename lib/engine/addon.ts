@@ -44,7 +44,15 @@ export interface MemoryUse {
 
 /** One term of a row gradient as the native module takes it: codes, coefficients, dense, scale. */
 export type NativeRowGradient = readonly (NativeCodes | NativeEntryValues | NativeTensor | number | boolean | null)[];
+/** How many, then the widths. */
+export type NativeBlockWidths = readonly [count: number, ...widths: number[]];
 type Absent = null;
+/** A selection of `encode`: its name and what belongs to it. */
+export type NativeSelection =
+  | [select: "positive" | "all"]
+  | [select: "topk", k: number, byMagnitude: boolean]
+  | [select: "batchtopk", k: number]
+  | [select: "above", thresholds: NativeTensor, margin: number];
 type NativeAdam = readonly [learningRate: number, beta1: number, beta2: number, epsilon: number, step: number];
 type NativeClip = readonly [squaredNorm: NativeTensor | Absent, maxNorm: number];
 type NativeAttention = readonly [
@@ -62,9 +70,7 @@ export interface NativeKernels {
     x: NativeTensor,
     encoder: NativeTensor,
     bias: NativeTensor,
-    ...selectionAndCodes:
-      | [select: "topk", k: number, features: NativeFeatureSet | Absent, codes: NativeCodes]
-      | [select: "positive", features: NativeFeatureSet | Absent, codes: NativeCodes]
+    ...operands: [...NativeSelection, features: NativeFeatureSet | Absent, codes: NativeCodes]
   ): void;
   decode(
     device: NativeDevice,
@@ -83,6 +89,7 @@ export interface NativeKernels {
     scale: number,
     perFeature: NativeTensor | Absent,
     featureScale: number,
+    every: boolean,
     out: NativeEntryValues,
   ): void;
   featureSums(
@@ -94,6 +101,44 @@ export interface NativeKernels {
   ): void;
   featureCounts(device: NativeDevice, codes: NativeCodes, out: NativeTensor): void;
   densify(device: NativeDevice, codes: NativeCodes, out: NativeTensor): void;
+  entries(device: NativeDevice, codes: NativeCodes, which: "values" | "preActivations", out: NativeEntryValues): void;
+  entryProduct(
+    device: NativeDevice,
+    codes: NativeCodes,
+    a: NativeEntryValues | Absent,
+    b: NativeEntryValues | Absent,
+    perFeature: NativeTensor | Absent,
+    scale: number,
+    plus: NativeEntryValues | Absent,
+    out: NativeEntryValues,
+  ): void;
+  entryActivation(device: NativeDevice, values: NativeEntryValues, activation: string, out: NativeEntryValues): void;
+  entryPower(device: NativeDevice, values: NativeEntryValues, exponent: number, out: NativeEntryValues): void;
+  withValues(
+    device: NativeDevice,
+    codes: NativeCodes,
+    preActivations: NativeEntryValues | Absent,
+    values: NativeEntryValues | Absent,
+    out: NativeCodes,
+  ): void;
+  featureRange(device: NativeDevice, codes: NativeCodes, from: number, to: number, out: NativeCodes): void;
+  windowSums(
+    device: NativeDevice,
+    codes: NativeCodes,
+    thresholds: NativeTensor,
+    bandwidth: number,
+    coefficients: NativeEntryValues | Absent,
+    scale: number,
+    out: NativeTensor,
+  ): void;
+  selectTop(device: NativeDevice, codes: NativeCodes, k: number, out: NativeCodes): void;
+  updateRunningMinimum(
+    device: NativeDevice,
+    codes: NativeCodes,
+    decay: number,
+    state: NativeTensor,
+    out: NativeTensor,
+  ): void;
   rowGradientSquaredNorm(
     device: NativeDevice,
     ...operands: [...NativeRowGradient, weights: NativeTensor, squaredNorm: NativeTensor, kept: NativeKeptGradient]
@@ -141,11 +186,32 @@ export interface NativeKernels {
   scale(device: NativeDevice, a: NativeTensor, factor: number, out: NativeTensor): void;
   addRow(device: NativeDevice, a: NativeTensor, row: NativeTensor, scale: number, out: NativeTensor): void;
   scaleRows(device: NativeDevice, a: NativeTensor, factors: NativeTensor, out: NativeTensor): void;
-  rowNorms(device: NativeDevice, a: NativeTensor, out: NativeTensor): void;
+  multiply(device: NativeDevice, a: NativeTensor, b: NativeTensor, out: NativeTensor): void;
+  divide(device: NativeDevice, a: NativeTensor, b: NativeTensor, out: NativeTensor): void;
+  scaleColumns(device: NativeDevice, a: NativeTensor, factors: NativeTensor, out: NativeTensor): void;
+  affineRows(
+    device: NativeDevice,
+    a: NativeTensor,
+    factors: NativeTensor,
+    shifts: NativeTensor,
+    out: NativeTensor,
+  ): void;
+  standardiseRows(
+    device: NativeDevice,
+    x: NativeTensor,
+    epsilon: number,
+    normalized: NativeTensor,
+    mean: NativeTensor,
+    standardDeviation: NativeTensor,
+  ): void;
+  rowNorms(device: NativeDevice, a: NativeTensor, ...blocksAndOut: [...NativeBlockWidths, out: NativeTensor]): void;
   normaliseRows(device: NativeDevice, a: NativeTensor, norm: number, out: NativeTensor): void;
   columnSums(device: NativeDevice, a: NativeTensor, scale: number, out: NativeTensor): void;
   weightedRowSum(device: NativeDevice, weights: NativeTensor, a: NativeTensor, scale: number, out: NativeTensor): void;
   gatherRows(device: NativeDevice, a: NativeTensor, rows: NativeTensor, out: NativeTensor): void;
+  scatterRows(device: NativeDevice, a: NativeTensor, rows: NativeTensor, out: NativeTensor): void;
+  sliceColumns(device: NativeDevice, a: NativeTensor, firstColumn: number, out: NativeTensor): void;
+  copyColumns(device: NativeDevice, a: NativeTensor, out: NativeTensor, firstColumn: number): void;
   copyRows(device: NativeDevice, a: NativeTensor, out: NativeTensor, firstRow: number): void;
   sliceRows(device: NativeDevice, a: NativeTensor, firstRow: number, out: NativeTensor): void;
   transpose(device: NativeDevice, a: NativeTensor, out: NativeTensor): void;
@@ -157,6 +223,19 @@ export interface NativeKernels {
   randomUniform(device: NativeDevice, out: NativeTensor, seed: number, offset: number, low: number, high: number): void;
   randomNormal(device: NativeDevice, out: NativeTensor, seed: number, offset: number, standardDeviation: number): void;
   randomPermutation(device: NativeDevice, out: NativeTensor, seed: number, offset: number): void;
+  drawFeatures(
+    device: NativeDevice,
+    probabilities: NativeTensor,
+    factors: NativeTensor | Absent,
+    means: NativeTensor,
+    deviations: NativeTensor,
+    roots: number,
+    children: number,
+    depth: number,
+    seed: number,
+    offset: number,
+    codes: NativeCodes,
+  ): void;
 
   linear(
     device: NativeDevice,
@@ -225,6 +304,7 @@ export interface NativeModule extends NativeKernels {
 
   newCodes(device: NativeDevice, rows: number, dSae: number): NativeCodes;
   newEntryValues(codes: NativeCodes): NativeEntryValues;
+  newEntryValuesLike(values: NativeEntryValues): NativeEntryValues;
   newFeatureSet(device: NativeDevice, dSae: number): NativeFeatureSet;
   newKeptGradient(device: NativeDevice): NativeKeptGradient;
   readCodes(

@@ -1,18 +1,11 @@
 import type { NativeRowGradient } from "./addon.js";
 import { type NativeTensor, native } from "./addon.js";
-import { Codes, EntryValues, FeatureSet } from "./codes.js";
+import { Codes, EntryValues, everyPlace, FeatureSet } from "./codes.js";
 import { EntryKernels } from "./entryKernels.js";
 import { KeptGradient } from "./keptGradient.js";
 import type { Operands } from "./operands.js";
+import { nativeSelection, type Selection } from "./selection.js";
 import type { Tensor } from "./tensor.js";
-
-/**
- * Which pre-activations {@link Kernels.encode} keeps: all positive ones, or the k largest of each row (exact; ties go to
- * the lower feature). `features` restricts either to a subset; a row then has at most as many entries as the subset.
- */
-export type Selection =
-  | { readonly select: "positive"; readonly features?: FeatureSet | undefined }
-  | { readonly select: "topk"; readonly k: number; readonly features?: FeatureSet | undefined };
 
 /** One update of torch.optim.Adam. */
 export interface AdamStep {
@@ -33,10 +26,11 @@ export interface Moments {
 /**
  * Clipping by global norm as torch.nn.utils.clip_grad_norm_: gradients are multiplied by
  * min(1, maxNorm / (sqrt(squaredNorm) + 1e-6)). The squared norm (f64 [1], over all parameters) is read when the kernel
- * runs.
+ * runs; where it is NaN or infinite, nothing is written and the next read rejects with ERR_NON_FINITE.
  */
 export interface Clip {
   readonly squaredNorm: Tensor;
+  /** > 0; Infinity: only the check. */
   readonly maxNorm: number;
 }
 
@@ -57,7 +51,8 @@ export interface EntryTerm {
 /**
  * The gradient of a [dSae, width] matrix, never written out: the sum of the terms, plus
  * rowCoefficients[f] * rowScale * weights[f] / |weights[f]| (the decoder-norm weighted sparsity penalty), and with
- * `projectOutRow` less its component along weights[f].
+ * `projectOutRow` less its component along weights[f]. With `blockWidths` the penalty acts on each block of columns by
+ * itself: weights[f, block] / |weights[f, block]|.
  */
 export interface RowGradient {
   readonly terms: readonly EntryTerm[];
@@ -65,6 +60,8 @@ export interface RowGradient {
   readonly rowCoefficients?: Tensor | undefined;
   /** Default: 1. */
   readonly rowScale?: number | undefined;
+  /** Of consecutive blocks of columns, together `width`. Default: one block of all columns. */
+  readonly blockWidths?: readonly number[] | undefined;
   readonly projectOutRow?: boolean | undefined;
 }
 
@@ -83,8 +80,8 @@ export interface RowGradient {
 export class Kernels extends EntryKernels {
   /**
    * Codes of x [..., dIn] under encoder [dSae, dIn] and bias [dSae]: pre-activation x · encoder[f] + bias[f], selection
-   * in the same pass; no [rows, dSae] matrix is written. A value is max(pre-activation, 0). NaN or infinity in any
-   * operand is ERR_NON_FINITE at the next read.
+   * in the same pass; no [rows, dSae] matrix is written unless all of it is selected. NaN or infinity in any operand is
+   * ERR_NON_FINITE at the next read.
    */
   encode(x: Tensor, encoder: Tensor, bias: Tensor, selection: Selection): Codes {
     const call = this.call("encode");
@@ -92,21 +89,12 @@ export class Kernels extends EntryKernels {
     const encoderHandle = call.tensor("encoder", encoder, ["dSae", "dIn"]);
     const biasHandle = call.tensor("bias", bias, ["dSae"]);
     const features = call.featureSet("selection.features", selection.features);
-    const rows = call.size("rows");
-    const dSae = call.size("dSae");
-    if (selection.select === "topk") {
-      const k = call.integer("selection.k", selection.k, 1);
-      const handle = native.newCodes(call.native, rows, dSae);
-      native.encode(call.native, xHandle, encoderHandle, biasHandle, "topk", k, features, handle);
-      return new Codes(this.device, rows, dSae, handle);
-    }
-    if (selection.select !== "positive") {
-      const { select } = selection as { select: unknown };
-      call.fail("ERR_INVALID_ARGUMENT", `selection.select must be "positive" or "topk", found ${String(select)}`);
-    }
+    const operands = nativeSelection(call, selection);
+    const [rows, dSae] = [call.size("rows"), call.size("dSae")];
     const handle = native.newCodes(call.native, rows, dSae);
-    native.encode(call.native, xHandle, encoderHandle, biasHandle, "positive", features, handle);
-    return new Codes(this.device, rows, dSae, handle);
+    native.encode(call.native, xHandle, encoderHandle, biasHandle, ...operands, features, handle);
+    const places = selection.select === "all" && features === null ? everyPlace(rows, dSae) : undefined;
+    return new Codes(this.device, rows, dSae, handle, places);
   }
 
   /**
@@ -136,8 +124,8 @@ export class Kernels extends EntryKernels {
 
   /**
    * The gradient of each entry's value, from dOutput [..., dOut], the gradient of the reconstruction:
-   * scale * dOutput[row] · decoder[feature] + featureScale * perFeature[feature] where value > 0, else 0.
-   * `perFeature` is [dSae]; both scales are 1 by default.
+   * scale * dOutput[row] · decoder[feature] + featureScale * perFeature[feature], but 0 where the entry is not active
+   * (its value is 0), unless `every` is true. `perFeature` is [dSae]; both scales are 1 by default.
    */
   decodeGradient(
     codes: Codes,
@@ -147,6 +135,7 @@ export class Kernels extends EntryKernels {
       readonly scale?: number | undefined;
       readonly perFeature?: Tensor | undefined;
       readonly featureScale?: number | undefined;
+      readonly every?: boolean | undefined;
     } = {},
   ): EntryValues {
     const call = this.call("decodeGradient");
@@ -157,7 +146,17 @@ export class Kernels extends EntryKernels {
     const perFeature = call.optionalTensor("perFeature", options.perFeature, ["dSae"]);
     const featureScale = call.number("featureScale", options.featureScale ?? 1);
     const out = native.newEntryValues(codesHandle);
-    native.decodeGradient(call.native, codesHandle, decoderHandle, dOutputHandle, scale, perFeature, featureScale, out);
+    native.decodeGradient(
+      call.native,
+      codesHandle,
+      decoderHandle,
+      dOutputHandle,
+      scale,
+      perFeature,
+      featureScale,
+      options.every ?? false,
+      out,
+    );
     return new EntryValues(codes, out);
   }
 
@@ -168,14 +167,14 @@ export class Kernels extends EntryKernels {
   ): Tensor {
     const call = this.call("featureSums");
     const codesHandle = call.codes("codes", codes);
-    const coefficients = call.entryValues("coefficients", options.coefficients, codes);
+    const coefficients = call.optionalEntryValues("coefficients", options.coefficients, codes);
     const scale = call.number("scale", options.scale ?? 1);
     const out = call.output([codes.dSae]);
     native.featureSums(call.native, codesHandle, coefficients, scale, out.handle);
     return out.tensor;
   }
 
-  /** Tensor [dSae]: how many entries of each feature have a value > 0. */
+  /** Tensor [dSae]: how many active entries (value other than 0) each feature has. */
   featureCounts(codes: Codes): Tensor {
     const call = this.call("featureCounts");
     const codesHandle = call.codes("codes", codes);
@@ -191,6 +190,34 @@ export class Kernels extends EntryKernels {
     const out = call.output([codes.rows, codes.dSae]);
     native.densify(call.native, codesHandle, out.handle);
     return out.tensor;
+  }
+
+  /**
+   * The k entries of each row with the largest pre-activations (ties: the lower feature), all where there are fewer;
+   * pre-activations and values stay. NaN or infinity among the pre-activations is ERR_NON_FINITE at the next read.
+   */
+  selectTop(codes: Codes, k: number): Codes {
+    const call = this.call("selectTop");
+    const codesHandle = call.codes("codes", codes);
+    const handle = native.newCodes(call.native, codes.rows, codes.dSae);
+    native.selectTop(call.native, codesHandle, call.integer("k", k), handle);
+    return new Codes(this.device, codes.rows, codes.dSae, handle);
+  }
+
+  /**
+   * Takes the smallest active value m of the codes into a running mean with bias correction (BatchTopK's threshold for
+   * inference): state (f64 [2], zeros at first) becomes decay * state + (1 - decay) * [m, 1], then every element of
+   * `out` state[0] / state[1]. Where no entry is active, nothing happens. `decay` is in [0, 1).
+   */
+  updateRunningMinimum(codes: Codes, decay: number, state: Tensor, out: Tensor): void {
+    const call = this.call("updateRunningMinimum");
+    const codesHandle = call.codes("codes", codes);
+    const stateHandle = call.tensor("state", state, [2], "f64");
+    const outHandle = call.tensor("out", out, ["...elements"]);
+    if (!(call.number("decay", decay, 0) < 1)) {
+      call.fail("ERR_INVALID_ARGUMENT", `decay must be in [0, 1), found ${decay}`);
+    }
+    native.updateRunningMinimum(call.native, codesHandle, decay, stateHandle, outHandle);
   }
 
   /**
@@ -281,7 +308,7 @@ export class Kernels extends EntryKernels {
     );
   }
 
-  /** tokensSinceFired (f64 [dSae]) of a feature becomes 0 where an entry has a value > 0, else grows by `tokens`. */
+  /** tokensSinceFired (f64 [dSae]) of a feature becomes 0 where it has an active entry, else grows by `tokens`. */
   updateTokensSinceFired(codes: Codes, tokens: number, tokensSinceFired: Tensor): void {
     const call = this.call("updateTokensSinceFired");
     const codesHandle = call.codes("codes", codes);
@@ -307,7 +334,7 @@ export class Kernels extends EntryKernels {
     for (const [i, term] of gradient.terms.entries()) {
       operands.push(
         call.codes(`terms[${i}].codes`, term.codes, `rows of terms[${i}]`),
-        call.entryValues(`terms[${i}].coefficients`, term.coefficients, term.codes),
+        call.optionalEntryValues(`terms[${i}].coefficients`, term.coefficients, term.codes),
         call.tensor(`terms[${i}].dense`, term.dense, [`...rows of terms[${i}]`, "width"]),
         call.number(`terms[${i}].scale`, term.scale ?? 1),
       );
@@ -315,6 +342,7 @@ export class Kernels extends EntryKernels {
     operands.push(
       call.optionalTensor("rowCoefficients", gradient.rowCoefficients, ["dSae"]),
       call.number("rowScale", gradient.rowScale ?? 1),
+      ...call.blockWidths("blockWidths", gradient.blockWidths, "width"),
       gradient.projectOutRow ?? false,
     );
     return operands;

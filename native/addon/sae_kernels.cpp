@@ -10,35 +10,66 @@
 namespace monosem {
 namespace {
 
-std::string selectionText(const Selection& selection, bool restricted) {
-  const std::string text =
-      selection.select == Select::topk ? "topk " + std::to_string(selection.k) : std::string("positive");
-  return restricted ? text + ", restricted to a feature set" : text;
-}
+// A selection, whose thresholds and subset exist only when the kernel runs.
+class SelectionOperands {
+ public:
+  // The name of the selection, what belongs to it, then the feature set.
+  SelectionOperands(Call& call, int64_t dSae) : name_(call.text("select")) {
+    if (name_ == "topk") {
+      selection_.select = Select::topk;
+      selection_.k = call.integer("k", 1);
+      selection_.byMagnitude = call.flag("byMagnitude");
+    } else if (name_ == "batchtopk") {
+      selection_.select = Select::batchtopk;
+      selection_.k = call.integer("k");
+    } else if (name_ == "above") {
+      selection_.select = Select::above;
+      thresholds_ = call.read("thresholds");
+      selection_.margin = call.number("margin");
+      call.require(thresholds_.size() == dSae, "thresholds must be [dSae]");
+    } else if (name_ == "all") {
+      selection_.select = Select::all;
+    } else {
+      call.require(name_ == "positive", "select must be the name of a selection");
+    }
+    features_ = call.featureSetOptional("features");
+    call.require(!features_ || features_->dSae == dSae, "the feature set is of another dSae");
+  }
+
+  // For messages: "topk 32".
+  std::string text() const {
+    const bool counted = selection_.select == Select::topk || selection_.select == Select::batchtopk;
+    return name_ + (counted ? " " + std::to_string(selection_.k) : "") +
+           (selection_.byMagnitude ? " by magnitude" : "") + (features_ ? ", restricted to a feature set" : "");
+  }
+
+  Selection resolve() const {
+    Selection selection = selection_;
+    selection.thresholds = thresholds_.vector();
+    if (features_) selection.subset = features_->set;
+    return selection;
+  }
+
+ private:
+  std::string name_;
+  Selection selection_;
+  TensorOperand<const float> thresholds_;
+  std::shared_ptr<FeatureSetResult> features_;
+};
 
 void encode(Call& call) {
   const auto x = call.read("x");
   const auto encoder = call.read("encoder");
   const auto bias = call.read("bias");
-  Selection selection;
-  const std::string select = call.text("select");
-  if (select == "topk") {
-    selection.select = Select::topk;
-    selection.k = call.integer("k", 1);
-  } else {
-    call.require(select == "positive", "select must be \"positive\" or \"topk\"");
-  }
-  const auto features = call.featureSetOptional("features");
+  const SelectionOperands selection(call, encoder.rows());
   const auto codes = call.codes("codes", Access::write);
   call.require(x.columns() == encoder.columns(), "x and encoder differ in dIn");
   call.require(bias.size() == encoder.rows() && codes->dSae == encoder.rows(), "encoder, bias, codes differ in dSae");
-  call.require(!features || features->dSae == encoder.rows(), "the feature set is of another dSae");
   call.require(codes->rows == x.rows(), "x and codes differ in rows");
   call.require(encoder.rows() < int64_t(std::numeric_limits<uint32_t>::max()), "dSae is too large");
-  call.note(selectionText(selection, bool(features)));
-  call.enqueue([=](Kernels& kernels) mutable {
-    if (features) selection.subset = features->set;
-    codes->codes = kernels.encode(x.matrix(), encoder.matrix(), bias.vector(), selection);
+  call.note(selection.text());
+  call.enqueue([=](Kernels& kernels) {
+    codes->codes = kernels.encode(x.matrix(), encoder.matrix(), bias.vector(), selection.resolve());
   });
 }
 
@@ -66,13 +97,14 @@ void decodeGradient(Call& call) {
   const double scale = call.number("scale");
   const auto perFeature = call.readOptional("perFeature");
   const double featureScale = call.number("featureScale");
+  const bool every = call.flag("every");
   const auto out = call.writeEntryValues("out", codes);
   call.require(decoder.rows() == codes->dSae, "codes and decoder differ in dSae");
   call.require(dOutput.rows() == codes->rows && dOutput.columns() == decoder.columns(), "dOutput must be [rows, dOut]");
   call.require(!perFeature || perFeature.size() == codes->dSae, "perFeature must be [dSae]");
   call.enqueue([=](Kernels& kernels) {
     kernels.decodeGradient(codes->codes, decoder.matrix(), dOutput.matrix(), scale, perFeature.vector(), featureScale,
-                           out->block.as<float>());
+                           every, out->block.as<float>());
   });
 }
 
@@ -99,10 +131,29 @@ void densify(Call& call) {
   call.enqueue([=](Kernels& kernels) { kernels.densify(codes->codes, out.matrix()); });
 }
 
+void selectTop(Call& call) {
+  const auto codes = call.codes("codes");
+  const int64_t k = call.integer("k");
+  const auto out = call.codes("out", Access::write);
+  call.require(out->rows == codes->rows && out->dSae == codes->dSae, "out must be of the size of codes");
+  call.enqueue([=](Kernels& kernels) { out->codes = kernels.selectTop(codes->codes, k); });
+}
+
+void updateRunningMinimum(Call& call) {
+  const auto codes = call.codes("codes");
+  const double decay = call.number("decay");
+  const auto state = call.update<double>("state");
+  const auto out = call.update("out");
+  call.require(state.size() == 2, "state must be [2]");
+  call.enqueue(
+      [=](Kernels& kernels) { kernels.updateRunningMinimum(codes->codes, decay, state.vector(), out.vector()); });
+}
+
 // The operands of a RowGradient, whose pointers exist only when the kernel runs.
 class RowGradientOperands {
  public:
-  // The number of terms, (codes, coefficients, dense, scale) for each, then rowCoefficients, rowScale, projectOutRow.
+  // The number of terms, (codes, coefficients, dense, scale) for each, then rowCoefficients, rowScale, blockWidths,
+  // projectOutRow.
   explicit RowGradientOperands(Call& call) {
     const int64_t count = call.integer("terms");
     for (int64_t i = 0; i < count; ++i) {
@@ -116,6 +167,7 @@ class RowGradientOperands {
     }
     rowCoefficients_ = call.readOptional("rowCoefficients");
     rowScale_ = call.number("rowScale");
+    blockWidths_ = call.integers("blockWidths", 1);
     projectOutRow_ = call.flag("projectOutRow");
   }
 
@@ -124,6 +176,7 @@ class RowGradientOperands {
       call.require(term.codes->dSae == rows && term.dense.columns() == columns, "a term is of another size");
     }
     call.require(!rowCoefficients_ || rowCoefficients_.size() == rows, "rowCoefficients must have one per row");
+    call.requireBlocks(blockWidths_, columns);
   }
 
   RowGradient resolve() const {
@@ -133,6 +186,7 @@ class RowGradientOperands {
     }
     gradient.rowCoefficients = rowCoefficients_.vector();
     gradient.rowScale = rowScale_;
+    gradient.blockWidths = blockWidths_;
     gradient.projectOutRow = projectOutRow_;
     return gradient;
   }
@@ -147,6 +201,7 @@ class RowGradientOperands {
   std::vector<Term> terms_;
   TensorOperand<const float> rowCoefficients_;
   double rowScale_ = 0;
+  std::vector<int64_t> blockWidths_;
   bool projectOutRow_ = false;
 };
 
@@ -260,6 +315,8 @@ constexpr KernelBinding kBindings[] = {
     {"featureSums", featureSums},
     {"featureCounts", featureCounts},
     {"densify", densify},
+    {"selectTop", selectTop},
+    {"updateRunningMinimum", updateRunningMinimum},
     {"rowGradientSquaredNorm", rowGradientSquaredNorm},
     {"rowGradient", rowGradient},
     {"stepRows", stepRows},

@@ -18,11 +18,14 @@
 
 namespace monosem {
 
-enum class Select { positive, topk };
+enum class Select { positive, topk, batchtopk, above, all };
 
 struct Selection {
   Select select = Select::positive;
-  int64_t k = 0;                             // topk: entries per row, min(k, eligible features)
+  int64_t k = 0;                             // topk: entries per row, min(k, eligible features); batchtopk: entries
+  bool byMagnitude = false;                  // topk: the largest |pre-activation|
+  Vector<const float> thresholds;            // above: [dSae]
+  double margin = 0;                         // above: how far below its threshold an entry is still selected
   std::shared_ptr<const FeatureSet> subset;  // only these features; null: all
 };
 
@@ -36,32 +39,43 @@ struct AdamStep {
 };
 
 // Gradient clipping by global norm, as torch.nn.utils.clip_grad_norm_: every gradient is multiplied by
-// min(1, maxNorm / (sqrt(*squaredNorm) + 1e-6)). `squaredNorm` is read when the kernel runs; null: no clipping.
+// min(1, maxNorm / (sqrt(*squaredNorm) + 1e-6)). `squaredNorm` is read when the kernel runs, which throws nonFinite and
+// writes nothing where it is NaN or infinite: an infinite maxNorm asks for that alone. Null: no clipping.
 struct Clip {
   const double* squaredNorm = nullptr;
   double maxNorm = 0;
 };
 
+// out[e] = scale * perFeature[feature(e)] * a[e] * b[e] + plus[e]: absent factors are 1, an absent summand is 0.
+struct EntryProduct {
+  const float* a = nullptr;
+  const float* b = nullptr;
+  Vector<const float> perFeature;
+  double scale = 1;
+  const float* plus = nullptr;
+};
+
 // Part of the gradient of a [dSae, width] matrix whose row f is
 //     scale * sum over entries e of feature f, rows ascending: coefficient[e] * dense[row(e), :].
 struct EntryTerm {
-  Codes* codes = nullptr;               // its feature order is built here if the kernel needs it and it is missing
+  const Codes* codes = nullptr;
   const float* coefficients = nullptr;  // [entries], row order; null: the codes' values
   Matrix<const float> dense;            // [codes.rows, width]
   double scale = 1;
 };
 
-// A whole row gradient: the sum of the entry terms, plus rowCoefficients[f] * rowScale * weights[f, :] / |weights[f,
-// :]| (the decoder-norm weighted sparsity penalty; rows of norm 0 add nothing); with `projectOutRow`, less its
-// component along weights[f, :].
+// A whole row gradient: the sum of the entry terms, plus the decoder-norm weighted sparsity penalty's, which on each
+// block of columns is rowCoefficients[f] * rowScale * weights[f, block] / |weights[f, block]| (blocks of norm 0 add
+// nothing); with `projectOutRow`, less its component along weights[f, :].
 struct RowGradient {
   std::vector<EntryTerm> terms;
   Vector<const float> rowCoefficients;  // [rows] or null
   double rowScale = 0;
+  std::vector<int64_t> blockWidths;  // of the columns, in order; none: they are one block
   bool projectOutRow = false;
 };
 
-enum class Activation { none, geluTanh, gelu, relu };
+enum class Activation { none, geluTanh, gelu, relu, exp, sigmoid, tanh, heaviside };
 
 // What `sample` does with a row of logits: temperature 0 is greedy (the lowest index among equals); topK 0 and topP 1
 // cut nothing.
@@ -71,6 +85,19 @@ struct Sampling {
   double topP = 1;
   uint64_t seed = 0;
   uint64_t offset = 0;  // of the counter-based generator; row r uses offset + r
+};
+
+// How the features of synthetic data fire (see Kernels::drawFeatures).
+struct FeatureDistribution {
+  Vector<const float> probabilities;  // [features]
+  Matrix<const float> factors;        // [features, rank] or null: what correlates them
+  Vector<const float> means;          // [features], of their magnitudes, > 0
+  Vector<const float> deviations;     // [features], of their magnitudes, >= 0
+  // The first features are trees, numbered breadth first: the roots, then level after level of children, down to
+  // `depth` levels below the roots.
+  int64_t roots = 0;
+  int64_t children = 0;  // of a feature
+  int64_t depth = 0;
 };
 
 // Queries, keys and values of a batch of sequences, [batch, positions, heads, dHead] each, with room for more positions
@@ -93,24 +120,50 @@ class Kernels {
   virtual std::string description() const = 0;  // for example "avx512, 2 threads"
 
   // ---- SAE ------------------------------------------------------------------------------------------------------
-  // preActivation = x . encoder[f] + bias[f]; keeps what `selection` selects. Top k is exact, ties broken by
-  // (pre-activation descending, feature ascending); its value is max(preActivation, 0). `positive` keeps
-  // preActivation > 0. Throws nonFinite when x, the encoder or the bias holds NaN or infinity.
+  // z = x . encoder[f] + bias[f]; keeps what `selection` selects:
+  //   positive    z > 0; the value is z
+  //   topk        exactly the k largest z of each row, ties by (z descending, feature ascending); the value is max(z,
+  //   0).
+  //               By magnitude: the k largest |z|; the value is z
+  //   batchtopk   exactly the k largest positive z of all rows, all if there are fewer, ties by (z descending, row
+  //               ascending, feature ascending); the value is z
+  //   above       z > thresholds[f] - margin; the value is max(z, 0) where z > thresholds[f], else 0
+  //   all         every z; the value is max(z, 0)
+  // Throws nonFinite when x, the encoder or the bias holds NaN or infinity, or a threshold is NaN.
   virtual Codes encode(Matrix<const float> x, Matrix<const float> encoder, Vector<const float> bias,
                        const Selection& selection) = 0;
   // out[t] = bias + sum of value[e] * decoder[feature[e]] - target[t]; bias and target may be absent.
   // squaredError, if given, is *added* the sum of out^2.
   virtual void decode(const Codes& codes, Matrix<const float> decoder, Vector<const float> bias,
                       Matrix<const float> target, Matrix<float> out, double* squaredError) = 0;
-  // out[e] = value[e] > 0 ? scale * dOutput[row(e)] . decoder[feature(e)] + featureScale * perFeature[feature(e)] : 0.
+  // out[e] = scale * dOutput[row(e)] . decoder[feature(e)] + featureScale * perFeature[feature(e)]; unless `every`, 0
+  // where the entry is not active.
   virtual void decodeGradient(const Codes& codes, Matrix<const float> decoder, Matrix<const float> dOutput,
-                              double scale, Vector<const float> perFeature, double featureScale, float* out) = 0;
+                              double scale, Vector<const float> perFeature, double featureScale, bool every,
+                              float* out) = 0;
   // out[f] = scale * sum over the entries of f of coefficients[e] (null: the codes' values).
   virtual void featureSums(const Codes& codes, const float* coefficients, double scale, Vector<float> out) = 0;
-  // out[f] = number of entries of f with value > 0.
+  // out[f] = number of active entries of f.
   virtual void featureCounts(const Codes& codes, Vector<float> out) = 0;
   // out = the dense [rows, dSae] values.
   virtual void densify(const Codes& codes, Matrix<float> out) = 0;
+  // The k entries of each row with the largest pre-activations (ties: feature ascending), all if there are fewer.
+  virtual Codes selectTop(const Codes& codes, int64_t k) = 0;
+  // With the smallest value m of the active entries: state[0] = decay * state[0] + (1 - decay) * m and
+  // state[1] = decay * state[1] + (1 - decay), then every element of out = state[0] / state[1], the mean of the minima
+  // so far, recent ones weighing more. Nothing happens where no entry is active.
+  virtual void updateRunningMinimum(const Codes& codes, double decay, Vector<double> state, Vector<float> out) = 0;
+
+  // See EntryProduct.
+  virtual void entryProduct(const Codes& codes, const EntryProduct& product, float* out) = 0;
+  // out = x^exponent where x > 0, 0 where x <= 0; NaN stays.
+  virtual void power(Vector<const float> x, double exponent, Vector<float> out) = 0;
+  // The entries with from <= feature < to; dSae stays.
+  virtual Codes featureRange(const Codes& codes, int64_t from, int64_t to) = 0;
+  // out[f] = scale * sum over the entries of f with |preActivation - thresholds[f]| < bandwidth / 2 of coefficients[e]
+  // (null: 1): what a rectangular kernel of that width sees around the threshold.
+  virtual void windowSums(const Codes& codes, Vector<const float> thresholds, double bandwidth,
+                          const float* coefficients, double scale, Vector<float> out) = 0;
 
   // *squaredNorm += the squared Frobenius norm of the gradient. Clipping needs it before the step, so the gradient is
   // made twice; where that costs more than memory, its rows [rows, columns] are returned for stepRows, and an empty
@@ -126,7 +179,7 @@ class Kernels {
   virtual void stepVector(Vector<const float> gradient, Vector<float> weights, Vector<float> m, Vector<float> v,
                           const AdamStep& adam, const Clip& clip) = 0;
 
-  // tokensSinceFired[f] = 0 where f has an entry with value > 0, else + tokens.
+  // tokensSinceFired[f] = 0 where f has an active entry, else + tokens.
   virtual void updateTokensSinceFired(const Codes& codes, int64_t tokens, Vector<double> tokensSinceFired) = 0;
   // The features with tokensSinceFired >= threshold.
   virtual std::shared_ptr<const FeatureSet> featuresNotFiredFor(Vector<const double> tokensSinceFired,
@@ -139,12 +192,28 @@ class Kernels {
   virtual void addRow(Matrix<const float> a, Vector<const float> row, double scale,
                       Matrix<float> out) = 0;  // a[r] + scale * row
   virtual void scaleRows(Matrix<const float> a, Vector<const float> factors, Matrix<float> out) = 0;
-  virtual void rowNorms(Matrix<const float> a, Vector<float> out) = 0;
+  virtual void multiply(Vector<const float> a, Vector<const float> b, Vector<float> out) = 0;
+  virtual void divide(Vector<const float> a, Vector<const float> b, Vector<float> out) = 0;  // as IEEE 754 divides
+  virtual void scaleColumns(Matrix<const float> a, Vector<const float> factors, Matrix<float> out) = 0;
+  // out[r, c] = a[r, c] * factors[r] + shifts[r]
+  virtual void affineRows(Matrix<const float> a, Vector<const float> factors, Vector<const float> shifts,
+                          Matrix<float> out) = 0;
+  // normalized = (x - mean) / (standardDeviation + epsilon) over each row; the variance is divided by columns - 1, and
+  // a single column has standard deviation 0.
+  virtual void standardiseRows(Matrix<const float> x, double epsilon, Matrix<float> normalized, Vector<float> mean,
+                               Vector<float> standardDeviation) = 0;
+  // The sum of the norms of each row's blocks of columns, which are `blockWidths` wide; none: the norm of the row.
+  virtual void rowNorms(Matrix<const float> a, const std::vector<int64_t>& blockWidths, Vector<float> out) = 0;
   // Rows divided by their norm and multiplied by `norm`; rows of norm 0 stay.
   virtual void normaliseRows(Matrix<const float> a, double norm, Matrix<float> out) = 0;
   virtual void columnSums(Matrix<const float> a, double scale, Vector<float> out) = 0;
   virtual void weightedRowSum(Vector<const float> weights, Matrix<const float> a, double scale, Vector<float> out) = 0;
   virtual void gatherRows(Matrix<const float> a, Vector<const int32_t> rows, Matrix<float> out) = 0;
+  // out[rows[r]] = a[r]; of rows with the same place the last one stays.
+  virtual void scatterRows(Matrix<const float> a, Vector<const int32_t> rows, Matrix<float> out) = 0;
+  // out[r, outColumn + c] = a[r, aColumn + c] for c < columns
+  virtual void copyColumns(Matrix<const float> a, int64_t aColumn, Matrix<float> out, int64_t outColumn,
+                           int64_t columns) = 0;
   virtual void copyRows(Matrix<const float> a, Matrix<float> out, int64_t firstRow) = 0;  // into out[firstRow ...]
   virtual void transpose(Matrix<const float> a, Matrix<float> out) = 0;
   virtual void dot(Vector<const float> a, Vector<const float> b, double* sum) = 0;    // *sum += a . b, in double
@@ -158,6 +227,10 @@ class Kernels {
   virtual void randomNormal(uint64_t seed, uint64_t offset, float standardDeviation, Vector<float> out) = 0;
   // A uniformly random permutation of 0 ... size-1.
   virtual void randomPermutation(uint64_t seed, uint64_t offset, Vector<int32_t> out) = 0;
+  // The features of the samples offset, offset + 1, ..., drawn as cpu/generic/draw_features.h says: codes [rows,
+  // features] whose values are magnitudes, all > 0. A sample depends on the seed and its own number alone. Throws
+  // invalidArgument for what is no distribution.
+  virtual Codes drawFeatures(const FeatureDistribution& features, int64_t rows, uint64_t seed, uint64_t offset) = 0;
 
   // ---- Transformers -----------------------------------------------------------------------------------------------
   // out = activation(x . weights^T + bias) + residual; weights [out, in]; bias and residual may be absent.

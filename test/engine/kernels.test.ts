@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Codes } from "../../lib/engine/codes.js";
 import { Device } from "../../lib/engine/device.js";
 import type { RowGradient } from "../../lib/engine/kernels.js";
+import type { Selection } from "../../lib/engine/selection.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
 
 let device: Device;
@@ -74,6 +75,144 @@ test("encode adds the bias and selects", async () => {
   const content = await biased.read();
   expect([...content.features]).toEqual([3, 3, 3]);
   expect([...content.values]).toEqual([7, 10.5, 10]);
+});
+
+// All entries with these biases, (row, feature, pre-activation): row 0: 1, 2, 3, -3; row 1: -1, 0.5, -0.5, 0.5; row 2: 0.
+async function selected(selection: Selection): Promise<{ entries: number[][]; values: number[] }> {
+  const codes = device.kernels.encode(matrix(x), matrix(encoder), vector([0, 0, 0, 0]), selection);
+  const { rowOffsets, features, preActivations, values } = await codes.read();
+  const rowOf = (entry: number): number => rowOffsets.findLastIndex((offset) => offset <= entry);
+  return { entries: [...features].map((f, e) => [rowOf(e), f, preActivations[e]!]), values: [...values] };
+}
+
+test("encode selects by magnitude, over the batch, above thresholds, or all", async () => {
+  expect(await selected({ select: "topk", k: 2, by: "magnitude" })).toEqual({
+    entries: [
+      [0, 2, 3],
+      [0, 3, -3],
+      [1, 0, -1],
+      [1, 1, 0.5],
+      [2, 0, 0],
+      [2, 1, 0],
+    ],
+    values: [3, -3, -1, 0.5, 0, 0],
+  });
+  expect(await selected({ select: "batchtopk", k: 4 })).toEqual({
+    entries: [
+      [0, 0, 1],
+      [0, 1, 2],
+      [0, 2, 3],
+      [1, 1, 0.5],
+    ],
+    values: [1, 2, 3, 0.5],
+  });
+  expect((await selected({ select: "batchtopk", k: 9 })).values).toEqual([1, 2, 3, 0.5, 0.5]);
+  expect(await selected({ select: "batchtopk", k: 0 })).toEqual({ entries: [], values: [] });
+  const thresholds = vector([1, 1.5, 2, -1]);
+  expect(await selected({ select: "above", thresholds })).toEqual({
+    entries: [
+      [0, 1, 2],
+      [0, 2, 3],
+      [1, 3, 0.5],
+      [2, 3, 0],
+    ],
+    values: [2, 3, 0.5, 0],
+  });
+  expect(await selected({ select: "above", thresholds, margin: 1 })).toEqual({
+    entries: [
+      [0, 0, 1],
+      [0, 1, 2],
+      [0, 2, 3],
+      [1, 3, 0.5],
+      [2, 3, 0],
+    ],
+    values: [0, 2, 3, 0.5, 0],
+  });
+  const all = await selected({ select: "all" });
+  expect(all.entries.map(([row, feature]) => 4 * row! + feature!)).toEqual([...Array(12).keys()]);
+  expect(all.values).toEqual([1, 2, 3, 0, 0, 0.5, 0, 0.5, 0, 0, 0, 0]);
+});
+
+test("encode restricts any selection to a feature set", async () => {
+  const features = device.kernels.featuresNotFiredFor(doubles([1, 0, 0, 1]), 1); // features 0 and 3
+  const pairs = async (selection: Selection): Promise<number[][]> =>
+    (await selected({ ...selection, features })).entries.map(([row, feature]) => [row!, feature!]);
+  expect(await pairs({ select: "positive" })).toEqual([
+    [0, 0],
+    [1, 3],
+  ]);
+  expect(await pairs({ select: "batchtopk", k: 1 })).toEqual([[0, 0]]);
+  expect(await pairs({ select: "above", thresholds: vector([0.5, 0, 0, 0.5]) })).toEqual([[0, 0]]);
+  expect(await pairs({ select: "topk", k: 1, by: "magnitude" })).toEqual([
+    [0, 3],
+    [1, 0],
+    [2, 0],
+  ]);
+  expect(await pairs({ select: "all" })).toHaveLength(6);
+});
+
+test("encode refuses selections that say nothing", async () => {
+  const encode = (selection: Selection): Codes =>
+    device.kernels.encode(matrix(x), matrix(encoder), vector([0, 0, 0, 0]), selection);
+  for (const selection of [
+    { select: "most" },
+    { select: "topk", k: 0 },
+    { select: "topk", k: 1, by: "size" },
+    { select: "batchtopk", k: 1.5 },
+    { select: "batchtopk", k: -1 },
+    { select: "above", thresholds: vector([0, 0, 0, 0]), margin: -1 },
+    { select: "above", thresholds: [0, 0, 0, 0] },
+  ]) {
+    const refused = expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" });
+    expect(() => encode(selection as unknown as Selection), selection.select).toThrow(refused);
+  }
+  expect(() => encode({ select: "above", thresholds: vector([0, 0]) })).toThrow(
+    expect.objectContaining({ code: "ERR_SHAPE_MISMATCH" }),
+  );
+  const codes = encode({ select: "above", thresholds: vector([0, Number.NaN, 0, 0]) });
+  await expect(codes.read()).rejects.toMatchObject({
+    code: "ERR_NON_FINITE",
+    message: expect.stringMatching(/encode.*threshold of feature 1/),
+  });
+});
+
+test("selectTop narrows codes and keeps what they hold", async () => {
+  const thresholds = vector([1, 1.5, 2, -1]);
+  const codes = device.kernels.encode(matrix(x), matrix(encoder), vector([0, 0, 0, 0]), {
+    select: "above",
+    thresholds,
+    margin: 1,
+  });
+  const { rowOffsets, features, preActivations, values } = await device.kernels.selectTop(codes, 2).read();
+  expect([...rowOffsets]).toEqual([0, 2, 3, 4]);
+  expect([...features]).toEqual([1, 2, 3, 3]);
+  expect([...preActivations]).toEqual([2, 3, 0.5, 0]);
+  expect([...values]).toEqual([2, 3, 0.5, 0]);
+  const none = await device.kernels.selectTop(codes, 0).read();
+  expect([...none.rowOffsets]).toEqual([0, 0, 0, 0]);
+  expect(() => device.kernels.selectTop(codes, -1)).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }));
+});
+
+test("updateRunningMinimum follows the smallest active value, corrected for its start", async () => {
+  const { kernels } = device;
+  const state = doubles([0, 0]);
+  const out = vector([7, 7, 7]);
+  const codesOf = (selection: Selection): Codes =>
+    kernels.encode(matrix(x), matrix(encoder), vector([0, 0, 0, 0]), selection);
+  kernels.updateRunningMinimum(codesOf({ select: "batchtopk", k: 0 }), 0.9, state, out);
+  await expectTensor(out, [3], [7, 7, 7]);
+  kernels.updateRunningMinimum(codesOf({ select: "batchtopk", k: 3 }), 0.9, state, out);
+  await expectTensor(out, [3], [1, 1, 1]);
+  kernels.updateRunningMinimum(codesOf({ select: "topk", k: 4 }), 0.9, state, out);
+  const mean = (0.9 * 0.1 * 1 + 0.1 * 0.5) / (0.9 * 0.1 + 0.1);
+  await expectTensor(out, [3], [mean, mean, mean]);
+  await expectTensor(state, [2], [0.9 * 0.1 + 0.1 * 0.5, 0.19]);
+  const codes = codesOf({ select: "positive" });
+  for (const decay of [1, -0.1, Number.NaN]) {
+    expect(() => kernels.updateRunningMinimum(codes, decay, state, out)).toThrow(
+      expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }),
+    );
+  }
 });
 
 test("decode adds the bias, subtracts the target and adds up the squared error", async () => {

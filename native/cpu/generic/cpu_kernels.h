@@ -4,13 +4,17 @@
 #include "cpu/generic/attention.h"
 #include "cpu/generic/decode.h"
 #include "cpu/generic/dense.h"
+#include "cpu/generic/draw_features.h"
 #include "cpu/generic/encode.h"
+#include "cpu/generic/entries.h"
 #include "cpu/generic/feature_order.h"
 #include "cpu/generic/layer_norm.h"
 #include "cpu/generic/linear.h"
 #include "cpu/generic/random.h"
 #include "cpu/generic/row_gradient.h"
+#include "cpu/generic/running_minimum.h"
 #include "cpu/generic/sample.h"
+#include "cpu/generic/select_top.h"
 #include "cpu/generic/softmax.h"
 
 namespace monosem::MONOSEM_ISA {
@@ -35,8 +39,9 @@ class CpuKernels final : public Kernels {
     MONOSEM_ISA::decode(codes, decoder, bias, target, out, squaredError, allocator_, pool_);
   }
   void decodeGradient(const Codes& codes, Matrix<const float> decoder, Matrix<const float> dOutput, double scale,
-                      Vector<const float> perFeature, double featureScale, float* out) override {
-    MONOSEM_ISA::decodeGradient(codes, decoder, dOutput, scale, perFeature, featureScale, out, allocator_, pool_);
+                      Vector<const float> perFeature, double featureScale, bool every, float* out) override {
+    MONOSEM_ISA::decodeGradient(codes, decoder, dOutput, scale, perFeature, featureScale, every, out, allocator_,
+                                pool_);
   }
   void featureSums(const Codes& codes, const float* coefficients, double scale, Vector<float> out) override {
     MONOSEM_ISA::featureSums(codes, coefficients, scale, out, allocator_, pool_);
@@ -45,6 +50,25 @@ class CpuKernels final : public Kernels {
     MONOSEM_ISA::featureCounts(codes, out, allocator_, pool_);
   }
   void densify(const Codes& codes, Matrix<float> out) override { MONOSEM_ISA::densify(codes, out, pool_); }
+  Codes selectTop(const Codes& codes, int64_t k) override {
+    return MONOSEM_ISA::selectTop(codes, k, allocator_, pool_);
+  }
+  void updateRunningMinimum(const Codes& codes, double decay, Vector<double> state, Vector<float> out) override {
+    MONOSEM_ISA::updateRunningMinimum(codes, decay, state, out);
+  }
+  void entryProduct(const Codes& codes, const EntryProduct& product, float* out) override {
+    MONOSEM_ISA::entryProduct(codes, product, out, pool_);
+  }
+  void power(Vector<const float> x, double exponent, Vector<float> out) override {
+    MONOSEM_ISA::power(x, exponent, out, pool_);
+  }
+  Codes featureRange(const Codes& codes, int64_t from, int64_t to) override {
+    return MONOSEM_ISA::featureRange(codes, from, to, allocator_, pool_);
+  }
+  void windowSums(const Codes& codes, Vector<const float> thresholds, double bandwidth, const float* coefficients,
+                  double scale, Vector<float> out) override {
+    MONOSEM_ISA::windowSums(codes, thresholds, bandwidth, coefficients, scale, out, allocator_, pool_);
+  }
   Block rowGradientSquaredNorm(const RowGradient& gradient, Matrix<const float> weights, double* squaredNorm) override {
     return MONOSEM_ISA::rowGradientSquaredNorm(gradient, weights, squaredNorm, allocator_, pool_);
   }
@@ -81,7 +105,26 @@ class CpuKernels final : public Kernels {
   void scaleRows(Matrix<const float> a, Vector<const float> factors, Matrix<float> out) override {
     MONOSEM_ISA::scaleRows(a, factors, out, pool_);
   }
-  void rowNorms(Matrix<const float> a, Vector<float> out) override { MONOSEM_ISA::rowNorms(a, out, pool_); }
+  void multiply(Vector<const float> a, Vector<const float> b, Vector<float> out) override {
+    MONOSEM_ISA::multiply(a, b, out, pool_);
+  }
+  void divide(Vector<const float> a, Vector<const float> b, Vector<float> out) override {
+    MONOSEM_ISA::divide(a, b, out, pool_);
+  }
+  void scaleColumns(Matrix<const float> a, Vector<const float> factors, Matrix<float> out) override {
+    MONOSEM_ISA::scaleColumns(a, factors, out, pool_);
+  }
+  void affineRows(Matrix<const float> a, Vector<const float> factors, Vector<const float> shifts,
+                  Matrix<float> out) override {
+    MONOSEM_ISA::affineRows(a, factors, shifts, out, pool_);
+  }
+  void standardiseRows(Matrix<const float> x, double epsilon, Matrix<float> normalized, Vector<float> mean,
+                       Vector<float> standardDeviation) override {
+    MONOSEM_ISA::standardiseRows(x, epsilon, normalized, mean, standardDeviation, pool_);
+  }
+  void rowNorms(Matrix<const float> a, const std::vector<int64_t>& blockWidths, Vector<float> out) override {
+    MONOSEM_ISA::rowNorms(a, blockWidths, out, pool_);
+  }
   void normaliseRows(Matrix<const float> a, double norm, Matrix<float> out) override {
     MONOSEM_ISA::normaliseRows(a, norm, out, pool_);
   }
@@ -93,6 +136,13 @@ class CpuKernels final : public Kernels {
   }
   void gatherRows(Matrix<const float> a, Vector<const int32_t> rows, Matrix<float> out) override {
     MONOSEM_ISA::gatherRows(a, rows, out, pool_);
+  }
+  void scatterRows(Matrix<const float> a, Vector<const int32_t> rows, Matrix<float> out) override {
+    MONOSEM_ISA::scatterRows(a, rows, out, allocator_, pool_);
+  }
+  void copyColumns(Matrix<const float> a, int64_t aColumn, Matrix<float> out, int64_t outColumn,
+                   int64_t columns) override {
+    MONOSEM_ISA::copyColumns(a, aColumn, out, outColumn, columns, pool_);
   }
   void copyRows(Matrix<const float> a, Matrix<float> out, int64_t firstRow) override {
     MONOSEM_ISA::copyRows(a, out, firstRow, pool_);
@@ -122,6 +172,9 @@ class CpuKernels final : public Kernels {
   }
   void randomPermutation(uint64_t seed, uint64_t offset, Vector<int32_t> out) override {
     MONOSEM_ISA::randomPermutation(seed, offset, out);
+  }
+  Codes drawFeatures(const FeatureDistribution& features, int64_t rows, uint64_t seed, uint64_t offset) override {
+    return MONOSEM_ISA::drawFeatures(features, rows, seed, offset, allocator_, pool_);
   }
 
   // ---- Transformers

@@ -4,8 +4,9 @@
 // above it are appended (a whole vector is dismissed with one comparison); when the row's buffer is full, the k largest
 // are selected and the threshold rises. About k * (1 + ln(n / k)) of n scores in random order become candidates.
 //
-// Ties: positions are offered in ascending order, so that a score equal to the threshold comes after k others that are
-// at least as large, and loses, as (score descending, position ascending) demands. -0 equals 0.
+// Scores are compared by value or by magnitude. Ties: positions are offered in ascending order, so that a score equal
+// to the threshold comes after k others that are at least as large, and loses, as (score descending, position
+// ascending) demands. -0 equals 0.
 #pragma once
 
 #include "cpu/generic/matrix_product.h"
@@ -25,22 +26,36 @@ inline float fromOrderedKey(int32_t key) {
   return x;
 }
 
+// By what scores are compared. -infinity, which fills up vectors, comes last in either.
+struct ByValue {
+  static Floats rank(Floats score) { return score; }
+  static float rank(float score) { return score; }
+};
+struct ByMagnitude {
+  static Floats rank(Floats score) {
+    const Floats magnitude = max(score, zeros() - score);
+    return select(broadcast(infinity) > magnitude, magnitude, broadcast(-infinity));
+  }
+  static float rank(float score) { return score == -infinity ? score : std::fabs(score); }
+};
+
 // Moves the k largest of `count` > k finite scores, with their positions, to the front, in the order in which they
-// stood; among equals the first ones win. Returns the smallest score kept. Both arrays have room for one more vector.
+// stood; among equals the first ones win. Returns the smallest rank kept. Both arrays have room for one more vector.
 //
 // Bisects on the ordered key: a few dozen scores per comparison, and it ends as soon as a threshold parts exactly k.
+template <class Order = ByValue>
 inline float keepLargest(float* scores, uint32_t* positions, int64_t count, int64_t k) {
   for (int lane = 0; lane < width; ++lane) scores[count + lane] = -infinity;
-  Floats largest = load(scores), negatedSmallest = broadcast(-scores[0]);
-  for (int64_t i = 0; i < count; i += width) largest = max(largest, load(scores + i));
-  for (int64_t i = 0; i + width <= count; i += width)
-    negatedSmallest = max(negatedSmallest, zeros() - load(scores + i));
+  const auto rankAt = [&](int64_t i) { return Order::rank(load(scores + i)); };
+  Floats largest = rankAt(0), negatedSmallest = broadcast(-Order::rank(scores[0]));
+  for (int64_t i = 0; i < count; i += width) largest = max(largest, rankAt(i));
+  for (int64_t i = 0; i + width <= count; i += width) negatedSmallest = max(negatedSmallest, zeros() - rankAt(i));
   float smallest = -maximum(negatedSmallest);
-  for (int64_t i = count / width * width; i < count; ++i) smallest = std::min(smallest, scores[i]);
+  for (int64_t i = count / width * width; i < count; ++i) smallest = std::min(smallest, Order::rank(scores[i]));
 
   const auto countFrom = [&](Floats threshold) {
     int64_t found = 0;
-    for (int64_t i = 0; i < count; i += width) found += __builtin_popcount(maskBits(load(scores + i) >= threshold));
+    for (int64_t i = 0; i < count; i += width) found += __builtin_popcount(maskBits(rankAt(i) >= threshold));
     return found;
   };
   // Invariant: at least k scores are >= low, fewer than k are > high.
@@ -64,8 +79,9 @@ inline float keepLargest(float* scores, uint32_t* positions, int64_t count, int6
     for (int64_t i = 0; i < count; i += width) {
       const Floats score = load(scores + i);
       const Ints position = loadInts(reinterpret_cast<const int32_t*>(positions + i));
-      const Mask keep = score >= broadcast(threshold);
-      negatedSmallestKept = max(negatedSmallestKept, select(keep, zeros() - score, broadcast(-infinity)));
+      const Floats rank = Order::rank(score);
+      const Mask keep = rank >= broadcast(threshold);
+      negatedSmallestKept = max(negatedSmallestKept, select(keep, zeros() - rank, broadcast(-infinity)));
       compressStore(scores + kept, score, keep);
       kept += compressStore(positions + kept, position, keep);
     }
@@ -73,10 +89,11 @@ inline float keepLargest(float* scores, uint32_t* positions, int64_t count, int6
   }
   // Equal scores straddle the cut: `threshold` is the k-th largest, and only the first of those equal to it are kept.
   int64_t above = 0;
-  for (int64_t i = 0; i < count; ++i) above += scores[i] > threshold;
+  for (int64_t i = 0; i < count; ++i) above += Order::rank(scores[i]) > threshold;
   int64_t equalsLeft = k - above;
   for (int64_t i = 0; i < count && kept < k; ++i) {
-    if (!(scores[i] > threshold) && !(scores[i] == threshold && equalsLeft-- > 0)) continue;
+    const float rank = Order::rank(scores[i]);
+    if (!(rank > threshold) && !(rank == threshold && equalsLeft-- > 0)) continue;
     scores[kept] = scores[i];
     positions[kept++] = positions[i];
   }
@@ -84,6 +101,7 @@ inline float keepLargest(float* scores, uint32_t* positions, int64_t count, int6
 }
 
 // The running selection of a number of rows. Different rows may be used by different threads at once.
+template <class Order = ByValue>
 class RunningTopK {
  public:
   RunningTopK(int64_t rows, int64_t k, int64_t eligible, Allocator& allocator)
@@ -115,8 +133,8 @@ class RunningTopK {
       const Floats a = load(scores + i), b = load(scores + i + width);
       const Floats c = load(scores + i + 2 * width), d = load(scores + i + 3 * width);
       zeroOrNan = fma(zeros(), (a + b) + (c + d), zeroOrNan);
-      if (maskBits(max(max(a, b), max(c, d)) > broadcast(candidates.threshold)))
-        append<group>(candidates, scores + i, firstPosition + i);
+      const Floats largest = max(max(Order::rank(a), Order::rank(b)), max(Order::rank(c), Order::rank(d)));
+      if (maskBits(largest > broadcast(candidates.threshold))) append<group>(candidates, scores + i, firstPosition + i);
     }
     const bool finite = sum(zeroOrNan) == 0 && allFinite(scores + i, count - i);
     for (; i < count; i += width) append<1>(candidates, scores + i, firstPosition + i);
@@ -128,7 +146,7 @@ class RunningTopK {
   int64_t finish(int64_t row) {
     State& state = states_[size_t(row)];
     if (state.count > k_) {
-      keepLargest(scoresOf(row), positionsOf(row), state.count, k_);
+      keepLargest<Order>(scoresOf(row), positionsOf(row), state.count, k_);
       state.count = k_;
     }
     return state.count;
@@ -163,13 +181,13 @@ class RunningTopK {
   inline __attribute__((always_inline)) void append(Candidates& candidates, const float* scores,
                                                     int64_t firstPosition) {
     if (candidates.count + vectors * width > capacity_) {
-      candidates.threshold = keepLargest(candidates.scores, candidates.positions, candidates.count, k_);
+      candidates.threshold = keepLargest<Order>(candidates.scores, candidates.positions, candidates.count, k_);
       candidates.count = k_;
     }
     const Floats threshold = broadcast(candidates.threshold);
     for (int v = 0; v < vectors; ++v) {
       const Floats score = load(scores + v * width);
-      const Mask above = score > threshold;
+      const Mask above = Order::rank(score) > threshold;
       compressStore(candidates.scores + candidates.count, score, above);
       candidates.count += compressStore(candidates.positions + candidates.count,
                                         laneIndices() + broadcastInt(int32_t(firstPosition + v * width)), above);

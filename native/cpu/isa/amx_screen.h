@@ -210,8 +210,8 @@ inline bool worthScreening(int64_t rows, int64_t features, int64_t depth, int64_
 // Fills `selected` for all rows of the chunk [first, first + rows) of x that could be screened, and returns the others,
 // which are untouched. Where scores overflow, that is all rows.
 inline std::vector<int64_t> screenTopK(Matrix<const float> x, int64_t first, int64_t rows, const RowSource& columns,
-                                       const float* bias, int64_t k, RunningTopK& selected, Allocator& allocator,
-                                       ThreadPool& pool) {
+                                       const float* bias, int64_t k, RunningTopK<ByValue>& selected,
+                                       Allocator& allocator, ThreadPool& pool) {
   const int64_t depth = x.columns, steps = panelsFor(depth, tileDepth), padded = steps * tileDepth;
   const int64_t rowPanels = panelsFor(rows, screenPanel), panelElements = screenPanel * padded;
   const TileConfiguration configuration;

@@ -1,103 +1,14 @@
-// The fused encoder: products, selections, ties, subsets, refusals.
+// The fused encoder: products, positive and top k selections, ties, subsets, refusals.
 #include <array>
 
-#include "check.h"
-#include "data.h"
-#include "reference.h"
+#include "encode_problem.h"
 
 namespace monosem::test {
 namespace {
 
-struct Problem {
-  int64_t rows, dSae, dIn;
-  Floats x, encoder, bias;
-  std::shared_ptr<const FeatureSet> subset;
-
-  Problem(Random& random, int64_t rows, int64_t dSae, int64_t dIn)
-      : rows(rows),
-        dSae(dSae),
-        dIn(dIn),
-        x(random.normals(rows * dIn)),
-        encoder(random.normals(dSae * dIn)),
-        bias(random.normals(dSae)) {}
-
-  Codes encode(Kernels& kernels, Select select, int64_t k = 0) const {
-    return kernels.encode({x.data(), rows, dIn}, {encoder.data(), dSae, dIn}, view(bias), {select, k, subset});
-  }
-  std::string name(const char* what, int64_t k = 0) const {
-    return std::string(what) + " " + std::to_string(rows) + "x" + std::to_string(dIn) + "->" + std::to_string(dSae) +
-           (k ? " k " + std::to_string(k) : "") + (subset ? " of " + std::to_string(subset->count) : "");
-  }
-  bool eligible(int64_t feature) const {
-    return !subset || subset->position.as<const uint32_t>()[feature] != UINT32_MAX;
-  }
-  int64_t eligibleCount() const { return subset ? subset->count : dSae; }
-  double preActivation(int64_t row, int64_t feature) const {
-    return double(bias[size_t(feature)]) + reference::dot(&x[size_t(row * dIn)], &encoder[size_t(feature * dIn)], dIn);
-  }
-};
-
-std::shared_ptr<const FeatureSet> everyNth(Allocator& allocator, int64_t dSae, int64_t n, int64_t first) {
-  auto set = std::make_shared<FeatureSet>();
-  set->dSae = dSae;
-  std::vector<uint32_t> indices, positions(size_t(dSae), UINT32_MAX);
-  for (int64_t feature = first; feature < dSae; feature += n) {
-    positions[size_t(feature)] = uint32_t(indices.size());
-    indices.push_back(uint32_t(feature));
-  }
-  set->count = int64_t(indices.size());
-  set->indices = PlainCodes::copy(allocator, indices);
-  set->position = PlainCodes::copy(allocator, positions);
-  return set;
-}
-
-template <class T>
-std::vector<T> elements(const T* data, int64_t count) {
-  return std::vector<T>(data, data + count);
-}
-
-// Everything that codes say, in one list of bits.
-std::vector<uint32_t> bits(const Codes& codes) {
-  std::vector<uint32_t> all;
-  for (int64_t row = 0; row <= codes.rows; ++row) all.push_back(uint32_t(codes.offsets()[row]));
-  for (int64_t e = 0; e < codes.entries; ++e) {
-    uint32_t preActivation, value;
-    std::memcpy(&preActivation, codes.preActivation() + e, sizeof preActivation);
-    std::memcpy(&value, codes.value() + e, sizeof value);
-    all.insert(all.end(), {codes.feature()[e], preActivation, value});
-  }
-  return all;
-}
-
-Codes encodeOnAll(Test& test, const Problem& problem, const std::string& name, Select select, int64_t k = 0) {
-  test.run<uint32_t>(name, [&](Kernels& kernels) { return bits(problem.encode(kernels, select, k)); });
-  return problem.encode(test.kernels(), select, k);
-}
-
-// Features ascend within a row, are eligible, and carry the right pre-activation and value.
-void checkEntries(Test& test, const Problem& problem, const Codes& codes, const std::string& name) {
-  bool ordered = true, eligible = true, valued = true;
-  Doubles expected;
-  for (int64_t row = 0; row < problem.rows; ++row)
-    for (uint64_t e = codes.offsets()[row]; e < codes.offsets()[row + 1]; ++e) {
-      const uint32_t feature = codes.feature()[e];
-      ordered = ordered && (e == codes.offsets()[row] || codes.feature()[e - 1] < feature);
-      eligible = eligible && feature < uint32_t(problem.dSae) && problem.eligible(feature);
-      valued = valued && codes.value()[e] == std::max(codes.preActivation()[e], 0.0f);
-      expected.push_back(eligible ? problem.preActivation(row, feature) : 0);
-    }
-  test.check(ordered, name + ": features ascend");
-  test.check(eligible, name + ": only eligible features");
-  test.check(valued, name + ": values are rectified pre-activations");
-  test.close(name + ": pre-activations", elements(codes.preActivation(), codes.entries), expected, 3e-4);
-}
-
-const int64_t shapes[][3] = {{1, 1, 1},    {1, 50, 3},    {7, 33, 17},    {13, 385, 129}, {25, 1000, 64},
-                             {9, 97, 800}, {50, 2500, 5}, {64, 384, 100}, {3, 4097, 33},  {130, 48, 385}};
-
 KERNEL_TEST("encode positive", positiveTests) {
   Random random(11);
-  for (const auto& [rows, dSae, dIn] : shapes)
+  for (const auto& [rows, dSae, dIn] : encodeShapes)
     for (int subset = 0; subset < 3; ++subset) {
       Problem problem(random, rows, dSae, dIn);
       if (subset) problem.subset = everyNth(test.allocator(), dSae, subset == 1 ? 3 : 1, subset == 1 ? 2 : 0);
@@ -166,7 +77,7 @@ void checkTopK(Test& test, const Problem& problem, int64_t k) {
 
 KERNEL_TEST("encode top k", topKTests) {
   Random random(13);
-  for (const auto& [rows, dSae, dIn] : shapes)
+  for (const auto& [rows, dSae, dIn] : encodeShapes)
     for (const int64_t k : {int64_t(1), int64_t(5), int64_t(32), int64_t(200), dSae - 1, dSae, dSae + 3}) {
       if (k < 1 || (k == 200 && dSae < 1000)) continue;
       Problem problem(random, rows, dSae, dIn);
@@ -210,7 +121,7 @@ KERNEL_TEST("encode ties", tieTests) {
 
 KERNEL_TEST("encode nothing", emptyTests) {
   Random random(15);
-  for (const Select select : {Select::positive, Select::topk}) {
+  for (const Select select : {Select::positive, Select::topk, Select::batchtopk, Select::all}) {
     const Problem noRows(random, 0, 20, 8);
     Codes codes = encodeOnAll(test, noRows, noRows.name("no rows"), select, 3);
     test.check(codes.rows == 0 && codes.entries == 0 && codes.offsets()[0] == 0 && bool(codes.features),
@@ -229,7 +140,7 @@ KERNEL_TEST("encode nothing", emptyTests) {
 KERNEL_TEST("encode refuses", refusalTests) {
   Random random(16);
   const auto refuses = [&](const Problem& problem, const std::string& operand, const std::string& place) {
-    for (const Select select : {Select::positive, Select::topk}) try {
+    for (const Select select : {Select::positive, Select::topk, Select::batchtopk, Select::all}) try {
         problem.encode(test.kernels(), select, 3);
         test.check(false, "refuses a " + operand + " that is not finite");
       } catch (const EngineError& error) {
