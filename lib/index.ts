@@ -48,6 +48,7 @@ export { spliceHook } from "./analysis/spliceHook.js";
 // engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
 export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./engine/device.js";
+export type { EntryFunction, EntryProduct } from "./engine/entryKernels.js";
 export type { Handle } from "./engine/handle.js";
 export { KeptGradient } from "./engine/keptGradient.js";
 export {

@@ -74,12 +74,78 @@ export abstract class DenseKernels {
     return out.tensor;
   }
 
-  /** Tensor [rows]: the Euclidean norm of each row of a [..., columns]. */
-  rowNorms(a: Tensor): Tensor {
+  /** a * b, element by element, of equal shapes. */
+  multiply(a: Tensor, b: Tensor, options: { readonly out?: Tensor | undefined } = {}): Tensor {
+    const call = this.call("multiply");
+    const aHandle = call.tensor("a", a, ["...elements"]);
+    const bHandle = call.tensor("b", b, a.shape);
+    const out = call.outputOr(options.out, a.shape);
+    native.multiply(call.native, aHandle, bHandle, out.handle);
+    return out.tensor;
+  }
+
+  /** a / b, element by element, of equal shapes; x / 0 is ±Infinity, 0 / 0 NaN. */
+  divide(a: Tensor, b: Tensor, options: { readonly out?: Tensor | undefined } = {}): Tensor {
+    const call = this.call("divide");
+    const aHandle = call.tensor("a", a, ["...elements"]);
+    const bHandle = call.tensor("b", b, a.shape);
+    const out = call.outputOr(options.out, a.shape);
+    native.divide(call.native, aHandle, bHandle, out.handle);
+    return out.tensor;
+  }
+
+  /** Each column c of a [..., columns] times factors[c]; factors is [columns]. */
+  scaleColumns(a: Tensor, factors: Tensor, options: { readonly out?: Tensor | undefined } = {}): Tensor {
+    const call = this.call("scaleColumns");
+    const aHandle = call.tensor("a", a, ["...rows", "columns"]);
+    const factorsHandle = call.tensor("factors", factors, ["columns"]);
+    const out = call.outputOr(options.out, a.shape);
+    if (a.shape.length > 1) call.requireDistinct("out", out.tensor, "factors", factors);
+    native.scaleColumns(call.native, aHandle, factorsHandle, out.handle);
+    return out.tensor;
+  }
+
+  /** Each row r of a [..., columns] times factors[r] plus shifts[r]; factors and shifts are [rows]. */
+  affineRows(a: Tensor, factors: Tensor, shifts: Tensor, options: { readonly out?: Tensor | undefined } = {}): Tensor {
+    const call = this.call("affineRows");
+    const aHandle = call.tensor("a", a, ["...rows", "columns"]);
+    const factorsHandle = call.tensor("factors", factors, ["rows"]);
+    const shiftsHandle = call.tensor("shifts", shifts, ["rows"]);
+    const out = call.outputOr(options.out, a.shape);
+    call.requireDistinct("out", out.tensor, "factors", factors);
+    call.requireDistinct("out", out.tensor, "shifts", shifts);
+    native.affineRows(call.native, aHandle, factorsHandle, shiftsHandle, out.handle);
+    return out.tensor;
+  }
+
+  /**
+   * Each row of x [..., columns] less its mean [rows], divided by its standard deviation [rows] + epsilon. The variance
+   * is the unbiased one (divided by columns - 1); a single column has standard deviation 0.
+   */
+  standardiseRows(
+    x: Tensor,
+    options: { readonly epsilon: number },
+  ): { readonly normalized: Tensor; readonly mean: Tensor; readonly standardDeviation: Tensor } {
+    const call = this.call("standardiseRows");
+    const xHandle = call.tensor("x", x, ["...rows", "columns"]);
+    const epsilon = call.number("epsilon", options.epsilon, 0);
+    const normalized = call.output(x.shape);
+    const mean = call.output([call.size("rows")]);
+    const deviation = call.output([call.size("rows")]);
+    native.standardiseRows(call.native, xHandle, epsilon, normalized.handle, mean.handle, deviation.handle);
+    return { normalized: normalized.tensor, mean: mean.tensor, standardDeviation: deviation.tensor };
+  }
+
+  /**
+   * Tensor [rows]: the Euclidean norm of each row of a [..., columns]; with `blockWidths`, of consecutive blocks of
+   * columns (together all of them), the sum of the blocks' norms.
+   */
+  rowNorms(a: Tensor, options: { readonly blockWidths?: readonly number[] | undefined } = {}): Tensor {
     const call = this.call("rowNorms");
     const aHandle = call.tensor("a", a, ["...rows", "columns"]);
+    const blockWidths = call.blockWidths("blockWidths", options.blockWidths, "columns");
     const out = call.output([call.size("rows")]);
-    native.rowNorms(call.native, aHandle, out.handle);
+    native.rowNorms(call.native, aHandle, ...blockWidths, out.handle);
     return out.tensor;
   }
 
@@ -125,6 +191,56 @@ export abstract class DenseKernels {
     const out = call.output([...rows.shape, call.size("columns")]);
     native.gatherRows(call.native, aHandle, rowsHandle, out.handle);
     return out.tensor;
+  }
+
+  /**
+   * Copies the rows of a [..., columns] to the rows of `out` [..., columns] that `rows` (i32, one for each row of a)
+   * names: out[rows[r]] = a[r]. Of rows with the same place the last one stays, and so does what else `out` holds. A
+   * row out of range is ERR_INVALID_ARGUMENT at the next read.
+   */
+  scatterRows(a: Tensor, rows: Tensor, out: Tensor): void {
+    const call = this.call("scatterRows");
+    const aHandle = call.tensor("a", a, ["...rows", "columns"]);
+    const rowsHandle = call.tensor("rows", rows, ["...rows"], "i32");
+    const outHandle = call.tensor("out", out, ["...rows of out", "columns"]);
+    call.requireDistinct("a", a, "out", out);
+    native.scatterRows(call.native, aHandle, rowsHandle, outHandle);
+  }
+
+  /** A copy of `columns` columns of a [..., all columns] from `firstColumn` on, [..., columns]. */
+  sliceColumns(a: Tensor, firstColumn: number, columns: number): Tensor {
+    const call = this.call("sliceColumns");
+    const aHandle = call.tensor("a", a, ["...rows", "columns"]);
+    call.integer("firstColumn", firstColumn);
+    call.integer("columns", columns);
+    if (firstColumn + columns > call.size("columns")) {
+      call.fail(
+        "ERR_SHAPE_MISMATCH",
+        `${columns} columns from column ${firstColumn} on: a has ${call.size("columns")}`,
+      );
+    }
+    const out = call.output([...a.shape.slice(0, -1), columns]);
+    native.sliceColumns(call.native, aHandle, firstColumn, out.handle);
+    return out.tensor;
+  }
+
+  /**
+   * Copies a [..., columns] into the columns of `out` [..., columns of out] from `firstColumn` on. What else `out` holds
+   * stays.
+   */
+  copyColumns(a: Tensor, out: Tensor, firstColumn: number): void {
+    const call = this.call("copyColumns");
+    const aHandle = call.tensor("a", a, ["...rows", "columns"]);
+    const outHandle = call.tensor("out", out, ["...rows", "columns of out"]);
+    call.integer("firstColumn", firstColumn);
+    call.requireDistinct("a", a, "out", out);
+    if (firstColumn + call.size("columns") > call.size("columns of out")) {
+      call.fail(
+        "ERR_SHAPE_MISMATCH",
+        `${call.size("columns")} columns from column ${firstColumn} on do not fit into out, which has ${call.size("columns of out")}`,
+      );
+    }
+    native.copyColumns(call.native, aHandle, outHandle, firstColumn);
   }
 
   /** Copies a [..., columns] into the rows of `out` [..., columns] from `firstRow` on. What else `out` holds stays. */

@@ -1,6 +1,7 @@
 import { type ErrorCode, MonosemError } from "../errors.js";
 import {
   type DType,
+  type NativeBlockWidths,
   type NativeCodes,
   type NativeDevice,
   type NativeEntryValues,
@@ -68,21 +69,24 @@ export class Operands {
     return handle;
   }
 
-  /** Entry values of codes that have the same places as these. */
-  entryValues(name: string, values: EntryValues | undefined, codes: Codes): NativeEntryValues | null {
-    if (values === undefined) return null;
+  /** Entry values, of codes that have the same places as these where codes are given. */
+  entryValues(name: string, values: EntryValues, codes?: Codes): NativeEntryValues {
     if (!(values instanceof EntryValues)) {
       this.fail("ERR_INVALID_ARGUMENT", `${name} must be EntryValues, found ${typeName(values)}`);
     }
     const handle = nativeHandle(values, `${this.#kernel}: ${name}`);
     this.#requireDevice(name, values.codes.device);
-    if (values.codes.places !== codes.places) {
+    if (codes !== undefined && values.codes.places !== codes.places) {
       this.fail(
         "ERR_SHAPE_MISMATCH",
         `${name} belongs to ${values.codes.describe()} with their entries at other places than the ${codes.describe()} it is used with`,
       );
     }
     return handle;
+  }
+
+  optionalEntryValues(name: string, values: EntryValues | undefined, codes: Codes): NativeEntryValues | null {
+    return values === undefined ? null : this.entryValues(name, values, codes);
   }
 
   featureSet(name: string, set: FeatureSet | undefined): NativeFeatureSet | null {
@@ -135,6 +139,20 @@ export class Operands {
       this.fail("ERR_INVALID_ARGUMENT", `${name} must be an integer >= ${minimum}, found ${String(value)}`);
     }
     return value;
+  }
+
+  /** Widths of consecutive blocks that together make up the named dimension; none given: it is one block. */
+  blockWidths(name: string, widths: readonly number[] | undefined, dimension: string): NativeBlockWidths {
+    if (widths === undefined) return [0];
+    let sum = 0;
+    for (const [i, width] of widths.entries()) sum += this.integer(`${name}[${i}]`, width, 1);
+    if (sum !== this.size(dimension)) {
+      this.fail(
+        "ERR_SHAPE_MISMATCH",
+        `${name} [${widths.join(", ")}] must add up to ${dimension} = ${this.size(dimension)}; found ${sum}`,
+      );
+    }
+    return [widths.length, ...widths];
   }
 
   /** A new tensor for the result. */

@@ -3,10 +3,19 @@ import { DenseKernels } from "./denseKernels.js";
 import type { Operands } from "./operands.js";
 import type { Tensor } from "./tensor.js";
 
-/** "gelu_new" is the tanh approximation of GPT-2, "gelu" the exact one. */
-export type Activation = "none" | "gelu_new" | "gelu" | "relu";
+/** "gelu_new" is the tanh approximation of GPT-2, "gelu" the exact one; "heaviside" is 1 where x > 0, else 0. */
+export type Activation = "none" | "gelu_new" | "gelu" | "relu" | "exp" | "sigmoid" | "tanh" | "heaviside";
 
-const ACTIVATIONS: readonly string[] = ["none", "gelu_new", "gelu", "relu"] satisfies Activation[];
+const ACTIVATIONS: readonly string[] = [
+  "none",
+  "gelu_new",
+  "gelu",
+  "relu",
+  "exp",
+  "sigmoid",
+  "tanh",
+  "heaviside",
+] satisfies Activation[];
 
 /**
  * Queries [batch, queryPositions, heads, dHead], the last of `keyPositions` positions; keys and values

@@ -20,7 +20,9 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exportTensors(env, exports);
   exportCodes(env, exports);
   exportSaeKernels(env, exports);
+  exportEntryKernels(env, exports);
   exportDenseKernels(env, exports);
+  exportSyntheticKernels(env, exports);
   exportTransformerKernels(env, exports);
   return exports;
 }

@@ -12,6 +12,13 @@ namespace {
   throw EngineError(ErrorCode::invalidArgument, std::string(name) + ": expected " + expected);
 }
 
+constexpr std::pair<const char*, Activation> kActivations[] = {
+    {"none", Activation::none}, {"gelu_new", Activation::geluTanh},
+    {"gelu", Activation::gelu}, {"relu", Activation::relu},
+    {"exp", Activation::exp},   {"sigmoid", Activation::sigmoid},
+    {"tanh", Activation::tanh}, {"heaviside", Activation::heaviside},
+};
+
 }  // namespace
 
 Call::Call(const Napi::CallbackInfo& info, const char* kernel) : info_(info) {
@@ -58,15 +65,19 @@ std::shared_ptr<CodesResult> Call::codes(const char* name, Access access) {
 
 std::shared_ptr<EntryValuesResult> Call::entryValues(const char* name, const std::shared_ptr<CodesResult>& codes) {
   if (skipAbsent()) return nullptr;
-  auto values = std::static_pointer_cast<EntryValuesResult>(handle(name, HandleKind::entryValues, Access::read).result);
-  require(values->codes == codes, "entry values must belong to the codes they are used with");
+  auto values = entryValues(name);
+  if (values->codes != codes) samePlaces_.push_back({name, values, codes});
   return values;
 }
 
-std::shared_ptr<EntryValuesResult> Call::writeEntryValues(const char* name, const std::shared_ptr<CodesResult>& codes) {
-  auto values =
-      std::static_pointer_cast<EntryValuesResult>(handle(name, HandleKind::entryValues, Access::write).result);
-  require(values->codes == codes, "entry values must belong to the codes they are used with");
+std::shared_ptr<EntryValuesResult> Call::entryValues(const char* name) {
+  return std::static_pointer_cast<EntryValuesResult>(handle(name, HandleKind::entryValues, Access::read).result);
+}
+
+std::shared_ptr<EntryValuesResult> Call::writeEntryValues(const char* name, const std::shared_ptr<CodesResult>& codes,
+                                                          Access access) {
+  auto values = std::static_pointer_cast<EntryValuesResult>(handle(name, HandleKind::entryValues, access).result);
+  require(values->codes == codes, "entry values must be made for the codes that they are computed from");
   return values;
 }
 
@@ -94,6 +105,12 @@ int64_t Call::integer(const char* name, int64_t minimum) {
   return int64_t(value);
 }
 
+std::vector<int64_t> Call::integers(const char* name, int64_t minimum) {
+  std::vector<int64_t> all;
+  for (int64_t count = integer(name); count > 0; --count) all.push_back(integer(name, minimum));
+  return all;
+}
+
 bool Call::flag(const char* name) {
   const Napi::Value value = next();
   if (!value.IsBoolean()) refuse(name, "a boolean");
@@ -106,12 +123,42 @@ std::string Call::text(const char* name) {
   return value.As<Napi::String>().Utf8Value();
 }
 
+Activation Call::activation(const char* name) {
+  const std::string kind = text(name);
+  for (const auto& [known, activation] : kActivations)
+    if (kind == known) return activation;
+  throw EngineError(ErrorCode::invalidArgument, "\"" + kind + "\" is not an activation");
+}
+
 void Call::require(bool condition, const char* what) const {
   if (!condition) throw EngineError(ErrorCode::shapeMismatch, call_.text() + ": " + what);
 }
 
+void Call::requireBlocks(const std::vector<int64_t>& widths, int64_t columns) const {
+  int64_t left = columns;
+  for (const int64_t width : widths) {
+    require(width <= left, "the blocks are wider than the columns");
+    left -= width;
+  }
+  require(widths.empty() || left == 0, "the blocks are narrower than the columns");
+}
+
 void Call::enqueue(std::function<void(Kernels&)> run) {
-  call_.run = std::move(run);
+  if (samePlaces_.empty()) {
+    call_.run = std::move(run);
+  } else {
+    call_.run = [samePlaces = std::move(samePlaces_), run = std::move(run)](Kernels& kernels) {
+      for (const SamePlaces& same : samePlaces) {
+        const int64_t found = same.values->codes->codes.entries, expected = same.codes->codes.entries;
+        if (found != expected) {
+          throw EngineError(ErrorCode::shapeMismatch, std::string(same.name) + " has " + std::to_string(found) +
+                                                          " entries, the codes it is used with have " +
+                                                          std::to_string(expected));
+        }
+      }
+      run(kernels);
+    };
+  }
   device_->enqueue(std::move(call_));
 }
 

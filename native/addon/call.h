@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "addon/handles.h"
 #include "engine/device.h"
@@ -74,9 +75,13 @@ class Call {
   Tensor readAny(const char* name);  // of any dtype
 
   std::shared_ptr<CodesResult> codes(const char* name, Access access = Access::read);
-  // Entry values of `codes`, which may be absent.
+  // Entry values, which may be absent, of codes with the same places as `codes`: that there are as many entries is
+  // verified when the kernel runs.
   std::shared_ptr<EntryValuesResult> entryValues(const char* name, const std::shared_ptr<CodesResult>& codes);
-  std::shared_ptr<EntryValuesResult> writeEntryValues(const char* name, const std::shared_ptr<CodesResult>& codes);
+  std::shared_ptr<EntryValuesResult> entryValues(const char* name);
+  // New ones, made for exactly these codes.
+  std::shared_ptr<EntryValuesResult> writeEntryValues(const char* name, const std::shared_ptr<CodesResult>& codes,
+                                                      Access access = Access::write);
   std::shared_ptr<FeatureSetResult> featureSet(const char* name, Access access = Access::read);
   std::shared_ptr<FeatureSetResult> featureSetOptional(const char* name) {
     return skipAbsent() ? nullptr : featureSet(name);
@@ -90,10 +95,15 @@ class Call {
   double number(const char* name);
   int64_t integer(const char* name, int64_t minimum = 0);  // up to 2^53 - 1
   bool flag(const char* name);
+  // How many, then each of them.
+  std::vector<int64_t> integers(const char* name, int64_t minimum);
   std::string text(const char* name);
+  Activation activation(const char* name);
 
   // Sizes that must agree for the kernel to stay within its operands.
   void require(bool condition, const char* what) const;
+  // Blocks, unless there are none, are all of the columns.
+  void requireBlocks(const std::vector<int64_t>& widths, int64_t columns) const;
   // Said in messages after the operands: "topk 32".
   void note(std::string note) { call_.note = std::move(note); }
 
@@ -109,10 +119,22 @@ class Call {
   size_t index_ = 0;
   std::shared_ptr<Device> device_;
   KernelCall call_;
+  struct SamePlaces {
+    const char* name;
+    std::shared_ptr<EntryValuesResult> values;
+    std::shared_ptr<CodesResult> codes;
+  };
+  std::vector<SamePlaces> samePlaces_;
 };
 
 inline const float* dataOf(const std::shared_ptr<EntryValuesResult>& values) {
   return values ? values->block.as<float>() : nullptr;
+}
+inline Vector<const float> vectorOf(const std::shared_ptr<EntryValuesResult>& values) {
+  return {values->block.as<const float>(), values->codes->codes.entries};
+}
+inline Vector<float> outputOf(const std::shared_ptr<EntryValuesResult>& values) {
+  return {values->block.as<float>(), values->codes->codes.entries};
 }
 
 // A kernel's name in JavaScript and its binding.

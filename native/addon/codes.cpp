@@ -41,6 +41,16 @@ Napi::Value newEntryValues(const Napi::CallbackInfo& info) {
   });
 }
 
+// newEntryValuesLike(entryValues): for the same codes
+Napi::Value newEntryValuesLike(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] {
+    const Handle& handle = unwrap(info[0], HandleKind::entryValues, "entry values");
+    const auto codes = std::static_pointer_cast<EntryValuesResult>(handle.result)->codes;
+    return wrapResult(info.Env(), HandleKind::entryValues, handle.device, std::make_shared<EntryValuesResult>(codes),
+                      handle.shape, handle.bytes);
+  });
+}
+
 // newFeatureSet(device, dSae)
 Napi::Value newFeatureSet(const Napi::CallbackInfo& info) {
   return guarded(info, [&] {
@@ -158,6 +168,7 @@ Napi::Value readFeatureSet(const Napi::CallbackInfo& info) {
 void exportCodes(Napi::Env env, Napi::Object exports) {
   exports.Set("newCodes", Napi::Function::New<newCodes>(env, "newCodes"));
   exports.Set("newEntryValues", Napi::Function::New<newEntryValues>(env, "newEntryValues"));
+  exports.Set("newEntryValuesLike", Napi::Function::New<newEntryValuesLike>(env, "newEntryValuesLike"));
   exports.Set("newFeatureSet", Napi::Function::New<newFeatureSet>(env, "newFeatureSet"));
   exports.Set("newKeptGradient", Napi::Function::New<newKeptGradient>(env, "newKeptGradient"));
   exports.Set("readCodes", Napi::Function::New<readCodes>(env, "readCodes"));

@@ -50,11 +50,59 @@ void scaleRows(Call& call) {
   });
 }
 
+template <void (Kernels::*combine)(Vector<const float>, Vector<const float>, Vector<float>)>
+void combineElements(Call& call) {
+  const auto a = call.read("a");
+  const auto b = call.read("b");
+  const auto out = call.write("out");
+  call.require(a.size() == b.size() && out.size() == a.size(), "a, b and out must have the same shape");
+  call.enqueue([=](Kernels& kernels) { (kernels.*combine)(a.vector(), b.vector(), out.vector()); });
+}
+
+void scaleColumns(Call& call) {
+  const auto a = call.read("a");
+  const auto factors = call.read("factors");
+  const auto out = call.write("out");
+  call.require(factors.size() == a.columns() && out.size() == a.size(),
+               "one factor per column of a, out as large as a");
+  call.enqueue([=](Kernels& kernels) {
+    kernels.scaleColumns(a.matrix(), factors.vector(), {out.data(), a.rows(), a.columns()});
+  });
+}
+
+void affineRows(Call& call) {
+  const auto a = call.read("a");
+  const auto factors = call.read("factors");
+  const auto shifts = call.read("shifts");
+  const auto out = call.write("out");
+  call.require(factors.size() == a.rows() && shifts.size() == a.rows() && out.size() == a.size(),
+               "one factor and one shift per row of a, out as large as a");
+  call.enqueue([=](Kernels& kernels) {
+    kernels.affineRows(a.matrix(), factors.vector(), shifts.vector(), {out.data(), a.rows(), a.columns()});
+  });
+}
+
+void standardiseRows(Call& call) {
+  const auto x = call.read("x");
+  const double epsilon = call.number("epsilon");
+  const auto normalized = call.write("normalized");
+  const auto mean = call.write("mean");
+  const auto standardDeviation = call.write("standardDeviation");
+  call.require(normalized.size() == x.size() && mean.size() == x.rows() && standardDeviation.size() == x.rows(),
+               "normalized must be as large as x, mean and standardDeviation have one element per row");
+  call.enqueue([=](Kernels& kernels) {
+    kernels.standardiseRows(x.matrix(), epsilon, {normalized.data(), x.rows(), x.columns()}, mean.vector(),
+                            standardDeviation.vector());
+  });
+}
+
 void rowNorms(Call& call) {
   const auto a = call.read("a");
+  const std::vector<int64_t> blockWidths = call.integers("blockWidths", 1);
   const auto out = call.write("out");
+  call.requireBlocks(blockWidths, a.columns());
   call.require(out.size() == a.rows(), "out must have one element per row of a");
-  call.enqueue([=](Kernels& kernels) { kernels.rowNorms(a.matrix(), out.vector()); });
+  call.enqueue([=](Kernels& kernels) { kernels.rowNorms(a.matrix(), blockWidths, out.vector()); });
 }
 
 void normaliseRows(Call& call) {
@@ -89,6 +137,33 @@ void gatherRows(Call& call) {
   const auto out = call.write("out");
   call.require(out.columns() == a.columns() && out.rows() == rows.size(), "out must be [rows, columns of a]");
   call.enqueue([=](Kernels& kernels) { kernels.gatherRows(a.matrix(), rows.vector(), out.matrix()); });
+}
+
+void scatterRows(Call& call) {
+  const auto a = call.read("a");
+  const auto rows = call.read<int32_t>("rows");
+  const auto out = call.writePart("out");
+  call.require(out.columns() == a.columns() && a.rows() == rows.size(),
+               "one row number per row of a, out as wide as a");
+  call.enqueue([=](Kernels& kernels) { kernels.scatterRows(a.matrix(), rows.vector(), out.matrix()); });
+}
+
+void sliceColumns(Call& call) {
+  const auto a = call.read("a");
+  const int64_t firstColumn = call.integer("firstColumn");
+  const auto out = call.write("out");
+  call.require(out.rows() == a.rows(), "a and out differ in rows");
+  call.require(firstColumn <= a.columns() - out.columns(), "a has fewer columns");
+  call.enqueue([=](Kernels& kernels) { kernels.copyColumns(a.matrix(), firstColumn, out.matrix(), 0, out.columns()); });
+}
+
+void copyColumns(Call& call) {
+  const auto a = call.read("a");
+  const auto out = call.writePart("out");
+  const int64_t firstColumn = call.integer("firstColumn");
+  call.require(out.rows() == a.rows(), "a and out differ in rows");
+  call.require(firstColumn <= out.columns() - a.columns(), "the columns of a do not fit into out");
+  call.enqueue([=](Kernels& kernels) { kernels.copyColumns(a.matrix(), 0, out.matrix(), firstColumn, a.columns()); });
 }
 
 void copyRows(Call& call) {
@@ -190,11 +265,19 @@ constexpr KernelBinding kBindings[] = {
     {"scale", scale},
     {"addRow", addRow},
     {"scaleRows", scaleRows},
+    {"multiply", combineElements<&Kernels::multiply>},
+    {"divide", combineElements<&Kernels::divide>},
+    {"scaleColumns", scaleColumns},
+    {"affineRows", affineRows},
+    {"standardiseRows", standardiseRows},
     {"rowNorms", rowNorms},
     {"normaliseRows", normaliseRows},
     {"columnSums", columnSums},
     {"weightedRowSum", weightedRowSum},
     {"gatherRows", gatherRows},
+    {"scatterRows", scatterRows},
+    {"sliceColumns", sliceColumns},
+    {"copyColumns", copyColumns},
     {"copyRows", copyRows},
     {"sliceRows", sliceRows},
     {"transpose", transpose},

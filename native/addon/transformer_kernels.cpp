@@ -1,26 +1,15 @@
 // Bindings of the kernels of transformers. Arguments in the order in which they are read.
-#include <string>
-
 #include "addon/call.h"
 #include "addon/exports.h"
 
 namespace monosem {
 namespace {
 
-Activation readActivation(Call& call) {
-  const std::string name = call.text("activation");
-  if (name == "none") return Activation::none;
-  if (name == "gelu_new") return Activation::geluTanh;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "relu") return Activation::relu;
-  throw EngineError(ErrorCode::invalidArgument, "\"" + name + "\" is not an activation");
-}
-
 void linear(Call& call) {
   const auto x = call.read("x");
   const auto weights = call.read("weights");
   const auto bias = call.readOptional("bias");
-  const Activation activation = readActivation(call);
+  const Activation activation = call.activation("activation");
   const auto residual = call.readOptional("residual");
   const auto out = call.write("out");
   call.require(x.columns() == weights.columns(), "x and weights differ in their inner size");
@@ -37,7 +26,7 @@ void linear(Call& call) {
 
 void activation(Call& call) {
   const auto x = call.read("x");
-  const Activation activation = readActivation(call);
+  const Activation activation = call.activation("activation");
   const auto out = call.write("out");
   call.require(out.size() == x.size(), "x and out must have the same shape");
   call.enqueue([=](Kernels& kernels) { kernels.activation(x.vector(), activation, out.vector()); });

@@ -29,6 +29,7 @@ enum class Access {
   read,       // must have been computed
   update,     // read and written
   write,      // written whole
+  make,       // written whole, in memory that the kernel gives it
   writePart,  // written in part; the rest of a new tensor is 0
 };
 

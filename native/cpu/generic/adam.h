@@ -32,7 +32,12 @@ class AdamUpdate {
 
 // What every gradient is multiplied by.
 inline float clipFactor(const Clip& clip) {
-  return clip.squaredNorm ? float(std::min(1.0, clip.maxNorm / (std::sqrt(*clip.squaredNorm) + 1e-6))) : 1.0f;
+  if (!clip.squaredNorm) return 1;
+  const double norm = std::sqrt(*clip.squaredNorm);
+  if (!std::isfinite(norm))
+    throw EngineError(ErrorCode::nonFinite,
+                      std::string("the norm of the gradient is ") + (std::isnan(norm) ? "NaN" : "infinite"));
+  return float(std::min(1.0, clip.maxNorm / (norm + 1e-6)));
 }
 
 inline void stepVector(Vector<const float> gradient, Vector<float> weights, Vector<float> m, Vector<float> v,

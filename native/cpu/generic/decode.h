@@ -47,18 +47,19 @@ inline void decode(const Codes& codes, Matrix<const float> decoder, Vector<const
 
 // The loss's gradient with respect to the values.
 //
-//   out[e] = value[e] > 0 ? scale * dOutput[row(e)] . decoder[feature(e)] + featureScale * perFeature[feature(e)] : 0
+//   out[e] = scale * dOutput[row(e)] . decoder[feature(e)] + featureScale * perFeature[feature(e)]
 //
-// Reads a decoder row per active entry, dOutput once; rows are independent.
+// and, unless `every` entry is wanted, 0 where the entry is not active. Reads a decoder row per entry that is computed,
+// dOutput once; rows are independent.
 inline void decodeGradient(const Codes& codes, Matrix<const float> decoder, Matrix<const float> dOutput, double scale,
-                           Vector<const float> perFeature, double featureScale, float* out, Allocator& allocator,
-                           ThreadPool& pool) {
+                           Vector<const float> perFeature, double featureScale, bool every, float* out,
+                           Allocator& allocator, ThreadPool& pool) {
   if (worthDense(codes))
-    return decodeGradientDense(codes, decoder, dOutput, scale, perFeature, featureScale, out, allocator, pool);
+    return decodeGradientDense(codes, decoder, dOutput, scale, perFeature, featureScale, every, out, allocator, pool);
   pool.forEachRange(codes.rows, 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row)
       for (uint64_t entry = codes.offsets()[row]; entry < codes.offsets()[row + 1]; ++entry) {
-        if (!(codes.value()[entry] > 0)) {
+        if (!every && codes.value()[entry] == 0) {
           out[entry] = 0;
           continue;
         }

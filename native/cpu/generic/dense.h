@@ -28,6 +28,28 @@ inline void add(Vector<const float> a, Vector<const float> b, double scale, Vect
   });
 }
 
+// out = combine(a, b), element by element.
+template <class Combine>
+inline void combineElements(Vector<const float> a, Vector<const float> b, const Combine& combine, Vector<float> out,
+                            ThreadPool& pool) {
+  pool.forEachRange(out.size, elementsPerItem, [&](int64_t begin, int64_t end, int) {
+    forEachVector(end - begin, [&](int64_t offset, int lanes) {
+      const int64_t i = begin + offset;
+      storeLanes(out.data + i, combine(loadLanes(a.data + i, lanes), loadLanes(b.data + i, lanes)), lanes);
+    });
+  });
+}
+
+inline void multiply(Vector<const float> a, Vector<const float> b, Vector<float> out, ThreadPool& pool) {
+  combineElements(
+      a, b, [](Floats x, Floats y) { return x * y; }, out, pool);
+}
+
+inline void divide(Vector<const float> a, Vector<const float> b, Vector<float> out, ThreadPool& pool) {
+  combineElements(
+      a, b, [](Floats x, Floats y) { return x / y; }, out, pool);
+}
+
 inline void scale(Vector<const float> a, double factor, Vector<float> out, ThreadPool& pool) {
   const Floats factors = broadcast(float(factor));
   pool.forEachRange(out.size, elementsPerItem, [&](int64_t begin, int64_t end, int) {
@@ -61,9 +83,43 @@ inline void scaleRows(Matrix<const float> a, Vector<const float> factors, Matrix
   });
 }
 
-inline void rowNorms(Matrix<const float> a, Vector<float> out, ThreadPool& pool) {
+// out[r, c] = a[r, c] * factors[c]
+inline void scaleColumns(Matrix<const float> a, Vector<const float> factors, Matrix<float> out, ThreadPool& pool) {
   pool.forEachRange(a.rows, rowsPerItem(a.columns), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) out[r] = float(std::sqrt(dotProductInDouble(a.row(r), a.row(r), a.columns)));
+    for (int64_t r = begin; r < end; ++r)
+      forEachVector(a.columns, [&](int64_t c, int lanes) {
+        storeLanes(out.row(r) + c, loadLanes(a.row(r) + c, lanes) * loadLanes(factors.data + c, lanes), lanes);
+      });
+  });
+}
+
+// out[r, c] = a[r, c] * factors[r] + shifts[r]
+inline void affineRows(Matrix<const float> a, Vector<const float> factors, Vector<const float> shifts,
+                       Matrix<float> out, ThreadPool& pool) {
+  pool.forEachRange(a.rows, rowsPerItem(a.columns), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      const Floats factor = broadcast(factors[r]), shift = broadcast(shifts[r]);
+      forEachVector(a.columns, [&](int64_t c, int lanes) {
+        storeLanes(out.row(r) + c, fma(factor, loadLanes(a.row(r) + c, lanes), shift), lanes);
+      });
+    }
+  });
+}
+
+// out[r] = the sum over the blocks of columns of a row, `blockWidths` wide (none: one of all columns), of their norms.
+inline void rowNorms(Matrix<const float> a, const std::vector<int64_t>& blockWidths, Vector<float> out,
+                     ThreadPool& pool) {
+  const std::vector<int64_t> widths = blockWidths.empty() ? std::vector<int64_t>{a.columns} : blockWidths;
+  pool.forEachRange(a.rows, rowsPerItem(a.columns), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      const float* block = a.row(r);
+      double norms = 0;
+      for (const int64_t columns : widths) {
+        norms += std::sqrt(dotProductInDouble(block, block, columns));
+        block += columns;
+      }
+      out[r] = float(norms);
+    }
   });
 }
 
@@ -106,15 +162,45 @@ inline void accumulateColumnSums(Matrix<const float> a, Vector<double> sums, Thr
       a, [](int64_t) { return 1.0; }, [&](int64_t c, double sum) { sums[c] += sum; }, pool);
 }
 
+inline void requireRow(Vector<const int32_t> rows, int64_t position, int64_t count) {
+  if (rows[position] < 0 || rows[position] >= count)
+    throw EngineError(ErrorCode::invalidArgument, "Row " + std::to_string(rows[position]) + " (at position " +
+                                                      std::to_string(position) + ") does not exist: the matrix has " +
+                                                      std::to_string(count) + " rows.");
+}
+
+// out[r] = a[rows[r]]
 inline void gatherRows(Matrix<const float> a, Vector<const int32_t> rows, Matrix<float> out, ThreadPool& pool) {
   pool.forEachRange(rows.size, rowsPerItem(a.columns), [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) {
-      if (rows[r] < 0 || rows[r] >= a.rows)
-        throw EngineError(ErrorCode::invalidArgument, "Row " + std::to_string(rows[r]) + " (at position " +
-                                                          std::to_string(r) + ") does not exist: the matrix has " +
-                                                          std::to_string(a.rows) + " rows.");
+      requireRow(rows, r, a.rows);
       std::memcpy(out.row(r), a.row(rows[r]), sizeof(float) * size_t(a.columns));
     }
+  });
+}
+
+// out[rows[r]] = a[r]; of rows with the same place the last one stays. The places are checked before anything is
+// written.
+inline void scatterRows(Matrix<const float> a, Vector<const int32_t> rows, Matrix<float> out, Allocator& allocator,
+                        ThreadPool& pool) {
+  const Block lastOf = allocator.allocateArray<int64_t>(out.rows);  // of a row of out: which row of a goes there
+  for (int64_t r = 0; r < rows.size; ++r) {
+    requireRow(rows, r, out.rows);
+    lastOf.as<int64_t>()[rows[r]] = r;
+  }
+  pool.forEachRange(rows.size, rowsPerItem(a.columns), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r)
+      if (lastOf.as<const int64_t>()[rows[r]] == r)
+        std::memcpy(out.row(rows[r]), a.row(r), sizeof(float) * size_t(a.columns));
+  });
+}
+
+// out[r, outColumn + c] = a[r, aColumn + c] for c in [0, columns).
+inline void copyColumns(Matrix<const float> a, int64_t aColumn, Matrix<float> out, int64_t outColumn, int64_t columns,
+                        ThreadPool& pool) {
+  pool.forEachRange(a.rows, rowsPerItem(columns), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r)
+      std::memcpy(out.row(r) + outColumn, a.row(r) + aColumn, sizeof(float) * size_t(columns));
   });
 }
 

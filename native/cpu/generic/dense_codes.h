@@ -131,13 +131,15 @@ inline void decodeDense(const Codes& codes, Matrix<const float> decoder, Vector<
 
 // ---- Decode gradient ----------------------------------------------------------------------------
 
-// Of the scores dOutput . decoder^T, keeps those where an active entry stands; see decodeGradient.
+// Of the scores dOutput . decoder^T, keeps those where an active entry (or any, with `every`) stands; see
+// decodeGradient.
 struct EntryConsumer {
   const Codes& codes;
   CodeColumns columns;
   float scale;
   const float* perFeature;
   float featureScale;
+  bool every;
   float* out;
   std::vector<uint64_t> next;  // each row's first entry not yet written
 
@@ -152,7 +154,7 @@ struct EntryConsumer {
         const int64_t column = columns.ofFeature(feature) - scores.firstColumn;
         if (column >= scores.columns) break;
         const float penalty = perFeature ? featureScale * perFeature[feature] : 0;
-        out[entry] = codes.value()[entry] > 0 ? scale * score[column] + penalty : 0;
+        out[entry] = every || codes.value()[entry] != 0 ? scale * score[column] + penalty : 0;
       }
       next[size_t(row)] = entry;
     }
@@ -160,8 +162,8 @@ struct EntryConsumer {
 };
 
 inline void decodeGradientDense(const Codes& codes, Matrix<const float> decoder, Matrix<const float> dOutput,
-                                double scale, Vector<const float> perFeature, double featureScale, float* out,
-                                Allocator& allocator, ThreadPool& pool) {
+                                double scale, Vector<const float> perFeature, double featureScale, bool every,
+                                float* out, Allocator& allocator, ThreadPool& pool) {
   const CodeColumns columns(codes);
   const PackedRows packed(dOutput, 0, codes.rows, nullptr, allocator, pool);
   EntryConsumer consumer{codes,
@@ -169,6 +171,7 @@ inline void decodeGradientDense(const Codes& codes, Matrix<const float> decoder,
                          float(scale),
                          perFeature.data,
                          float(featureScale),
+                         every,
                          out,
                          std::vector<uint64_t>(codes.offsets(), codes.offsets() + codes.rows)};
   multiplyByBlocks(packed, {decoder, columns.indices(), columns.count()}, nullptr, nullptr, allocator, pool, consumer);

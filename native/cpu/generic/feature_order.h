@@ -5,10 +5,10 @@
 
 namespace monosem::MONOSEM_ISA {
 
-// Fills featureOffsets, featureEntries and featureRows by a counting sort, which is stable: entries come ordered by
-// row.
-inline void buildFeatureOrder(Codes& codes, Allocator& allocator) {
-  if (codes.hasFeatureOrder()) return;
+// The codes' feature order, built by a counting sort, which is stable: entries come ordered by row.
+inline const FeatureOrder& featureOrderOf(const Codes& codes, Allocator& allocator) {
+  FeatureOrder& order = *codes.featureOrder;
+  if (order.offsets) return order;
   if (uint64_t(codes.entries) > std::numeric_limits<uint32_t>::max())
     throw EngineError(ErrorCode::unsupported, "A batch of codes holds " + std::to_string(codes.entries) +
                                                   " entries; at most 4294967295 can be ordered by feature. Use a "
@@ -27,9 +27,8 @@ inline void buildFeatureOrder(Codes& codes, Allocator& allocator) {
       entries.as<uint32_t>()[place] = uint32_t(entry);
       rows.as<uint32_t>()[place] = uint32_t(row);
     }
-  codes.featureOffsets = std::move(offsets);
-  codes.featureEntries = std::move(entries);
-  codes.featureRows = std::move(rows);
+  order = {std::move(offsets), std::move(entries), std::move(rows)};
+  return order;
 }
 
 // Calls finish(f, sum over the entries of f, rows ascending: addend(entry)); the sums run in double.
@@ -66,20 +65,20 @@ inline void featureSums(const Codes& codes, const float* coefficients, double sc
       [&](int64_t feature, double sum) { out[feature] = float(scale * sum); }, allocator, pool);
 }
 
-// out[f] = number of entries of f with value > 0.
+// out[f] = number of active entries of f.
 inline void featureCounts(const Codes& codes, Vector<float> out, Allocator& allocator, ThreadPool& pool) {
   const float* values = codes.value();
   sumPerFeature(
-      codes, [&](uint64_t entry) { return values[entry] > 0 ? 1.0 : 0.0; },
+      codes, [&](uint64_t entry) { return values[entry] != 0 ? 1.0 : 0.0; },
       [&](int64_t feature, double count) { out[feature] = float(count); }, allocator, pool);
 }
 
-// tokensSinceFired[f] = 0 where f has an entry with value > 0, else + tokens.
+// tokensSinceFired[f] = 0 where f has an active entry, else + tokens.
 inline void updateTokensSinceFired(const Codes& codes, int64_t tokens, Vector<double> tokensSinceFired,
                                    Allocator& allocator, ThreadPool& pool) {
   const float* values = codes.value();
   sumPerFeature(
-      codes, [&](uint64_t entry) { return values[entry] > 0 ? 1.0 : 0.0; },
+      codes, [&](uint64_t entry) { return values[entry] != 0 ? 1.0 : 0.0; },
       [&](int64_t feature, double count) {
         tokensSinceFired[feature] = count > 0 ? 0 : tokensSinceFired[feature] + double(tokens);
       },

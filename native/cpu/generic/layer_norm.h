@@ -1,4 +1,4 @@
-// Layer normalisation.
+// Normalisation of rows: the layer norm of transformers, and the standardisation of activations.
 #pragma once
 
 #include "cpu/generic/dense.h"
@@ -35,6 +35,42 @@ inline void layerNorm(Matrix<const float> x, Vector<const float> weight, Vector<
         if (weight) value = value * loadLanes(weight.data + column, lanes);
         if (bias) value = value + loadLanes(bias.data + column, lanes);
         storeLanes(out.row(r) + column, value, lanes);
+      });
+    }
+  });
+}
+
+// Per row: normalized = (x - mean) / (standardDeviation + epsilon), with the mean and, of the values centred in float,
+// the standard deviation in double; the variance is divided by columns - 1, a single column has standard deviation 0. A
+// row is read three times, twice from cache.
+inline void standardiseRows(Matrix<const float> x, double epsilon, Matrix<float> normalized, Vector<float> mean,
+                            Vector<float> standardDeviation, ThreadPool& pool) {
+  const int64_t columns = x.columns;
+  pool.forEachRange(x.rows, rowsPerItem(columns), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      const float* row = x.row(r);
+      DoubleSum total;
+      forEachVector(columns, [&](int64_t c, int lanes) { total.add(loadLanes(row + c, lanes)); });
+      mean[r] = float(total.total() / double(columns));
+      const Floats means = broadcast(mean[r]);
+      DoubleSum centredTotal, squares;  // the first takes back what rounding the mean to float adds to the second
+      int64_t c = 0;
+      for (; c + width <= columns; c += width) {
+        const Floats centred = load(row + c) - means;
+        centredTotal.add(centred);
+        squares.addProduct(centred, centred);
+      }
+      double centredSum = centredTotal.total(), squareSum = squares.total();
+      for (; c < columns; ++c) {
+        const double centred = double(row[c] - mean[r]);
+        centredSum += centred;
+        squareSum += centred * centred;
+      }
+      squareSum = std::max(squareSum - centredSum * centredSum / double(columns), 0.0);
+      standardDeviation[r] = columns > 1 ? float(std::sqrt(squareSum / double(columns - 1))) : 0.0f;
+      const Floats divisor = broadcast(standardDeviation[r] + float(epsilon));
+      forEachVector(columns, [&](int64_t column, int lanes) {
+        storeLanes(normalized.row(r) + column, (loadLanes(row + column, lanes) - means) / divisor, lanes);
       });
     }
   });

@@ -14,13 +14,16 @@ namespace monosem::MONOSEM_ISA {
 class RowGradientMaker {
  public:
   RowGradientMaker(const RowGradient& gradient, Matrix<const float> weights, Allocator& allocator, ThreadPool& pool)
-      : gradient_(gradient), weights_(weights), columns_((weights.columns + 15) / 16 * 16) {
+      : gradient_(gradient),
+        weights_(weights),
+        blockWidths_(gradient.blockWidths.empty() ? std::vector<int64_t>{weights.columns} : gradient.blockWidths),
+        columns_((weights.columns + 15) / 16 * 16) {
     int64_t longest = 0;
     bool anyDense = false;
     for (const EntryTerm& term : gradient.terms) {
       longest = std::max(longest, term.codes->rows);
       if (!worthDense(*term.codes)) {
-        buildFeatureOrder(*term.codes, allocator);
+        featureOrderOf(*term.codes, allocator);
         continue;
       }
       const int64_t perBlock = DenseEntryTerm::featuresPerBlock(*term.codes);
@@ -63,34 +66,47 @@ class RowGradientMaker {
         continue;
       }
       const EntryTerm& term = gradient_.terms[i];
-      const Codes& codes = *term.codes;
-      const uint64_t first = codes.featureOffsets.as<const uint64_t>()[feature];
-      const int64_t count = int64_t(codes.featureOffsets.as<const uint64_t>()[feature + 1] - first);
-      const uint32_t* entries = codes.featureEntries.as<const uint32_t>() + first;
-      const float* coefficients = term.coefficients ? term.coefficients : codes.value();
+      const FeatureOrder& order = *term.codes->featureOrder;
+      const uint64_t first = order.offsets.as<const uint64_t>()[feature];
+      const int64_t count = int64_t(order.offsets.as<const uint64_t>()[feature + 1] - first);
+      const uint32_t* entries = order.entries.as<const uint32_t>() + first;
+      const float* coefficients = term.coefficients ? term.coefficients : term.codes->value();
       const float scale = float(term.scale);
       for (int64_t e = 0; e < count; ++e) scaled[e] = scale * coefficients[entries[e]];
-      addWeightedRows(term.dense.data, columns, codes.featureRows.as<const uint32_t>() + first, scaled, count, result);
+      addWeightedRows(term.dense.data, columns, order.rows.as<const uint32_t>() + first, scaled, count, result);
     }
-    const bool penalised = bool(gradient_.rowCoefficients);
-    if (!penalised && !gradient_.projectOutRow) return result;
-    const float* weights = weights_.row(feature);
-    const DotAndSquaredNorm found = dotAndSquaredNorm(result, weights, columns);
-    if (!(found.squaredNorm > 0)) return result;
-    // The penalty's gradient lies along the row: a projection removes it with the rest.
-    const double alongRow = gradient_.projectOutRow ? -double(found.dot) / double(found.squaredNorm)
-                                                    : gradient_.rowScale * double(gradient_.rowCoefficients[feature]) /
-                                                          std::sqrt(double(found.squaredNorm));
-    const Floats factor = broadcast(float(alongRow));
-    forEachVector(columns, [&](int64_t c, int lanes) {
-      storeLanes(result + c, fma(factor, loadLanes(weights + c, lanes), loadLanes(result + c, lanes)), lanes);
-    });
+    if (gradient_.rowCoefficients) addNormPenalty(feature, result);
+    if (gradient_.projectOutRow) projectOut(weights_.row(feature), columns, result);
     return result;
   }
 
  private:
+  void addNormPenalty(int64_t feature, float* result) const {
+    const double coefficient = gradient_.rowScale * double(gradient_.rowCoefficients[feature]);
+    const float* block = weights_.row(feature);
+    for (const int64_t columns : blockWidths_) {
+      const double squaredNorm = double(dotAndSquaredNorm(result, block, columns).squaredNorm);
+      if (squaredNorm > 0) addMultiple(coefficient / std::sqrt(squaredNorm), block, columns, result);
+      block += columns;
+      result += columns;
+    }
+  }
+
+  static void projectOut(const float* weights, int64_t columns, float* result) {
+    const DotAndSquaredNorm found = dotAndSquaredNorm(result, weights, columns);
+    if (found.squaredNorm > 0) addMultiple(-double(found.dot) / double(found.squaredNorm), weights, columns, result);
+  }
+
+  static void addMultiple(double factor, const float* weights, int64_t columns, float* result) {
+    const Floats factors = broadcast(float(factor));
+    forEachVector(columns, [&](int64_t c, int lanes) {
+      storeLanes(result + c, fma(factors, loadLanes(weights + c, lanes), loadLanes(result + c, lanes)), lanes);
+    });
+  }
+
   const RowGradient gradient_;
   Matrix<const float> weights_;
+  std::vector<int64_t> blockWidths_;
   int64_t columns_;
   int64_t longest_ = 0;
   int64_t featuresPerItem_ = 32;
@@ -158,10 +174,10 @@ inline void rowGradient(const RowGradient& gradient, Matrix<const float> weights
 inline void stepRows(const RowGradient& gradient, Matrix<float> weights, Matrix<float> m, Matrix<float> v,
                      const AdamStep& adam, const Clip& clip, bool unitNorm, const Block& kept, Allocator& allocator,
                      ThreadPool& pool) {
+  const Floats clipping = broadcast(clipFactor(clip));
   const RowGradientMaker maker(kept ? RowGradient() : gradient, {weights.data, weights.rows, weights.columns},
                                allocator, pool);
   const AdamUpdate update(adam);
-  const Floats clipping = broadcast(clipFactor(clip));
   pool.forEachRange(weights.rows, maker.featuresPerItem(), [&](int64_t begin, int64_t end, int thread) {
     if (!kept) maker.prepare(begin / maker.featuresPerItem(), thread);
     for (int64_t feature = begin; feature < end; ++feature) {

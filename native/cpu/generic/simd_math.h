@@ -92,6 +92,14 @@ inline Floats activate(Floats x, Activation activation) {
     }
     case Activation::gelu:  // x (1 + erf(x / sqrt 2)) / 2, without the cancellation at negative x
       return broadcast(0.5f) * x * erfc(x * broadcast(-0.70710678118654752f));
+    case Activation::exp:
+      return exp(x);
+    case Activation::sigmoid:
+      return broadcast(1.0f) / (broadcast(1.0f) + exp(zeros() - x));
+    case Activation::tanh:
+      return tanh(x);
+    case Activation::heaviside:  // 1 where x > 0, else 0; NaN stays
+      return select(x > zeros(), broadcast(1.0f), select(zeros() >= x, zeros(), x));
   }
   return x;
 }
