@@ -11,10 +11,21 @@ export interface SourceState {
   >;
 }
 
+/** Some neighbouring columns of a source. */
+export interface ActivationHook {
+  readonly name: string;
+  readonly width: number;
+}
+
 /** Where a trainer gets its batches from: a stored file of activations, or a language model's hook. */
 export interface ActivationSource {
   /** Width of one activation vector. */
   readonly dIn: number;
+  /**
+   * What lies side by side in an activation vector, in this order, where it is more than one thing or has a name: hook
+   * points of a language model, tensors of a file. The widths add up to `dIn`.
+   */
+  readonly hooks?: readonly ActivationHook[];
   /**
    * The next `batchSize` activation vectors, f32 [batchSize, dIn], on the device; the caller disposes it.
    * Fewer rows at the end of a source that ends; undefined after it.

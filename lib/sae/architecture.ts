@@ -1,54 +1,95 @@
 /**
- * What an SAE architecture is: a name, its options, how it selects latents, and the gradient of its loss, written out.
+ * What an SAE architecture is: a name, its options and parameters, how it selects latents, and the gradient of its loss,
+ * written out.
  *
- * The loss scale is one for all: summed over dIn, averaged over the tokens of the batch. Everything after the encoder is
- * sparse: an architecture states its gradient as entry terms (codes and the dense matrix they multiply), never as a
- * matrix of size [tokens, dSae], and the optimizer visits each feature's rows once.
+ * The loss scale is one for all: summed over the output, averaged over the tokens of the batch. Everything after the
+ * encoder is sparse: an architecture states its gradient as paths (codes and the dense matrix they multiply), never as a
+ * matrix of size [tokens, dSae], and the optimizer visits each latent's rows once.
  */
 import { z } from "zod";
+import type { Json } from "../activations/source.js";
 import type { Codes, EntryValues, FeatureSet } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
 import type { Kernels } from "../engine/kernels.js";
 import type { Tensor } from "../engine/tensor.js";
 
-/** The parameters of an SAE, f32, feature-major: row i of the encoder and row i of the decoder belong to latent i. */
-export interface SaeParameters {
+/**
+ * The parameters of an SAE by name, f32. Weights are feature-major: row i of the encoder and row i of the decoder belong
+ * to latent i. Every SAE has those named here; its architecture adds others, such as `encoderBias` or `threshold`.
+ */
+export type SaeParameters<Own extends string = never> = {
   /** [dSae, dIn] (SAELens' W_enc, transposed) */
   readonly encoder: Tensor;
-  /** [dSae] */
-  readonly encoderBias: Tensor;
-  /** [dSae, dIn] (SAELens' W_dec) */
+  /** [dSae, dOut] (SAELens' W_dec) */
   readonly decoder: Tensor;
-  /** [dIn] */
+  /** [dOut] */
   readonly decoderBias: Tensor;
-}
+  /** [dOut, dIn], of skip transcoders: x W_skipᵀ is added to the output (SAELens' W_skip) */
+  readonly skip?: Tensor;
+} & { readonly [Name in Own]: Tensor } & { readonly [name: string]: Tensor | undefined };
 
-export const parameterNames: readonly (keyof SaeParameters)[] = ["encoder", "encoderBias", "decoder", "decoderBias"];
+/** A parameter that an architecture adds to encoder, decoder and decoder bias. */
+export interface ParameterSpecification<Options> {
+  /** "latents": [dSae]. "encoder": [dSae, dIn]. */
+  readonly shape: "latents" | "encoder";
+  /** Every element at the start, or "encoder" for a copy of the encoder. */
+  readonly initial: number | "encoder" | ((options: Options) => number);
+  /** What SAELens calls it; the tensor's name in a saved folder. */
+  readonly savedAs: string;
+  /** False: no gradient reaches it; the architecture itself sets it after each step. Default true. */
+  readonly trained?: boolean;
+  /**
+   * Whether it is in the scale of the pre-activations, and so is multiplied by the decoder norms when they are folded
+   * (`Sae.foldDecoderNorm`). Default true; false for exponents such as the gated SAE's r_mag.
+   */
+  readonly inPreActivationScale?: boolean;
+}
 
 /** What a forward pass works with. */
-export interface Forward {
+export interface Forward<Own extends string = never> {
   readonly kernels: Kernels;
-  readonly parameters: SaeParameters;
+  readonly parameters: SaeParameters<Own>;
 }
 
-/** What the gradient of one training step works with. */
-export interface GradientStep extends Forward {
+/** What a training step works with. */
+export interface TrainingStep<Own extends string = never, State extends string = never> extends Forward<Own> {
   readonly device: Device;
-  /** The batch, [tokens, dIn]. */
-  readonly x: Tensor;
-  /** What the encoder saw: x, less the decoder bias where the SAE subtracts it; x itself otherwise. */
+  /** What the encoder sees, [tokens, dIn]: the activations, less the decoder bias where the SAE subtracts it. */
   readonly input: Tensor;
+  /** What latents and decoder bias are to reconstruct, [tokens, dOut]: the activations of a plain SAE. */
+  readonly target: Tensor;
   readonly tokens: number;
-  /** What the architecture's `encode` selected for this batch. */
-  readonly codes: Codes;
+  /** Steps finished before this one. */
+  readonly step: number;
   /** Decoder rows are kept at norm 1, so that penalties need no weighting by the norm. */
   readonly decoderUnitNorm: boolean;
+  /** Widths of a crosscoder's hooks, whose decoder norms are summed; undefined: the decoder row is one vector. */
+  readonly hookWidths: readonly number[] | undefined;
   /** Factor of the sparsity coefficient during its warm-up: 0 < sparsityScale <= 1. */
   readonly sparsityScale: number;
-  /** The latents that count as dead after this batch; undefined while none can be. */
-  readonly deadLatents: FeatureSet | undefined;
+  /** The architecture's own running state, f64; zeros before the first step, saved with checkpoints. */
+  readonly state: { readonly [Name in State]: Tensor };
   /** A handle that lives until the step is queued. */
   keep<T extends Disposable>(handle: T): T;
+}
+
+/** What the training forward pass gives: the latents, and whatever else the gradient will want again. */
+export interface Encoded {
+  /** The latents that count: for L0, for dead latents, for the reconstruction. Kept by the step. */
+  readonly codes: Codes;
+}
+
+export interface GradientStep<
+  Own extends string = never,
+  State extends string = never,
+  Encoding extends Encoded = Encoded,
+> extends TrainingStep<Own, State> {
+  /** What the architecture's `encodeForTraining` gave for this batch. */
+  readonly encoded: Encoding;
+  /** encoded.codes */
+  readonly codes: Codes;
+  /** The latents that count as dead after this batch; undefined while none can be. */
+  readonly deadLatents: FeatureSet | undefined;
 }
 
 /** A loss term: scale * sum, the sum an f64 [1] on the device, read only when somebody logs it. */
@@ -59,28 +100,36 @@ export interface Loss {
   readonly latents?: FeatureSet;
 }
 
-/**
- * One way from the input through latents to an output: codes -> decoder -> output. dLoss/dOutput = scale * dOutput and
- * dLoss/dz = dPreActivations give the gradients of the encoder, its bias and the decoder along this path.
- */
-export interface DecodePath {
+/** Codes -> decoder -> output. With dLoss/dOutput = scale * dOutput it gives the gradient of the decoder and its bias. */
+export interface DecoderPath {
   readonly codes: Codes;
-  /** [tokens, dIn] */
+  /** [tokens, dOut] */
   readonly dOutput: Tensor;
   readonly scale: number;
-  /** One per entry of `codes`. */
-  readonly dPreActivations: EntryValues;
-  /** Whether the output contains the decoder bias. */
+  /** Whether the output contains the decoder bias (and the skip term). */
   readonly throughDecoderBias: boolean;
+}
+
+/** Input -> encoder -> pre-activations. dLoss/dz per entry gives the gradient of the encoder's rows and bias. */
+export interface EncoderPath {
+  readonly codes: Codes;
+  readonly dPreActivations: EntryValues;
+  /** The [dSae, dIn] parameter that made them. Default "encoder". */
+  readonly rows?: string;
+  /** The [dSae] parameter that was added to them; undefined where `vectors` states the biases' gradients. */
+  readonly bias?: string;
 }
 
 /** The gradient of one step, as the architecture's paper would state it. */
 export interface Gradients {
   /** By name, in the order in which they are logged; the loss is their sum. */
   readonly losses: Readonly<Record<string, Loss>>;
-  /** x̂ - x, [tokens, dIn] */
+  /** x̂ - target, [tokens, dOut] */
   readonly residual: Tensor;
-  readonly paths: readonly DecodePath[];
+  readonly decoderPaths: readonly DecoderPath[];
+  readonly encoderPaths: readonly EncoderPath[];
+  /** Gradients of [dSae] parameters that do not come from an encoder path; added to those that do. */
+  readonly vectors?: Readonly<Record<string, Tensor>>;
   /** Adds scale * coefficients[i] * |decoder_i| to the loss, so its gradient to decoder row i. */
   readonly decoderNormPenalty?: { readonly coefficients: Tensor; readonly scale: number };
 }
@@ -88,52 +137,116 @@ export interface Gradients {
 /** One zod type per option; the keys are those of the configuration file. */
 export type OptionShape<Options> = { readonly [Key in keyof Options]-?: z.ZodType<Options[Key]> };
 
+/** How an architecture is stored in a folder that SAELens can read. */
+export interface SavedForm<Options> {
+  /** `architecture` in cfg.json. SAELens loads those that it knows itself. */
+  readonly name: string;
+  /** The keys of cfg.json that hold its options. */
+  readonly keys?: (options: Options) => Readonly<Record<string, Json>>;
+  /** The options that such keys say; they are checked afterwards. Default: the keys with our names. */
+  readonly options?: (cfg: Readonly<Record<string, unknown>>) => Readonly<Record<string, unknown>>;
+}
+
 /** How an architecture is written down; see topk.ts. */
-export interface ArchitectureDefinition<Name extends string, Options, TrainingOptions> {
+export interface ArchitectureDefinition<
+  Name extends string,
+  Options,
+  TrainingOptions,
+  Own extends string,
+  State extends string,
+  Encoding extends Encoded,
+> {
   readonly name: Name;
   /** What a trained SAE of this architecture needs to encode; saved with it. */
   readonly options: OptionShape<Options>;
   /** What only shapes its training. */
   readonly trainingOptions: OptionShape<TrainingOptions>;
-  /** Norm of the decoder rows at initialisation. */
+  /** The parameters besides encoder, decoder and decoder bias. */
+  readonly parameters: { readonly [Key in Own]: ParameterSpecification<Options & TrainingOptions> };
+  /** Running state of the training: number of f64 elements. */
+  readonly state?: { readonly [Key in State]: number };
+  /** Norm of the decoder rows at initialisation, where they are not kept at 1. */
   readonly initialDecoderNorm: number;
-  /** `input` is x, less the decoder bias where the SAE subtracts it; [tokens, dIn]. */
-  encode(forward: Forward & { readonly options: Options }, input: Tensor): Codes;
-  gradients(step: GradientStep & { readonly options: Options & TrainingOptions }): Gradients;
+  /** The default of `decoderUnitNorm`. */
+  readonly decoderUnitNorm: boolean;
+  /**
+   * How it is saved; or the name of another architecture with the same parameters, as which it encodes and is saved once
+   * it is trained (with its default options).
+   */
+  readonly saved: SavedForm<Options> | { readonly as: string };
+  /** What the options must fulfil together and with the sizes: complaints as [option, message]. */
+  readonly check?: (
+    options: Options & TrainingOptions & { readonly dIn: number; readonly dSae: number },
+  ) => readonly (readonly [option: string, message: string])[];
+  /** The latents of a trained SAE. `input` is [tokens, dIn], less the decoder bias where the SAE subtracts it. */
+  encode(forward: Forward<Own> & { readonly options: Options }, input: Tensor): Codes;
+  /** The latents in training, where they differ from `encode`'s or more is wanted of the forward pass. */
+  encodeForTraining?(step: TrainingStep<Own, State> & { readonly options: Options & TrainingOptions }): Encoding;
+  gradients(step: GradientStep<Own, State, Encoding> & { readonly options: Options & TrainingOptions }): Gradients;
+  /** Queued after the optimizer's step: constraints on parameters, running state. */
+  afterStep?(step: GradientStep<Own, State, Encoding> & { readonly options: Options & TrainingOptions }): void;
 }
 
 /** An architecture whose options have been filled in. */
 export interface ConfiguredEncoder {
   encode(forward: Forward, input: Tensor): Codes;
 }
-export interface ConfiguredTraining extends ConfiguredEncoder {
+export interface ConfiguredTraining {
+  encode(step: TrainingStep): Encoded;
   gradients(step: GradientStep): Gradients;
+  afterStep(step: GradientStep): void;
 }
 
+/** An architecture as the library uses it, the types of its options and parameters erased where they differ. */
 export interface Architecture<Name extends string, Options, TrainingOptions> {
   readonly name: Name;
   readonly options: OptionShape<Options>;
   readonly trainingOptions: OptionShape<TrainingOptions>;
+  readonly parameters: Readonly<Record<string, ParameterSpecification<Options & TrainingOptions>>>;
+  readonly state: Readonly<Record<string, number>>;
   readonly initialDecoderNorm: number;
+  readonly decoderUnitNorm: boolean;
+  readonly saved: SavedForm<Options> | { readonly as: string };
+  check(
+    options: Options & TrainingOptions & { readonly dIn: number; readonly dSae: number },
+  ): readonly (readonly [option: string, message: string])[];
   /** With the options of a validated configuration (which may hold other keys too). */
   configure(config: Options): ConfiguredEncoder;
   configureTraining(config: Options & TrainingOptions): ConfiguredTraining;
 }
 
-export function defineArchitecture<Name extends string, Options, TrainingOptions>(
-  definition: ArchitectureDefinition<Name, Options, TrainingOptions>,
+export function defineArchitecture<
+  Name extends string,
+  Options,
+  TrainingOptions,
+  Own extends string,
+  State extends string = never,
+  Encoding extends Encoded = Encoded,
+>(
+  definition: ArchitectureDefinition<Name, Options, TrainingOptions, Own, State, Encoding>,
 ): Architecture<Name, Options, TrainingOptions> {
+  type Step = TrainingStep<Own, State>;
+  type Gradient = GradientStep<Own, State, Encoding>;
   return {
     name: definition.name,
     options: definition.options,
     trainingOptions: definition.trainingOptions,
+    parameters: definition.parameters,
+    state: definition.state ?? {},
     initialDecoderNorm: definition.initialDecoderNorm,
+    decoderUnitNorm: definition.decoderUnitNorm,
+    saved: definition.saved,
+    check: (options) => definition.check?.(options) ?? [],
     configure: (options) => ({
-      encode: (forward, input) => definition.encode({ ...forward, options }, input),
+      encode: (forward, input) => definition.encode({ ...(forward as Forward<Own>), options }, input),
     }),
     configureTraining: (options) => ({
-      encode: (forward, input) => definition.encode({ ...forward, options }, input),
-      gradients: (step) => definition.gradients({ ...step, options }),
+      encode: (step) =>
+        definition.encodeForTraining?.({ ...(step as Step), options }) ?? {
+          codes: step.keep(definition.encode({ ...(step as Step), options }, step.input)),
+        },
+      gradients: (step) => definition.gradients({ ...(step as Gradient), options }),
+      afterStep: (step) => definition.afterStep?.({ ...(step as Gradient), options }),
     }),
   };
 }

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
 import type { Architecture, ConfiguredEncoder, ConfiguredTraining } from "./architecture.js";
-import { type ArchitectureName, architectureNames, architectures } from "./architectures.js";
+import { type ArchitectureName, architectureNamed, type architectures } from "./architectures.js";
 
 type OptionsOf<Name extends ArchitectureName> =
   (typeof architectures)[Name] extends Architecture<string, infer Options, infer _> ? Options : never;
@@ -10,31 +10,61 @@ type TrainingOptionsOf<Name extends ArchitectureName> =
   (typeof architectures)[Name] extends Architecture<string, infer _, infer Options> ? Options : never;
 
 interface SaeShape {
-  /** Width of the activations. */
+  /** Width of the activations that are encoded. */
   readonly dIn: number;
   /** Number of latents. */
   readonly dSae: number;
-  /** Whether the encoder sees x - b_dec instead of x. */
+  /** Whether it reconstructs other activations than those that it encodes. Default: false. */
+  readonly transcoder?: boolean | undefined;
+  /** Width of what a transcoder reconstructs. Default: dIn. */
+  readonly dOut?: number | undefined;
+  /** Whether x W_skipᵀ is added to the output of a transcoder. Default: false. */
+  readonly skip?: boolean | undefined;
+  /** Widths of a crosscoder's hooks, which lie side by side in the activations; their sum is dIn. */
+  readonly hookWidths?: readonly number[] | undefined;
+  /** Whether the encoder sees x - b_dec instead of x; never in a transcoder. */
   readonly applyBDecToInput: boolean;
+}
+
+/** What is done with activations before they are encoded. */
+export interface SaeNormalization {
+  /**
+   * "layer-norm": every activation is encoded as (x - mean) / (std + 1e-5), std with Bessel's correction, and
+   * reconstructions are multiplied by std and moved by mean (SAELens' "layer_norm"). Default: "none".
+   */
+  readonly normalizeActivations?: "none" | "layer-norm" | undefined;
 }
 
 /** A trained SAE: its architecture, its sizes, and what encoding needs, for example `k`. */
 export type SaeConfig = {
-  [Name in ArchitectureName]: SaeShape & { readonly architecture: Name } & OptionsOf<Name>;
+  [Name in ArchitectureName]: SaeShape & SaeNormalization & { readonly architecture: Name } & OptionsOf<Name>;
 }[ArchitectureName];
 
 /** What shapes the training of an SAE of any architecture. */
 export interface CommonTrainingOptions {
   /**
    * Keeps the decoder rows at norm 1: their gradient along themselves is removed, and they are renormalised after every
-   * step. The sparsity penalty of `relu` is then not weighted by the norms.
+   * step. Sparsity penalties are then not weighted by the norms.
    */
   readonly decoderUnitNorm: boolean;
   /** A latent that has not fired for this many tokens counts as dead. */
   readonly deadAfterTokens: number;
+  /** Every so many steps dead latents get new weights (Bricken et al. 2023); 0: never. Default 0. */
+  readonly resampleEvery?: number | undefined;
   readonly bDecInit: "zero" | "geometric-median";
-  /** "expected-average-only-in": activations times sqrt(dIn) / E|x|, folded into the weights when training ends. */
-  readonly normalizeActivations: "none" | "expected-average-only-in";
+  /**
+   * "expected-average-only-in": activations times sqrt(dIn) / E|x|, folded into the weights when training ends.
+   * "layer-norm": see {@link SaeNormalization}; losses are then in the normalised scale.
+   */
+  readonly normalizeActivations: "none" | "expected-average-only-in" | "layer-norm";
+  /** Of the source's hooks those that are encoded, side by side. Default: all of them. */
+  readonly hook?: string | readonly string[] | undefined;
+  /** Of the source's hooks the one that a transcoder reconstructs. */
+  readonly targetHook?: string | undefined;
+  /** Of its folder in the output, where several SAEs are trained together. */
+  readonly name?: string | undefined;
+  /** Of the initial weights. Default: the training's. */
+  readonly seed?: number | undefined;
   /** Folder of an SAE to start from. */
   readonly init?: string | undefined;
 }
@@ -46,51 +76,98 @@ export type SaeTrainingConfig = {
     CommonTrainingOptions;
 }[ArchitectureName];
 
-/** The architecture of that name with its option types erased, for code that works with any of them. */
-export function architectureNamed(name: ArchitectureName): Architecture<ArchitectureName, object, object> {
-  return architectures[name];
-}
-
 export function encoderOf(config: SaeConfig): ConfiguredEncoder {
   return architectureNamed(config.architecture).configure(config);
 }
 
-export function trainingOf(config: SaeTrainingConfig): ConfiguredTraining {
-  return architectureNamed(config.architecture).configureTraining(config);
-}
-
 /**
- * The part of a configuration that describes the trained SAE, checked: training options are left out.
+ * The architecture with its options; those that have defaults may be missing in a configuration written by hand.
  *
  * @throws MonosemError ERR_CONFIG naming the option, what it must be and what it is.
  */
-export function parseSaeConfig(config: object): SaeConfig {
-  const { architecture } = config as { architecture?: unknown };
-  const name = architectureNames.find((known) => known === architecture);
-  if (name === undefined) {
-    throw new MonosemError(
-      "ERR_CONFIG",
-      `SAE architecture ${JSON.stringify(architecture)} is unknown; known are ${architectureNames.join(", ")}`,
-    );
-  }
+export function trainingOf(config: SaeTrainingConfig): ConfiguredTraining {
+  const architecture = architectureNamed(config.architecture);
+  const schema = z.object({ ...architecture.options, ...architecture.trainingOptions } as Record<string, z.ZodType>);
+  const filled = { ...config, ...parsedBy(schema, config) };
+  refuseProblems(filled);
+  return architecture.configureTraining(filled);
+}
+
+/** A checked configuration of a trained SAE, defaults filled in. */
+export type CheckedSaeConfig = SaeConfig & {
+  readonly transcoder: boolean;
+  readonly dOut: number;
+  readonly skip: boolean;
+  readonly normalizeActivations: "none" | "layer-norm";
+};
+
+/**
+ * The part of a configuration that describes the trained SAE, checked: training options are left out, defaults filled
+ * in.
+ *
+ * @throws MonosemError ERR_CONFIG naming the option, what it must be and what it is.
+ */
+export function parseSaeConfig(config: object): CheckedSaeConfig {
+  const architecture = architectureNamed((config as { architecture?: unknown }).architecture);
   const schema = z.object({
-    architecture: z.literal(name),
+    architecture: z.literal(architecture.name),
     dIn: z.int().positive(),
     dSae: z.int().positive(),
+    transcoder: z.boolean().default(false),
+    dOut: z.int().positive().optional(),
+    skip: z.boolean().default(false),
+    hookWidths: z.array(z.int().positive()).min(1).optional(),
     applyBDecToInput: z.boolean(),
-    ...architectureNamed(name).options,
+    // a folded scale is no property of the trained SAE any more
+    normalizeActivations: z.preprocess(
+      (value) => (value === "expected-average-only-in" ? "none" : value),
+      z.enum(["none", "layer-norm"]).default("none"),
+    ),
+    ...architecture.options,
   });
-  const result = schema.safeParse(config);
-  if (!result.success) {
-    const issues = result.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`);
-    throw new MonosemError("ERR_CONFIG", `SAE configuration: ${issues.join("; ")}`);
-  }
-  const parsed = result.data as SaeConfig;
-  if (parsed.architecture === "topk" && parsed.k > parsed.dSae) {
-    throw new MonosemError(
-      "ERR_CONFIG",
-      `SAE configuration: k is ${parsed.k} but there are only ${parsed.dSae} latents`,
-    );
-  }
+  const data = parsedBy(schema, config);
+  const parsed = { ...data, dOut: data.dOut ?? data.dIn } as unknown as CheckedSaeConfig;
+  refuseProblems(parsed);
   return parsed;
+}
+
+function parsedBy<T>(schema: z.ZodType<T>, config: object): T {
+  const result = schema.safeParse(config);
+  if (result.success) return result.data;
+  const issues = result.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`);
+  throw new MonosemError("ERR_CONFIG", `SAE configuration: ${issues.join("; ")}`);
+}
+
+function refuseProblems(config: SaeConfig | SaeTrainingConfig): void {
+  for (const [option, message] of configurationProblems(config)) {
+    throw new MonosemError("ERR_CONFIG", `SAE configuration: ${option}: ${message}`);
+  }
+}
+
+/** What does not fit together in a configuration whose options are each valid, as [option, message]. */
+export function configurationProblems(
+  config: SaeConfig | SaeTrainingConfig,
+): readonly (readonly [option: string, message: string])[] {
+  const { dIn, dOut = dIn, transcoder = false, skip = false, hookWidths } = config;
+  const problems: (readonly [string, string])[] = [...architectureNamed(config.architecture).check(config as never)];
+  if (transcoder) {
+    if (config.applyBDecToInput) {
+      problems.push([
+        "applyBDecToInput",
+        "must be false for a transcoder: the decoder bias is not of the input's space",
+      ]);
+    }
+    if (config.normalizeActivations === "layer-norm") {
+      problems.push(["normalizeActivations", "layer-norm is for SAEs, whose output is their input"]);
+    }
+  } else {
+    if (dOut !== dIn) problems.push(["dOut", `must be dIn (${dIn}) unless the SAE is a transcoder, found ${dOut}`]);
+    if (skip) problems.push(["skip", "is for transcoders: an SAE with it would copy its input"]);
+  }
+  if (hookWidths !== undefined) {
+    const sum = hookWidths.reduce((total, width) => total + width, 0);
+    if (sum !== dIn) problems.push(["hookWidths", `must add up to dIn (${dIn}), found ${sum}`]);
+    if (transcoder) problems.push(["hookWidths", "a crosscoder is not a transcoder"]);
+  }
+  return problems;
 }

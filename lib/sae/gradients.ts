@@ -1,14 +1,12 @@
-/** From an architecture's gradient, stated as paths through codes, to the gradients of the four parameters. */
-import type { RowGradient } from "../engine/kernels.js";
+/** From an architecture's gradient, stated as paths through codes, to the gradients of the parameters. */
+import type { EntryTerm, RowGradient } from "../engine/kernels.js";
 import type { Tensor } from "../engine/tensor.js";
 import type { GradientStep, Gradients } from "./architecture.js";
 
-/** The rows of encoder and decoder as sums that the row kernels evaluate; the biases as vectors. */
+/** By parameter: rows of encoder and decoder as sums that the row kernels evaluate; everything else as tensors. */
 export interface ParameterGradients {
-  readonly encoder: RowGradient;
-  readonly encoderBias: Tensor;
-  readonly decoder: RowGradient;
-  readonly decoderBias: Tensor;
+  readonly rows: Readonly<Record<string, RowGradient>>;
+  readonly vectors: Readonly<Record<string, Tensor>>;
 }
 
 /**
@@ -16,6 +14,7 @@ export interface ParameterGradients {
  *
  *     encoder row i     = Σ_t dz[t,i] input[t]            encoder bias = Σ_t dz[t]
  *     decoder row i     = Σ_t f[t,i] dOut[t]              decoder bias = Σ_t dOut[t] - Σ_i (Σ_t dz[t,i]) encoder_i
+ *     skip              = Σ_t dOut[t] input[t]ᵀ
  *
  * plus the gradient of the decoder-norm penalty; the last term of the decoder bias only where the bias is subtracted
  * from the encoder's input. With `decoderUnitNorm` each decoder row's gradient loses its component along the row.
@@ -26,38 +25,58 @@ export function parameterGradients(
   applyBDecToInput: boolean,
 ): ParameterGradients {
   const { kernels, parameters: p, keep } = step;
-  const { paths, decoderNormPenalty } = gradients;
+  const { decoderPaths, encoderPaths, decoderNormPenalty } = gradients;
+  const biased = decoderPaths.filter((path) => path.throughDecoderBias);
 
-  const encoderBias = sum(
-    step,
-    paths.map((path) => keep(kernels.featureSums(path.codes, { coefficients: path.dPreActivations }))),
-  );
-  const decoderBiasTerms = paths
-    .filter((path) => path.throughDecoderBias)
-    .map((path) => keep(kernels.columnSums(path.dOutput, { scale: path.scale })));
+  const encoders: Record<string, { terms: EntryTerm[]; sums: Tensor[] }> = {};
+  const vectors: Record<string, Tensor[]> = {};
+  for (const { codes, dPreActivations, rows = "encoder", bias } of encoderPaths) {
+    const sums = keep(kernels.featureSums(codes, { coefficients: dPreActivations }));
+    encoders[rows] ??= { terms: [], sums: [] };
+    encoders[rows].terms.push({ codes, coefficients: dPreActivations, dense: step.input });
+    encoders[rows].sums.push(sums);
+    if (bias !== undefined) (vectors[bias] ??= []).push(sums);
+  }
+  for (const [name, gradient] of Object.entries(gradients.vectors ?? {})) (vectors[name] ??= []).push(gradient);
+  vectors.decoderBias = biased.map((path) => keep(kernels.columnSums(path.dOutput, { scale: path.scale })));
   if (applyBDecToInput) {
-    decoderBiasTerms.push(keep(kernels.weightedRowSum(encoderBias, p.encoder, { scale: -1 })));
+    for (const [rows, { sums }] of Object.entries(encoders)) {
+      vectors.decoderBias.push(keep(kernels.weightedRowSum(sum(step, rows, sums), p[rows]!, { scale: -1 })));
+    }
+  }
+  if (p.skip !== undefined) {
+    vectors.skip = biased.map((path) => keep(skipGradient(step, path.dOutput, path.scale)));
   }
 
   return {
-    encoder: {
-      terms: paths.map((path) => ({ codes: path.codes, coefficients: path.dPreActivations, dense: step.input })),
+    rows: {
+      ...Object.fromEntries(Object.entries(encoders).map(([name, { terms }]) => [name, { terms }])),
+      decoder: {
+        terms: decoderPaths.map((path) => ({ codes: path.codes, dense: path.dOutput, scale: path.scale })),
+        ...(decoderNormPenalty === undefined
+          ? {}
+          : { rowCoefficients: decoderNormPenalty.coefficients, rowScale: decoderNormPenalty.scale }),
+        ...(step.hookWidths === undefined ? {} : { blockWidths: step.hookWidths }),
+        projectOutRow: step.decoderUnitNorm,
+      },
     },
-    encoderBias,
-    decoder: {
-      terms: paths.map((path) => ({ codes: path.codes, dense: path.dOutput, scale: path.scale })),
-      ...(decoderNormPenalty === undefined
-        ? {}
-        : { rowCoefficients: decoderNormPenalty.coefficients, rowScale: decoderNormPenalty.scale }),
-      projectOutRow: step.decoderUnitNorm,
-    },
-    decoderBias: sum(step, decoderBiasTerms),
+    vectors: Object.fromEntries(Object.entries(vectors).map(([name, terms]) => [name, sum(step, name, terms)])),
   };
 }
 
-/** The sum of vectors, in the first one's memory. */
-function sum(step: GradientStep, [first, ...rest]: Tensor[]): Tensor {
-  if (first === undefined) throw new Error("an architecture's gradient has no path through its parameters");
-  for (const term of rest) step.kernels.add(first, term, { out: first });
-  return first;
+/** scale * Σ_t dOutput[t] input[t]ᵀ, [dOut, dIn]. A skip transcoder subtracts no bias: `input` are the activations. */
+function skipGradient({ kernels, input }: GradientStep, dOutput: Tensor, scale: number): Tensor {
+  using outputs = kernels.transpose(dOutput);
+  using inputs = kernels.transpose(input);
+  const gradient = kernels.linear(outputs, inputs);
+  return kernels.scale(gradient, scale, { out: gradient });
+}
+
+/** The sum of tensors, in a new one: an architecture may state the same vector for two parameters. */
+function sum({ kernels, keep }: GradientStep, name: string, [first, second, ...rest]: readonly Tensor[]): Tensor {
+  if (first === undefined) throw new Error(`an architecture's gradient has no path through ${name}`);
+  if (second === undefined) return first;
+  const total = keep(kernels.add(first, second));
+  for (const term of rest) kernels.add(total, term, { out: total });
+  return total;
 }

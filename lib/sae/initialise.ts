@@ -4,24 +4,44 @@ import { RandomGenerator } from "../engine/random.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import type { SaeParameters } from "./architecture.js";
+import { architectureNamed } from "./architectures.js";
+import type { SaeConfig } from "./config.js";
 
 /**
- * Decoder rows in uniformly random directions, of norm `decoderNorm`; the encoder is the decoder's transpose, which in
- * feature-major memory is a copy; biases zero. The same seed gives the same parameters.
+ * Decoder rows in uniformly random directions, of norm `decoderNorm`. The encoder is the decoder's transpose, which in
+ * feature-major memory is a copy; that of a transcoder, whose output is another space, has directions of its own and the
+ * same norm. Biases and the skip matrix are zero; the architecture's parameters start as it says. The same seed gives
+ * the same parameters.
+ *
+ * @param config checked; with the training options that the architecture's initial values depend on
  */
 export function initialParameters(
-  { dIn, dSae, decoderNorm, seed }: { dIn: number; dSae: number; decoderNorm: number; seed: number },
+  config: SaeConfig,
+  { decoderNorm, seed }: { decoderNorm: number; seed: number },
   device: Device,
 ): SaeParameters {
   const { kernels } = device;
-  const decoder = device.empty([dSae, dIn]);
-  new RandomGenerator(seed).normal(decoder);
-  kernels.normaliseRows(decoder, decoderNorm, { out: decoder });
+  const { dIn, dSae, dOut = dIn } = config;
+  const generator = new RandomGenerator(seed);
+  const randomRows = (width: number): Tensor => {
+    const rows = device.empty([dSae, width]);
+    generator.normal(rows);
+    return kernels.normaliseRows(rows, decoderNorm, { out: rows });
+  };
+  const decoder = randomRows(dOut);
+  const encoder = config.transcoder ? randomRows(dIn) : kernels.scale(decoder, 1);
+  const own = Object.entries(architectureNamed(config.architecture).parameters).map(([name, { shape, initial }]) => {
+    if (initial === "encoder") return [name, kernels.scale(encoder, 1)] as const;
+    const tensor = device.empty(shape === "latents" ? [dSae] : [dSae, dIn]);
+    kernels.fill(tensor, typeof initial === "number" ? initial : initial(config));
+    return [name, tensor] as const;
+  });
   return {
-    encoder: kernels.scale(decoder, 1),
-    encoderBias: device.zeros([dSae]),
+    encoder,
+    ...Object.fromEntries(own),
     decoder,
-    decoderBias: device.zeros([dIn]),
+    decoderBias: device.zeros([dOut]),
+    ...(config.skip ? { skip: device.zeros([dOut, dIn]) } : {}),
   };
 }
 

@@ -1,10 +1,11 @@
-/** How well an SAE reconstructs and how sparse it is. Sums run on the device in float64; nothing is read until asked. */
-import type { ActivationSource } from "../activations/source.js";
+/**
+ * How well an SAE reconstructs and how sparse it is, cheaply enough for a training step that is logged: sums run on the
+ * device in float64, and nothing is read until asked. What else there is to say of an SAE is in evaluation.ts.
+ */
 import type { Codes } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
-import type { Sae } from "./sae.js";
 
 /** Latents by the logarithm of their density, the fraction of tokens on which they fire. */
 export interface DensityHistogram {
@@ -18,15 +19,15 @@ export interface DensityHistogram {
 
 export interface Metrics {
   readonly tokens: number;
-  /** Mean number of latents that fire (value > 0) per token. */
+  /** Mean number of latents that fire (value other than 0) per token. */
   readonly l0: number;
-  /** Mean over tokens of |x - x̂|², summed over dIn. */
+  /** Mean over tokens of |y - x̂|², summed over dOut. y is what is reconstructed: the input, of a transcoder its target. */
   readonly mse: number;
-  /** Fraction of variance unexplained: E|x - x̂|² / (E|x|² - |E x|²). */
+  /** Fraction of variance unexplained: E|y - x̂|² / (E|y|² - |E y|²). NaN where y does not vary. */
   readonly fvu: number;
   /** 1 - fvu */
   readonly explainedVariance: number;
-  /** Mean over tokens of the cosine between x and x̂. */
+  /** Mean over tokens of the cosine between y and x̂; 0 where one of them is 0. */
   readonly cosine: number;
   /** Fraction of the latents that fired on none of the tokens. */
   readonly deadFraction: number;
@@ -35,6 +36,9 @@ export interface Metrics {
 
 const lowestLog10 = -8;
 const binsPerDecade = 2;
+
+/** A variance below this part of E|y|² is rounding: the difference of two sums in float64 that should be equal. */
+const roundingOfVariance = 1e-12;
 
 /** Collects batches; `read` gives the metrics of all of them together. */
 export class MetricsAccumulator {
@@ -47,24 +51,27 @@ export class MetricsAccumulator {
   readonly #fired: Tensor;
   #tokens = 0;
 
-  constructor(device: Device, dIn: number, dSae: number) {
+  constructor(device: Device, dOut: number, dSae: number) {
     this.#device = device;
     this.#dSae = dSae;
     this.#squaredError = device.zeros([1], "f64");
     this.#squaredNorm = device.zeros([1], "f64");
     this.#cosines = device.zeros([1], "f64");
-    this.#columnSums = device.zeros([dIn], "f64");
+    this.#columnSums = device.zeros([dOut], "f64");
     this.#fired = device.zeros([dSae], "f64");
   }
 
-  /** @param residual x̂ - x, [tokens, dIn] */
-  add(x: Tensor, residual: Tensor, codes: Codes): void {
+  /**
+   * @param target what was to be reconstructed, [tokens, dOut]
+   * @param residual x̂ - target, [tokens, dOut]
+   */
+  add(target: Tensor, residual: Tensor, codes: Codes): void {
     const { kernels } = this.#device;
     kernels.dot(residual, residual, this.#squaredError);
-    kernels.dot(x, x, this.#squaredNorm);
-    kernels.accumulateColumnSums(x, this.#columnSums);
-    using reconstruction = kernels.add(residual, x);
-    kernels.sumOfRowCosines(x, reconstruction, this.#cosines);
+    kernels.dot(target, target, this.#squaredNorm);
+    kernels.accumulateColumnSums(target, this.#columnSums);
+    using reconstruction = kernels.add(residual, target);
+    kernels.sumOfRowCosines(target, reconstruction, this.#cosines);
     using counts = kernels.featureCounts(codes);
     using row = counts.reshape([1, this.#dSae]);
     kernels.accumulateColumnSums(row, this.#fired);
@@ -82,8 +89,10 @@ export class MetricsAccumulator {
       this.#fired.read() as Promise<Float64Array>,
     ]);
     const squaredMean = columnSums.reduce((sum, value) => sum + (value / tokens) ** 2, 0);
+    const meanSquare = squaredNorm / tokens;
+    const variance = meanSquare - squaredMean;
     const mse = squaredError / tokens;
-    const fvu = mse / (squaredNorm / tokens - squaredMean);
+    const fvu = variance > roundingOfVariance * meanSquare ? mse / variance : Number.NaN;
     const densityHistogram = histogram(Array.from(fired, (count) => count / tokens));
     return {
       tokens,
@@ -117,39 +126,4 @@ function histogram(densities: readonly number[]): DensityHistogram {
     counts[Math.min(Math.max(bin, 0), bins - 1)]!++;
   }
   return { never, log10Edges: Array.from({ length: bins + 1 }, (_, i) => lowestLog10 + i / binsPerDecade), counts };
-}
-
-/**
- * Runs the SAE over the next `tokens` activations of a source, or until it ends. Stored activations and activation
- * buffers never end: `tokens: source.rows` is one pass over stored ones.
- *
- * @throws MonosemError ERR_SHAPE_MISMATCH when the source has another width than the SAE, ERR_ABORTED by the signal,
- *   ERR_NON_FINITE for NaN or infinity among the activations.
- */
-export async function evaluate(
-  sae: Sae,
-  source: ActivationSource,
-  options: { tokens: number; batchSize?: number; signal?: AbortSignal },
-): Promise<Metrics> {
-  const { tokens, batchSize = 4096, signal } = options;
-  const { dIn, dSae } = sae.config;
-  if (source.dIn !== dIn) {
-    throw new MonosemError(
-      "ERR_SHAPE_MISMATCH",
-      `the activations are ${source.dIn} wide, but the SAE was made for ${dIn}: they are of another model or hook`,
-    );
-  }
-  using metrics = new MetricsAccumulator(sae.device, dIn, dSae);
-  for (let seen = 0; seen < tokens; ) {
-    if (signal?.aborted) throw new MonosemError("ERR_ABORTED", "the evaluation was aborted", { cause: signal.reason });
-    using x = await source.next(Math.min(batchSize, tokens - seen), signal);
-    if (x === undefined) break;
-    using codes = sae.encode(x);
-    const { decoder, decoderBias } = sae.parameters;
-    using residual = sae.device.kernels.decode(codes, decoder, { bias: decoderBias, target: x });
-    metrics.add(x, residual, codes);
-    seen += codes.rows;
-    await sae.device.synchronize(); // no more than one batch on the device
-  }
-  return await metrics.read();
 }

@@ -3,9 +3,11 @@ import type { Codes } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
-import { type ConfiguredEncoder, parameterNames, type SaeParameters } from "./architecture.js";
-import { architectureNamed, encoderOf, parseSaeConfig, type SaeConfig } from "./config.js";
+import type { ConfiguredEncoder, SaeParameters } from "./architecture.js";
+import { architectureNamed } from "./architectures.js";
+import { type CheckedSaeConfig, encoderOf, parseSaeConfig, type SaeConfig, type SaeTrainingConfig } from "./config.js";
 import { initialParameters, pseudoInverse } from "./initialise.js";
+import { parameterLayout } from "./parameterLayout.js";
 import { readSaeLensFolder, writeSaeLensFolder } from "./saeLensFolder.js";
 
 /** Where an SAE comes from and how it should be used, as far as known; kept in the saved folder. */
@@ -13,6 +15,8 @@ export interface SaeMetadata {
   readonly modelName?: string | undefined;
   /** TransformerLens name of the hook point, for example "blocks.2.hook_resid_post". */
   readonly hookName?: string | undefined;
+  /** Of a transcoder: the hook point whose activations it reconstructs. */
+  readonly hookNameOut?: string | undefined;
   readonly contextSize?: number | undefined;
   readonly prependBos?: boolean | undefined;
   /** Anything else that the folder's metadata holds. */
@@ -27,10 +31,12 @@ export interface SaeCreateOptions {
 
 /**
  * A sparse autoencoder on a device: f = select((x - b_dec) W_enc + b_enc), x̂ = f W_dec + b_dec, b_dec subtracted only
- * with `config.applyBDecToInput`. Activations are f32 [rows, dIn] in the model's own scale.
+ * with `config.applyBDecToInput`. Activations are f32 [rows, dIn] in the model's own scale; reconstructions [rows, dOut].
+ *
+ * A transcoder reconstructs other activations than it encodes, a skip transcoder with x W_skipᵀ added.
  */
 export class Sae {
-  readonly config: SaeConfig;
+  readonly config: CheckedSaeConfig;
   readonly metadata: SaeMetadata;
   readonly device: Device;
   readonly parameters: SaeParameters;
@@ -39,7 +45,8 @@ export class Sae {
   /**
    * An SAE of these parameters, which it takes over.
    *
-   * @throws MonosemError ERR_CONFIG for a bad configuration, ERR_SHAPE_MISMATCH for parameters of other shapes.
+   * @throws MonosemError ERR_CONFIG for a bad configuration, ERR_SHAPE_MISMATCH for missing or superfluous parameters
+   *   or such of other shapes.
    */
   constructor(config: SaeConfig, parameters: SaeParameters, device: Device, metadata: SaeMetadata = {}) {
     this.config = parseSaeConfig(config);
@@ -47,14 +54,15 @@ export class Sae {
     this.device = device;
     this.metadata = metadata;
     this.#encoder = encoderOf(this.config);
-    const { dIn, dSae } = this.config;
-    const expected = { encoder: [dSae, dIn], encoderBias: [dSae], decoder: [dSae, dIn], decoderBias: [dIn] };
-    for (const name of parameterNames) {
-      const found = parameters[name].shape;
-      if (found.join() !== expected[name].join()) {
+    const expected = new Map(parameterLayout(this.config).map(({ name, shape }) => [name, shape]));
+    for (const name of new Set([...expected.keys(), ...Object.keys(parameters)])) {
+      const [found, wanted] = [parameters[name]?.shape, expected.get(name)].map(
+        (shape) => shape && `[${shape.join(", ")}]`,
+      );
+      if (found !== wanted) {
         throw new MonosemError(
           "ERR_SHAPE_MISMATCH",
-          `SAE parameter ${name} has shape [${found.join(", ")}], expected [${expected[name].join(", ")}]`,
+          `SAE parameter ${name}: expected ${wanted ?? "none of this name"}, found ${found ?? "none"}`,
         );
       }
     }
@@ -63,13 +71,20 @@ export class Sae {
   /**
    * A new SAE: random decoder directions, the encoder its transpose, zero biases. The same seed gives the same SAE.
    *
+   * @param config may be a training configuration, on which the architecture's initial values can depend
    * @throws MonosemError ERR_CONFIG for a bad configuration.
    */
-  static create(config: SaeConfig, device: Device, seed: number, options: SaeCreateOptions = {}): Sae {
+  static create(
+    config: SaeConfig | SaeTrainingConfig,
+    device: Device,
+    seed: number,
+    options: SaeCreateOptions = {},
+  ): Sae {
     const parsed = parseSaeConfig(config);
-    const decoderNorm = options.decoderNorm ?? architectureNamed(parsed.architecture).initialDecoderNorm;
-    const parameters = initialParameters({ dIn: parsed.dIn, dSae: parsed.dSae, decoderNorm, seed }, device);
-    return new Sae(parsed, parameters, device, options.metadata);
+    const { initialDecoderNorm } = architectureNamed(parsed.architecture);
+    const { decoderNorm = initialDecoderNorm, metadata } = options;
+    const parameters = initialParameters({ ...config, ...parsed }, { decoderNorm, seed }, device);
+    return new Sae(parsed, parameters, device, metadata);
   }
 
   /**
@@ -80,17 +95,16 @@ export class Sae {
    *   ERR_UNSUPPORTED for an architecture or an option of SAELens that would otherwise be silently ignored.
    */
   static async load(directory: string, device: Device): Promise<Sae> {
-    const { config, weights, metadata } = await readSaeLensFolder(directory);
-    const { dIn, dSae } = config;
-    using encoderColumns = device.tensor(weights.W_enc, [dIn, dSae]);
-    const parameters = {
-      encoder: device.kernels.transpose(encoderColumns),
-      encoderBias: device.tensor(weights.b_enc, [dSae]),
-      decoder: device.tensor(weights.W_dec, [dSae, dIn]),
-      decoderBias: device.tensor(weights.b_dec, [dIn]),
-    };
-    if (weights.rescaledByDecoderNorm) foldDecoderNorms(parameters, device);
-    return new Sae(config, parameters, device, metadata);
+    const { config, weights, metadata, latentsInDecoderNorm } = await readSaeLensFolder(directory);
+    const parameters = parameterLayout(config).map(({ name, shape, savedTransposed }) => {
+      if (!savedTransposed) return [name, device.tensor(weights[name]!, shape)];
+      using columns = device.tensor(weights[name]!, [...shape].reverse());
+      return [name, device.kernels.transpose(columns)];
+    });
+    const sae = new Sae(config, Object.fromEntries(parameters) as SaeParameters, device, metadata);
+    // SAELens' `rescale_acts_by_decoder_norm`: latents are z_i |W_dec,i| and are decoded by W_dec,i / |W_dec,i|
+    if (latentsInDecoderNorm) sae.foldDecoderNorm();
+    return sae;
   }
 
   /**
@@ -106,57 +120,140 @@ export class Sae {
 
   /** The selected latents of every row of `x` [rows, dIn]; the caller's to dispose. */
   encode(x: Tensor): Codes {
-    const forward = { kernels: this.device.kernels, parameters: this.parameters };
-    if (!this.config.applyBDecToInput) return this.#encoder.encode(forward, x);
-    using input = this.device.kernels.addRow(x, this.parameters.decoderBias, { scale: -1 });
+    const { kernels } = this.device;
+    const forward = { kernels, parameters: this.parameters };
+    const { applyBDecToInput, normalizeActivations } = this.config;
+    if (normalizeActivations === "none") {
+      if (!applyBDecToInput) return this.#encoder.encode(forward, x);
+      using input = kernels.addRow(x, this.parameters.decoderBias, { scale: -1 });
+      return this.#encoder.encode(forward, input);
+    }
+    using input = normalisedRows(x, this.device);
+    if (applyBDecToInput) kernels.addRow(input, this.parameters.decoderBias, { scale: -1, out: input });
     return this.#encoder.encode(forward, input);
   }
 
-  /** x̂ = f W_dec + b_dec, f32 [rows, dIn]; the caller's to dispose. */
-  decode(codes: Codes): Tensor {
-    return this.device.kernels.decode(codes, this.parameters.decoder, { bias: this.parameters.decoderBias });
+  /**
+   * x̂ = f W_dec + b_dec, f32 [rows, dOut]; the caller's to dispose.
+   *
+   * @param x what was encoded, [rows, dIn]: the output of a skip transcoder contains x W_skipᵀ, that of an SAE with
+   *   layer norm has the mean and standard deviation of x. Others do not look at it.
+   * @throws MonosemError ERR_INVALID_ARGUMENT when x is needed and missing.
+   */
+  decode(codes: Codes, x?: Tensor): Tensor {
+    const { kernels } = this.device;
+    const { decoder, decoderBias, skip } = this.parameters;
+    const { normalizeActivations } = this.config;
+    if (x === undefined && (skip !== undefined || normalizeActivations !== "none")) {
+      throw new MonosemError(
+        "ERR_INVALID_ARGUMENT",
+        `decoding needs x as well: this SAE's output depends on it ${skip === undefined ? "(layer norm)" : "(skip)"}`,
+      );
+    }
+    const output = kernels.decode(codes, decoder, { bias: decoderBias });
+    if (skip !== undefined) {
+      using skipped = kernels.linear(x!, skip);
+      kernels.add(output, skipped, { out: output });
+    }
+    if (normalizeActivations === "layer-norm") {
+      const { normalized, mean, standardDeviation } = kernels.standardiseRows(x!, { epsilon: layerNormEpsilon });
+      kernels.affineRows(output, standardDeviation, mean, { out: output });
+      for (const part of [normalized, mean, standardDeviation]) part.dispose();
+    }
+    return output;
   }
 
+  /** x̂ of x [rows, dIn], f32 [rows, dOut]; the caller's to dispose. */
   reconstruct(x: Tensor): Tensor {
     using codes = this.encode(x);
-    return this.decode(codes);
+    return this.decode(codes, x);
   }
 
   /**
-   * From here on takes activations x / scale, where it took x before, and reconstructs those: W_enc *= scale,
-   * W_dec /= scale, b_dec /= scale. Latents, encoder bias and selection stay as they were.
+   * From here on takes activations x / input, where it took x before, and reconstructs those (a transcoder: y / output):
+   * W_enc *= input, W_dec /= output, b_dec /= output, W_skip *= input / output. Latents, encoder bias and selection stay
+   * as they were.
+   *
+   * @param input one scale, or a crosscoder's one per hook
+   * @param output the same for the output; by default the input's
    */
-  foldInputScale(scale: number): void {
+  foldInputScale(input: number | readonly number[], output: number | readonly number[] = input): void {
     const { kernels } = this.device;
-    const { encoder, decoder, decoderBias } = this.parameters;
-    kernels.scale(encoder, scale, { out: encoder });
-    kernels.scale(decoder, 1 / scale, { out: decoder });
-    kernels.scale(decoderBias, 1 / scale, { out: decoderBias });
+    const { dIn, dOut } = this.config;
+    const { decoder, decoderBias, skip } = this.parameters;
+    using inputFactors = this.#perColumn(input, dIn);
+    using outputScales = this.#perColumn(output, dOut);
+    using one = this.device.empty([dOut]);
+    kernels.fill(one, 1);
+    using outputFactors = kernels.divide(one, outputScales);
+    for (const { name, savedTransposed } of parameterLayout(this.config)) {
+      const parameter = this.parameters[name]!;
+      if (savedTransposed || name === "skip") kernels.scaleColumns(parameter, inputFactors, { out: parameter });
+    }
+    kernels.scaleColumns(decoder, outputFactors, { out: decoder });
+    kernels.multiply(decoderBias, outputFactors, { out: decoderBias });
+    if (skip !== undefined) kernels.scaleRows(skip, outputFactors, { out: skip });
+  }
+
+  #perColumn(scale: number | readonly number[], width: number): Tensor {
+    const { hookWidths = [width] } = this.config;
+    const columns = hookWidths.flatMap((columns, hook) =>
+      new Array<number>(columns).fill(typeof scale === "number" ? scale : scale[hook]!),
+    );
+    return this.device.tensor(Float32Array.from(columns), [width]);
   }
 
   /**
-   * Writes a SAELens folder, which SAELens 6 loads unchanged. Each file appears whole or not at all, the weights first.
+   * Makes every decoder row one of norm 1 (in a crosscoder: of summed norm 1), with latents and everything in their
+   * scale multiplied by the former norm. Reconstructions stay the same. Rows of norm 0 keep their latents.
+   */
+  foldDecoderNorm(): void {
+    const { kernels } = this.device;
+    const { encoder, decoder } = this.parameters;
+    const { dSae, hookWidths, architecture } = this.config;
+    using norms = kernels.rowNorms(decoder, hookWidths === undefined ? {} : { blockWidths: hookWidths });
+    // 1 in place of 0: norms + (norms == 0)
+    using positive = kernels.activation(norms, "heaviside");
+    using one = this.device.empty([dSae]);
+    kernels.fill(one, 1);
+    using zero = kernels.add(one, positive, { scale: -1 });
+    kernels.add(norms, zero, { out: norms });
+    using inverse = kernels.divide(one, norms);
+    kernels.scaleRows(decoder, inverse, { out: decoder });
+    kernels.scaleRows(encoder, norms, { out: encoder });
+    for (const [name, specification] of Object.entries(architectureNamed(architecture).parameters)) {
+      const { shape, inPreActivationScale = true } = specification;
+      const parameter = this.parameters[name]!;
+      if (!inPreActivationScale) continue;
+      if (shape === "latents") kernels.multiply(parameter, norms, { out: parameter });
+      else kernels.scaleRows(parameter, norms, { out: parameter });
+    }
+  }
+
+  /**
+   * Writes a SAELens folder, which SAELens 6 loads unchanged where it knows the architecture. Each file appears whole or
+   * not at all, the weights first.
    *
    * @throws MonosemError ERR_NON_FINITE when a parameter holds NaN or infinity; ERR_IO when the file system refuses.
    */
   async save(directory: string): Promise<void> {
-    const { encoder, encoderBias, decoder, decoderBias } = this.parameters;
-    using encoderColumns = this.device.kernels.transpose(encoder);
-    const [W_enc, b_enc, W_dec, b_dec] = await Promise.all([
-      encoderColumns.readFloat32(),
-      encoderBias.readFloat32(),
-      decoder.readFloat32(),
-      decoderBias.readFloat32(),
-    ]);
+    const weights = await Promise.all(
+      parameterLayout(this.config).map(async ({ name, savedTransposed }) => {
+        const parameter = this.parameters[name]!;
+        if (!savedTransposed) return [name, await parameter.readFloat32()] as const;
+        using columns = this.device.kernels.transpose(parameter);
+        return [name, await columns.readFloat32()] as const;
+      }),
+    );
     await writeSaeLensFolder(directory, {
       config: this.config,
-      weights: { W_enc, b_enc, W_dec, b_dec },
+      weights: Object.fromEntries(weights),
       metadata: this.metadata,
     });
   }
 
   dispose(): void {
-    for (const name of parameterNames) this.parameters[name].dispose();
+    for (const parameter of Object.values(this.parameters)) parameter?.dispose();
   }
 
   [Symbol.dispose](): void {
@@ -164,14 +261,13 @@ export class Sae {
   }
 }
 
-/**
- * SAELens' `rescale_acts_by_decoder_norm`: latents are z_i |W_dec,i| and are decoded by W_dec,i / |W_dec,i|. With the
- * norms n_i folded (W_enc,i *= n_i, b_enc,i *= n_i, W_dec,i /= n_i) the plain formulas give the same numbers.
- */
-function foldDecoderNorms({ encoder, encoderBias, decoder }: SaeParameters, { kernels }: Device): void {
-  using norms = kernels.rowNorms(decoder);
-  kernels.scaleRows(encoder, norms, { out: encoder });
-  const biasColumn = encoderBias.reshape([encoderBias.size, 1]);
-  kernels.scaleRows(biasColumn, norms, { out: biasColumn });
-  kernels.normaliseRows(decoder, 1, { out: decoder });
+/** What SAELens' "layer_norm" adds to the standard deviation. */
+export const layerNormEpsilon = 1e-5;
+
+/** (x - mean) / (std + 1e-5) of every row, as SAEs with layer norm see activations; the caller's to dispose. */
+export function normalisedRows(x: Tensor, { kernels }: Device): Tensor {
+  const { normalized, mean, standardDeviation } = kernels.standardiseRows(x, { epsilon: layerNormEpsilon });
+  mean.dispose();
+  standardDeviation.dispose();
+  return normalized;
 }

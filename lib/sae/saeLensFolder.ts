@@ -13,8 +13,10 @@ import { writeFileAtomically } from "../formats/atomicFile.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { type SafetensorsDType, SafetensorsFile, writeSafetensors } from "../formats/safetensors.js";
-import type { ArchitectureName } from "./architectures.js";
-import { parseSaeConfig, type SaeConfig } from "./config.js";
+import type { SavedForm } from "./architecture.js";
+import { architectureNamed, knownArchitectures } from "./architectures.js";
+import { type CheckedSaeConfig, parseSaeConfig } from "./config.js";
+import { type ParameterLayout, parameterLayout } from "./parameterLayout.js";
 import type { SaeMetadata } from "./sae.js";
 
 const configFile = "cfg.json";
@@ -22,16 +24,12 @@ const weightsFile = "sae_weights.safetensors";
 /** The SAELens version whose meaning of the keys the folder follows; at least 6, or SAELens takes it for an older one. */
 const saeLensVersion = "6.0.0";
 
-export interface SaeLensWeights {
-  readonly W_enc: Float32Array;
-  readonly b_enc: Float32Array;
-  readonly W_dec: Float32Array;
-  readonly b_dec: Float32Array;
-}
+/** The parameters by our names, as SAELens stores them (encoders transposed). */
+export type SavedWeights = Readonly<Record<string, Float32Array>>;
 
 export interface SaeLensFolder {
-  readonly config: SaeConfig;
-  readonly weights: SaeLensWeights;
+  readonly config: CheckedSaeConfig;
+  readonly weights: SavedWeights;
   readonly metadata: SaeMetadata;
 }
 
@@ -40,26 +38,27 @@ export async function writeSaeLensFolder(
   directory: string,
   { config, weights, metadata }: SaeLensFolder,
 ): Promise<void> {
-  for (const [name, values] of Object.entries(weights)) refuseNonFinite(values, `${directory}: ${name}`);
-  const { dIn, dSae } = config;
+  const saved = asSaved(config);
+  const layout = parameterLayout(saved);
+  for (const { name, savedAs } of layout) refuseNonFinite(weights[name]!, `${directory}: ${savedAs}`);
   await makeDirectory(directory);
-  await writeSafetensors(join(directory, weightsFile), {
-    W_enc: { shape: [dIn, dSae], data: weights.W_enc },
-    b_enc: { shape: [dSae], data: weights.b_enc },
-    W_dec: { shape: [dSae, dIn], data: weights.W_dec },
-    b_dec: { shape: [dIn], data: weights.b_dec },
-  });
-  const { modelName, hookName, contextSize, prependBos, ...others } = metadata;
+  const tensors = layout.map(({ name, savedAs, shape, savedTransposed }) => [
+    savedAs,
+    { shape: savedTransposed ? [...shape].reverse() : shape, data: weights[name]! },
+  ]);
+  await writeSafetensors(join(directory, weightsFile), Object.fromEntries(tensors));
+  const { modelName, hookName, hookNameOut, contextSize, prependBos, ...others } = metadata;
+  const { name, keys } = savedFormOf(saved.architecture);
   const cfg = {
-    ...(config.architecture === "topk"
-      ? { architecture: "topk", k: config.k, rescale_acts_by_decoder_norm: false }
-      : { architecture: "standard" }),
-    d_in: dIn,
-    d_sae: dSae,
+    architecture: saved.transcoder ? transcoderName(name, saved.skip) : name,
+    ...keys?.(saved),
+    d_in: saved.dIn,
+    d_sae: saved.dSae,
+    ...(saved.transcoder ? { d_out: saved.dOut } : {}),
     dtype: "float32",
     device: "cpu",
-    apply_b_dec_to_input: config.applyBDecToInput,
-    normalize_activations: "none",
+    apply_b_dec_to_input: saved.applyBDecToInput,
+    normalize_activations: saved.normalizeActivations === "layer-norm" ? "layer_norm" : "none",
     reshape_activations: "none",
     metadata: {
       sae_lens_version: saeLensVersion,
@@ -67,6 +66,8 @@ export async function writeSaeLensFolder(
       ...others,
       model_name: modelName,
       hook_name: hookName,
+      ...(hookNameOut === undefined ? {} : { hook_name_out: hookNameOut }),
+      ...(saved.hookWidths === undefined ? {} : { hook_widths: saved.hookWidths }),
       context_size: contextSize,
       prepend_bos: prependBos,
     },
@@ -74,11 +75,45 @@ export async function writeSaeLensFolder(
   await writeFileAtomically(join(directory, configFile), `${JSON.stringify(cfg, null, 2)}\n`);
 }
 
-/** SAELens' names, and ours. */
-const architectureOf: ReadonlyMap<string, ArchitectureName> = new Map([
-  ["standard", "relu"],
-  ["topk", "topk"],
-]);
+/** The configuration as which an SAE is saved: batchtopk, for example, as the jumprelu that it encodes like. */
+function asSaved(config: CheckedSaeConfig): CheckedSaeConfig {
+  const { saved } = architectureNamed(config.architecture);
+  return "as" in saved ? asSaved(parseSaeConfig({ ...config, architecture: saved.as })) : config;
+}
+
+function savedFormOf(architecture: string): SavedForm<object> {
+  const { saved } = architectureNamed(architecture);
+  if ("as" in saved) throw new Error(`${architecture} is saved as ${saved.as}`);
+  return saved;
+}
+
+/** SAELens' names of transcoders; those of the architectures that it has none for follow the same pattern. */
+function transcoderName(name: string, skip: boolean): string {
+  const kind = skip ? "skip_transcoder" : "transcoder";
+  return name === "standard" ? kind : `${name}_${kind}`;
+}
+
+/** What cfg.json's `architecture` says. */
+interface NamedForm {
+  readonly architecture: string;
+  readonly form: SavedForm<object>;
+  readonly transcoder: boolean;
+  readonly skip: boolean;
+}
+
+/** Every name that can be loaded. */
+function namedForms(): ReadonlyMap<string, NamedForm> {
+  const forms = new Map<string, NamedForm>();
+  for (const { name: architecture, saved: form } of knownArchitectures().values()) {
+    if ("as" in form) continue;
+    forms.set(form.name, { architecture, form, transcoder: false, skip: false });
+    for (const skip of [false, true]) {
+      forms.set(transcoderName(form.name, skip), { architecture, form, transcoder: true, skip });
+    }
+  }
+  return forms;
+}
+
 const dtypeOf: ReadonlyMap<string, SafetensorsDType> = new Map([
   ["float32", "F32"],
   ["float16", "F16"],
@@ -86,24 +121,28 @@ const dtypeOf: ReadonlyMap<string, SafetensorsDType> = new Map([
 ]);
 
 /** Keys of cfg.json that matter to the numbers; others (device, training records) are left alone. */
-const cfgSchema = z.object({
+const cfgSchema = z.looseObject({
   architecture: z.string(),
   d_in: z.int().positive(),
   d_sae: z.int().positive(),
+  d_out: z.int().positive().optional(),
   dtype: z.string().default("float32"),
   apply_b_dec_to_input: z.boolean().default(true),
   normalize_activations: z.string().default("none"),
   reshape_activations: z.enum(["none", "hook_z"]).default("none"),
   finetuning_scaling_factor: z.boolean().default(false),
-  k: z.unknown().optional(),
   rescale_acts_by_decoder_norm: z.boolean().default(false),
   metadata: z.record(z.string(), z.json()).default({}),
 });
 
-/** @throws MonosemError as `Sae.load` says. */
+/**
+ * `latentsInDecoderNorm`: latents are to be multiplied by the decoder norms and the decoder divided by them.
+ *
+ * @throws MonosemError as `Sae.load` says.
+ */
 export async function readSaeLensFolder(
   directory: string,
-): Promise<SaeLensFolder & { readonly weights: SaeLensWeights & { readonly rescaledByDecoderNorm: boolean } }> {
+): Promise<SaeLensFolder & { readonly latentsInDecoderNorm: boolean }> {
   const path = join(directory, configFile);
   const cfg = parseCfg(
     path,
@@ -111,11 +150,12 @@ export async function readSaeLensFolder(
       missing: `${path} does not exist; an SAE folder holds ${configFile} and ${weightsFile}`,
     }),
   );
-  const architecture = architectureOf.get(cfg.architecture);
-  if (architecture === undefined) {
-    unsupported(path, `architecture is "${cfg.architecture}"; ${[...architectureOf.keys()].join(", ")} can be loaded`);
+  const forms = namedForms();
+  const named = forms.get(cfg.architecture);
+  if (named === undefined) {
+    unsupported(path, `architecture is "${cfg.architecture}"; ${[...forms.keys()].join(", ")} can be loaded`);
   }
-  if (cfg.normalize_activations !== "none") {
+  if (!["none", "layer_norm"].includes(cfg.normalize_activations)) {
     unsupported(
       path,
       `normalize_activations is "${cfg.normalize_activations}", a scaling that is not folded into the weights: fold it ` +
@@ -128,68 +168,91 @@ export async function readSaeLensFolder(
     unsupported(path, `dtype is "${cfg.dtype}"; ${[...dtypeOf.keys()].join(", ")} can be loaded`);
   }
 
-  const { d_in: dIn, d_sae: dSae } = cfg;
+  const { architecture, form, transcoder, skip } = named;
   const config = inFile(path, () =>
-    parseSaeConfig({ architecture, dIn, dSae, applyBDecToInput: cfg.apply_b_dec_to_input, k: cfg.k }),
+    parseSaeConfig({
+      ...(form.options ?? ((keys) => keys))(cfg),
+      architecture,
+      dIn: cfg.d_in,
+      dSae: cfg.d_sae,
+      transcoder,
+      skip,
+      ...(transcoder ? { dOut: cfg.d_out ?? cfg.d_in } : {}),
+      // SAELens' transcoders never subtract b_dec, whatever the key says
+      applyBDecToInput: transcoder ? false : cfg.apply_b_dec_to_input,
+      normalizeActivations: cfg.normalize_activations === "layer_norm" ? "layer-norm" : "none",
+      ...(cfg.metadata.hook_widths === undefined ? {} : { hookWidths: cfg.metadata.hook_widths }),
+    }),
   );
-  const weights = await readWeights(join(directory, weightsFile), dIn, dSae, dtype);
-  const rescaledByDecoderNorm = architecture === "topk" && cfg.rescale_acts_by_decoder_norm;
-  return { config, weights: { ...weights, rescaledByDecoderNorm }, metadata: readMetadata(cfg.metadata) };
+  return {
+    config,
+    weights: await readWeights(join(directory, weightsFile), parameterLayout(config), dtype),
+    metadata: readMetadata(cfg.metadata),
+    latentsInDecoderNorm: cfg.rescale_acts_by_decoder_norm,
+  };
 }
 
-async function readWeights(path: string, dIn: number, dSae: number, dtype: string): Promise<SaeLensWeights> {
+async function readWeights(path: string, layout: readonly ParameterLayout[], dtype: string): Promise<SavedWeights> {
   await using file = await SafetensorsFile.open(path);
-  const shapes: Record<keyof SaeLensWeights, number[]> = {
-    W_enc: [dIn, dSae],
-    b_enc: [dSae],
-    W_dec: [dSae, dIn],
-    b_dec: [dIn],
-  };
-  const superfluous = [...file.entries.keys()].filter((name) => !(name in shapes));
+  const names = layout.map(({ savedAs }) => savedAs);
+  const superfluous = [...file.entries.keys()].filter((name) => !names.includes(name));
   if (superfluous.length > 0) {
     throw new MonosemError(
       "ERR_FORMAT",
-      `${path}: unexpected tensor ${superfluous.join(", ")}; expected ${Object.keys(shapes).join(", ")} and nothing else`,
+      `${path}: unexpected tensor ${superfluous.join(", ")}; expected ${names.join(", ")} and nothing else`,
     );
   }
-  const read = async (name: keyof SaeLensWeights): Promise<Float32Array> => {
-    const entry = file.entries.get(name);
-    const shape = shapes[name];
-    if (entry === undefined)
-      throw new MonosemError("ERR_NOT_FOUND", `${path}: tensor ${name} [${shape.join(", ")}] is missing`);
-    if (entry.dtype !== dtype) {
-      throw new MonosemError(
-        "ERR_FORMAT",
-        `${path}: tensor ${name} is ${entry.dtype}, but cfg.json's dtype says ${dtype}`,
-      );
-    }
-    if (entry.shape.join() !== shape.join()) {
-      const transposed = shape.length === 2 && entry.shape.join() === [...shape].reverse().join();
-      throw new MonosemError(
-        "ERR_FORMAT",
-        `${path}: tensor ${name} has shape [${entry.shape.join(", ")}], expected [${shape.join(", ")}]` +
-          (transposed ? ": it is transposed" : ""),
-      );
-    }
-    const values = await file.readFloat32(name, shape);
-    refuseNonFinite(values, `${path}: tensor ${name}`);
-    return values;
-  };
-  return {
-    W_enc: await read("W_enc"),
-    b_enc: await read("b_enc"),
-    W_dec: await read("W_dec"),
-    b_dec: await read("b_dec"),
-  };
+  const weights: Record<string, Float32Array> = {};
+  for (const parameter of layout) weights[parameter.name] = await readWeight(path, file, parameter, dtype);
+  return weights;
+}
+
+async function readWeight(
+  path: string,
+  file: SafetensorsFile,
+  parameter: ParameterLayout,
+  dtype: string,
+): Promise<Float32Array> {
+  const name = parameter.savedAs;
+  const shape = parameter.savedTransposed ? [...parameter.shape].reverse() : parameter.shape;
+  const entry = file.entries.get(name);
+  if (entry === undefined)
+    throw new MonosemError("ERR_NOT_FOUND", `${path}: tensor ${name} [${shape.join(", ")}] is missing`);
+  if (entry.dtype !== dtype) {
+    throw new MonosemError(
+      "ERR_FORMAT",
+      `${path}: tensor ${name} is ${entry.dtype}, but cfg.json's dtype says ${dtype}`,
+    );
+  }
+  if (entry.shape.join() !== shape.join()) {
+    const transposed = shape.length === 2 && entry.shape.join() === [...shape].reverse().join();
+    throw new MonosemError(
+      "ERR_FORMAT",
+      `${path}: tensor ${name} has shape [${entry.shape.join(", ")}], expected [${shape.join(", ")}]` +
+        (transposed ? ": it is transposed" : ""),
+    );
+  }
+  const values = await file.readFloat32(name, shape);
+  refuseNonFinite(values, `${path}: tensor ${name}`);
+  return values;
 }
 
 function readMetadata(metadata: Record<string, unknown>): SaeMetadata {
-  const { model_name, hook_name, context_size, prepend_bos, sae_lens_version, sae_lens_training_version, ...others } =
-    metadata as Record<string, Json>;
+  const {
+    model_name,
+    hook_name,
+    hook_name_out,
+    hook_widths: _,
+    context_size,
+    prepend_bos,
+    ...rest
+  } = metadata as Record<string, Json>;
+  const { sae_lens_version, sae_lens_training_version, ...others } = rest;
   return {
     ...others,
     ...(typeof model_name === "string" ? { modelName: model_name } : {}),
     ...(typeof hook_name === "string" ? { hookName: hook_name } : {}),
+    ...(typeof hook_name_out === "string" ? { hookNameOut: hook_name_out } : {}),
     ...(typeof context_size === "number" ? { contextSize: context_size } : {}),
     ...(typeof prepend_bos === "boolean" ? { prependBos: prepend_bos } : {}),
   };

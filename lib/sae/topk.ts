@@ -1,22 +1,21 @@
 /**
  * TopK SAE: keep the k largest pre-activations of every token, then ReLU; loss = |x̂ - x|² + α |e - ê|².
  *
- * Gao et al. 2024, "Scaling and evaluating sparse autoencoders", arXiv:2406.04093: section 2.3, AuxK in appendix A.2.
- * Equal pre-activations are taken in the order of their latents.
+ * Gao et al. 2024, "Scaling and evaluating sparse autoencoders", arXiv:2406.04093: section 2.3; AuxK in appendix A.2,
+ * Multi-TopK in section 5.3. Equal pre-activations are taken in the order of their latents.
  */
-
-import type { Tensor } from "../engine/tensor.js";
+import type { Codes } from "../engine/codes.js";
 import {
   type Architecture,
-  type DecodePath,
   defineArchitecture,
+  type Encoded,
   type GradientStep,
-  type Loss,
+  type Gradients,
   naturalNumber,
   nonNegative,
   positiveInteger,
 } from "./architecture.js";
-import { reconstruct, zeroSum } from "./lossTerms.js";
+import { deadLatentTerm, reconstruct, zeroSum } from "./lossTerms.js";
 
 export interface TopkOptions {
   /** Latents per token. */
@@ -28,63 +27,102 @@ export interface TopkTrainingOptions {
   readonly auxK: number;
   /** α */
   readonly auxCoefficient: number;
+  /** Latents per token in the first step; k goes from here to `k` linearly over `kAnnealSteps`. Default: k. */
+  readonly initialK?: number | undefined;
+  readonly kAnnealSteps: number;
+  /** Weight of the reconstruction by the 4k largest (the paper takes 1/8); 0 turns Multi-TopK off. */
+  readonly multiTopkCoefficient: number;
 }
 
-export const topk: Architecture<"topk", TopkOptions, TopkTrainingOptions> = defineArchitecture({
+interface TopkEncoded extends Encoded {
+  /** With Multi-TopK the 4k largest, of which `codes` are the first k. */
+  readonly wider?: Codes;
+}
+
+/** Multi-TopK's second reconstruction has this many times k latents. */
+const widening = 4;
+
+export const topk: Architecture<"topk", TopkOptions, TopkTrainingOptions> = defineArchitecture<
+  "topk",
+  TopkOptions,
+  TopkTrainingOptions,
+  "encoderBias",
+  never,
+  TopkEncoded
+>({
   name: "topk",
   options: { k: positiveInteger },
-  trainingOptions: { auxK: naturalNumber.default(0), auxCoefficient: nonNegative.default(1 / 32) },
+  trainingOptions: {
+    auxK: naturalNumber.default(0),
+    auxCoefficient: nonNegative.default(1 / 32),
+    initialK: positiveInteger.optional(),
+    kAnnealSteps: naturalNumber.default(0),
+    multiTopkCoefficient: nonNegative.default(0),
+  },
+  parameters: { encoderBias: { shape: "latents", initial: 0, savedAs: "b_enc" } },
   initialDecoderNorm: 1,
+  decoderUnitNorm: true,
+  saved: { name: "topk", keys: ({ k }) => ({ k, rescale_acts_by_decoder_norm: false }) },
+  check: ({ k, initialK = k, dSae }) =>
+    Object.entries({ k, initialK })
+      .filter(([, value]) => value > dSae)
+      .map(([option]) => [option, `must be at most dSae (${dSae})`]),
 
   encode: ({ kernels, parameters: p, options }, input) =>
     kernels.encode(input, p.encoder, p.encoderBias, { select: "topk", k: options.k }),
 
+  encodeForTraining(step): TopkEncoded {
+    const { kernels, parameters: p, options, input, keep } = step;
+    const k = annealedK(options, step.step);
+    if (options.multiTopkCoefficient === 0) {
+      return { codes: keep(kernels.encode(input, p.encoder, p.encoderBias, { select: "topk", k })) };
+    }
+    const wider = keep(kernels.encode(input, p.encoder, p.encoderBias, { select: "topk", k: widening * k }));
+    return { codes: keep(kernels.selectTop(wider, k)), wider };
+  },
+
   gradients(step) {
     const { kernels, parameters: p, options, codes, tokens } = step;
     const { residual, squaredError } = reconstruct(step);
-    const dPreActivations = step.keep(kernels.decodeGradient(codes, p.decoder, residual, { scale: 2 / tokens }));
-
-    const losses: Record<string, Loss> = { reconstruction: { sum: squaredError, scale: 1 / tokens } };
-    const paths: DecodePath[] = [
-      { codes, dOutput: residual, scale: 2 / tokens, dPreActivations, throughDecoderBias: true },
-    ];
-    if (options.auxK > 0 && options.auxCoefficient > 0) {
-      const aux = deadLatentTerm(step, residual, options);
-      losses.aux = aux.loss;
-      paths.push(...aux.paths);
-    }
-    return { losses, residual, paths };
+    const scale = 2 / tokens;
+    const dPreActivations = step.keep(kernels.decodeGradient(codes, p.decoder, residual, { scale }));
+    const multi = step.encoded.wider && multiTopkTerm(step, step.encoded.wider, options.multiTopkCoefficient);
+    const aux = deadLatentTerm(step, residual, options);
+    return {
+      losses: { reconstruction: { sum: squaredError, scale: 1 / tokens }, ...multi?.losses, ...aux.losses },
+      residual,
+      decoderPaths: [
+        { codes, dOutput: residual, scale, throughDecoderBias: true },
+        ...(multi?.decoderPaths ?? []),
+        ...aux.decoderPaths,
+      ],
+      encoderPaths: [
+        { codes, dPreActivations, bias: "encoderBias" },
+        ...(multi?.encoderPaths ?? []),
+        ...aux.encoderPaths,
+      ],
+    };
   },
 });
 
-/**
- * AuxK: the error e = x - x̂, taken as a constant, is modelled by the dead latents alone: ê = g W_dec without b_dec, g the
- * ReLU of the min(auxK, dead) largest pre-activations among dead latents. Loss: auxCoefficient times the mean over
- * tokens of |e - ê|². The gradient reaches encoder, encoder bias and decoder, and b_dec only where it is subtracted
- * from the encoder's input.
- *
- * Plain sums, so α has the meaning of the reconstruction loss's scale. The peers differ: OpenAI's code and
- * dictionary_learning divide by the variance of e, SAELens multiplies by dead / auxK and skips g's ReLU, and sparsify's
- * gradient does not reach the encoder.
- */
-function deadLatentTerm(
-  step: GradientStep,
-  residual: Tensor,
-  { auxK, auxCoefficient }: TopkTrainingOptions,
-): { loss: Loss; paths: DecodePath[] } {
-  const { kernels, parameters: p, deadLatents, tokens } = step;
-  const squaredError = zeroSum(step);
-  if (deadLatents === undefined) return { loss: { sum: squaredError, scale: 0 }, paths: [] };
+function annealedK({ k, initialK = k, kAnnealSteps }: TopkOptions & TopkTrainingOptions, step: number): number {
+  return step >= kAnnealSteps ? k : Math.round(initialK + ((k - initialK) * step) / kAnnealSteps);
+}
 
-  const error = step.keep(kernels.scale(residual, -1));
-  const codes = step.keep(
-    kernels.encode(step.input, p.encoder, p.encoderBias, { select: "topk", k: auxK, features: deadLatents }),
-  );
-  const auxResidual = step.keep(kernels.decode(codes, p.decoder, { target: error, squaredError }));
-  const scale = (2 * auxCoefficient) / tokens;
-  const dPreActivations = step.keep(kernels.decodeGradient(codes, p.decoder, auxResidual, { scale }));
+/** Multi-TopK: coefficient * |x̂_4k - x|², so that the SAE also works with more latents than it was trained for. */
+function multiTopkTerm(
+  step: GradientStep<"encoderBias">,
+  codes: Codes,
+  coefficient: number,
+): Pick<Gradients, "losses" | "decoderPaths" | "encoderPaths"> {
+  const { kernels, parameters: p, target, tokens, keep } = step;
+  const squaredError = zeroSum(step);
+  const residual = keep(kernels.decode(codes, p.decoder, { bias: p.decoderBias, target, squaredError }));
+  const scale = (2 * coefficient) / tokens;
+  const dPreActivations = keep(kernels.decodeGradient(codes, p.decoder, residual, { scale }));
   return {
-    loss: { sum: squaredError, scale: auxCoefficient / tokens, latents: deadLatents },
-    paths: [{ codes, dOutput: auxResidual, scale, dPreActivations, throughDecoderBias: false }],
+    losses: { multiTopk: { sum: squaredError, scale: coefficient / tokens } },
+    decoderPaths: [{ codes, dOutput: residual, scale, throughDecoderBias: true }],
+    encoderPaths: [{ codes, dPreActivations, bias: "encoderBias" }],
   };
 }

@@ -13,6 +13,7 @@ import { MonosemError } from "../errors.js";
 import { writeDirectoryAtomically } from "../formats/atomicFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { SafetensorsFile, writeSafetensors } from "../formats/safetensors.js";
+import type { InputScales } from "./inputScaling.js";
 
 /** A named array of a checkpoint. */
 export interface CheckpointArray {
@@ -25,8 +26,10 @@ export interface Checkpoint {
   readonly step: number;
   /** Tokens trained on. */
   readonly tokens: number;
-  /** Factor on the activations; 1 without input scaling. */
-  readonly inputScale: number;
+  /** Steps that had no effect, because something in them was not finite. */
+  readonly skippedSteps: number;
+  /** Factors on the activations, by SAE. */
+  readonly inputScales: Readonly<Record<string, InputScales>>;
   /** The configuration that a resumed run must share. */
   readonly configuration: Json;
   /** Parameters, moments and counters by name. */
@@ -34,7 +37,7 @@ export interface Checkpoint {
   readonly source: SourceState;
 }
 
-const formatVersion = 1;
+const formatVersion = 2;
 const kept = 2;
 const stateFile = "state.json";
 const arraysFile = "training.safetensors";
@@ -44,7 +47,11 @@ const stateSchema = z.object({
   formatVersion: z.literal(formatVersion),
   step: z.int().nonnegative(),
   tokens: z.int().nonnegative(),
-  inputScale: z.number().positive(),
+  skippedSteps: z.int().nonnegative(),
+  inputScales: z.record(
+    z.string(),
+    z.object({ input: z.array(z.number().positive()), output: z.array(z.number().positive()) }),
+  ),
   configuration: z.json(),
   source: z.json(),
   /** sha256 of the other files */

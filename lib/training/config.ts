@@ -6,8 +6,8 @@ import { z } from "zod";
 import type { Json } from "../activations/source.js";
 import { MonosemError } from "../errors.js";
 import { naturalNumber, nonNegative, positive, positiveInteger } from "../sae/architecture.js";
-import { type ArchitectureName, architectureNames, architectures } from "../sae/architectures.js";
-import { architectureNamed, type SaeTrainingConfig } from "../sae/config.js";
+import { type AnyArchitecture, knownArchitectures } from "../sae/architectures.js";
+import { configurationProblems, type SaeTrainingConfig } from "../sae/config.js";
 
 /** Activations from a file or a folder of shards. With `shuffle` false, batches are consecutive rows, in order. */
 export interface StoredDataConfig {
@@ -44,6 +44,11 @@ export interface TrainingConfig {
   readonly l1WarmupSteps: number;
   readonly clipGradNorm: number | null;
   readonly seed: number;
+  /**
+   * What happens when activations, the loss or a gradient hold NaN or infinity: the run ends with an error, the step is
+   * left without effect, or the run goes back to its last checkpoint and on with the next activations.
+   */
+  readonly onNonFinite: "stop" | "skip" | "rollback";
   readonly logEvery: number;
   readonly checkpointEvery: number;
 }
@@ -59,49 +64,59 @@ export interface RunConfig {
 }
 
 const commonSaeKeys = {
+  name: z.string().min(1).optional(),
+  hook: z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]).optional(),
+  targetHook: z.string().min(1).optional(),
   dIn: positiveInteger,
   dSae: positiveInteger,
+  dOut: positiveInteger.optional(),
+  skip: z.boolean().default(false),
+  hookWidths: z.array(positiveInteger).min(1).optional(),
   deadAfterTokens: positiveInteger.default(10_000_000),
-  applyBDecToInput: z.boolean().default(true),
+  resampleEvery: naturalNumber.default(0),
   bDecInit: z.enum(["zero", "geometric-median"]).default("zero"),
-  normalizeActivations: z.enum(["none", "expected-average-only-in"]).default("none"),
+  normalizeActivations: z.enum(["none", "expected-average-only-in", "layer-norm"]).default("none"),
+  seed: naturalNumber.optional(),
   init: z.string().min(1).optional(),
 };
-
-/** TopK is trained with unit decoder rows (Gao et al.), ReLU with free ones (April 2024 update), unless said otherwise. */
-const decoderUnitNormDefault: Record<ArchitectureName, boolean> = { topk: true, relu: false };
 
 /**
  * The options of the other architectures are checked and left out, so that one file serves to compare architectures
  * (`--set sae.architecture=relu`).
  */
-function saeSchema(name: ArchitectureName): z.ZodType<SaeTrainingConfig> {
-  const { options, trainingOptions } = architectureNamed(name);
+function saeSchema(architecture: AnyArchitecture): z.ZodType<SaeTrainingConfig> {
+  const { name, options, trainingOptions, decoderUnitNorm } = architecture;
   const own: Record<string, z.ZodType> = { ...options, ...trainingOptions };
   const others: Record<string, z.ZodType> = {};
-  for (const other of architectureNames) {
-    for (const [key, type] of Object.entries({
-      ...architectures[other].options,
-      ...architectures[other].trainingOptions,
-    })) {
-      if (!(key in own)) others[key] = (type as z.ZodType).optional();
+  for (const other of knownArchitectures().values()) {
+    for (const [key, type] of Object.entries<z.ZodType>({ ...other.options, ...other.trainingOptions })) {
+      if (!(key in own)) others[key] = type.optional();
     }
   }
   return z
     .strictObject({
       architecture: z.literal(name),
       ...commonSaeKeys,
-      decoderUnitNorm: z.boolean().default(decoderUnitNormDefault[name]),
+      transcoder: z.boolean().optional(),
+      applyBDecToInput: z.boolean().optional(),
+      decoderUnitNorm: z.boolean().default(decoderUnitNorm),
       ...own,
       ...others,
     })
-    .refine((sae: { k?: unknown; dSae: number }) => typeof sae.k !== "number" || name !== "topk" || sae.k <= sae.dSae, {
-      path: ["k"],
-      message: "must be at most dSae",
+    .transform(({ transcoder, applyBDecToInput, ...sae }) => {
+      const isTranscoder = transcoder ?? sae.targetHook !== undefined;
+      const kept = Object.entries(sae).filter(([key, value]) => !(key in others) && value !== undefined);
+      return {
+        ...Object.fromEntries(kept),
+        transcoder: isTranscoder,
+        applyBDecToInput: applyBDecToInput ?? !isTranscoder,
+      } as unknown as SaeTrainingConfig;
     })
-    .transform((sae) =>
-      Object.fromEntries(Object.entries(sae).filter(([key, value]) => !(key in others) && value !== undefined)),
-    ) as unknown as z.ZodType<SaeTrainingConfig>;
+    .superRefine((sae, context) => {
+      for (const [option, message] of configurationProblems(sae)) {
+        context.addIssue({ code: "custom", path: [option], message, input: (sae as never)[option] });
+      }
+    }) as unknown as z.ZodType<SaeTrainingConfig>;
 }
 
 const storedDataSchema: z.ZodType<StoredDataConfig> = z.strictObject({
@@ -137,6 +152,7 @@ const trainingSchema: z.ZodType<TrainingConfig> = z
     l1WarmupSteps: naturalNumber.default(0),
     clipGradNorm: positive.nullable().default(1),
     seed: naturalNumber.default(0),
+    onNonFinite: z.enum(["stop", "skip", "rollback"]).default("stop"),
     logEvery: positiveInteger.default(10),
     checkpointEvery: positiveInteger.default(1000),
   })
@@ -159,11 +175,13 @@ export function parseConfig(json: unknown, overrides: readonly string[] = []): R
   const sections = isObject(config) ? config : {};
   const sae = isObject(sections.sae) ? sections.sae : {};
   const data = isObject(sections.data) ? sections.data : {};
-  const architecture = architectureNames.find((name) => name === sae.architecture);
+  const architecture = knownArchitectures().get(String(sae.architecture));
   const schema = z.strictObject({
     // the branch is chosen by hand, so that a problem is reported against the one meant and not against all
     sae:
-      architecture === undefined ? z.looseObject({ architecture: z.enum(architectureNames) }) : saeSchema(architecture),
+      architecture === undefined
+        ? z.looseObject({ architecture: z.enum([...knownArchitectures().keys()]) })
+        : saeSchema(architecture),
     data: "activations" in data ? storedDataSchema : modelDataSchema,
     training: trainingSchema,
     device: z

@@ -1,8 +1,8 @@
 import type { Device } from "../engine/device.js";
 import type { KeptGradient } from "../engine/keptGradient.js";
-import type { AdamStep, Clip, Moments } from "../engine/kernels.js";
+import type { AdamStep, Moments } from "../engine/kernels.js";
 import type { Tensor } from "../engine/tensor.js";
-import { parameterNames, type SaeParameters } from "../sae/architecture.js";
+import type { SaeParameters } from "../sae/architecture.js";
 import type { ParameterGradients } from "../sae/gradients.js";
 
 export interface AdamOptions {
@@ -17,8 +17,19 @@ export interface AdamOptions {
 export interface GradientNorm extends Disposable {
   /** The squared global L2 norm, after the projection; f64 [1]. */
   readonly squared: Tensor;
-  readonly encoder: KeptGradient;
-  readonly decoder: KeptGradient;
+  /** By parameter. */
+  readonly kept: ReadonlyMap<string, KeptGradient>;
+}
+
+/** What one step of the optimizer is told besides the gradients. */
+export interface OptimizerStep {
+  /** What `norm` gave for these gradients; clipping needs it. */
+  readonly norm: GradientNorm | undefined;
+  /** f64 [1] that is not finite when the gradients are not: they are refused then, and nothing is changed. */
+  readonly guard: Tensor;
+  /** Counted from 0. */
+  readonly step: number;
+  readonly learningRate: number;
 }
 
 /**
@@ -27,66 +38,78 @@ export interface GradientNorm extends Disposable {
  * weights, and renormalise in one pass.
  */
 export class Optimizer {
-  readonly moments: Readonly<Record<keyof SaeParameters, Moments>>;
+  /** By parameter. */
+  readonly moments: ReadonlyMap<string, Moments>;
   readonly #device: Device;
   readonly #parameters: SaeParameters;
   readonly #options: AdamOptions & { readonly decoderUnitNorm: boolean };
 
-  constructor(parameters: SaeParameters, device: Device, options: AdamOptions & { readonly decoderUnitNorm: boolean }) {
-    const zero = (parameter: Tensor): Moments => ({
-      m: device.zeros(parameter.shape),
-      v: device.zeros(parameter.shape),
-    });
-    this.moments = {
-      encoder: zero(parameters.encoder),
-      encoderBias: zero(parameters.encoderBias),
-      decoder: zero(parameters.decoder),
-      decoderBias: zero(parameters.decoderBias),
-    };
+  /** @param trained the parameters that gradients move */
+  constructor(
+    parameters: SaeParameters,
+    trained: readonly string[],
+    device: Device,
+    options: AdamOptions & { readonly decoderUnitNorm: boolean },
+  ) {
+    this.moments = new Map(
+      trained.map((name) => {
+        const { shape } = parameters[name]!;
+        return [name, { m: device.zeros(shape), v: device.zeros(shape) }];
+      }),
+    );
     this.#device = device;
     this.#parameters = parameters;
     this.#options = options;
   }
 
   /** The norm of these gradients; the caller's to dispose. */
-  norm(gradients: ParameterGradients): GradientNorm {
+  norm({ rows, vectors }: ParameterGradients): GradientNorm {
     const { kernels } = this.#device;
     const squared = this.#device.zeros([1], "f64");
-    const encoder = kernels.rowGradientSquaredNorm(gradients.encoder, this.#parameters.encoder, squared);
-    const decoder = kernels.rowGradientSquaredNorm(gradients.decoder, this.#parameters.decoder, squared);
-    kernels.dot(gradients.encoderBias, gradients.encoderBias, squared);
-    kernels.dot(gradients.decoderBias, gradients.decoderBias, squared);
+    const kept = new Map<string, KeptGradient>();
+    for (const name of this.moments.keys()) {
+      const gradient = rows[name];
+      if (gradient === undefined) continue;
+      kept.set(name, kernels.rowGradientSquaredNorm(gradient, this.#parameters[name]!, squared));
+    }
+    for (const name of this.moments.keys()) {
+      const gradient = vectors[name];
+      if (gradient !== undefined) kernels.dot(gradient, gradient, squared);
+    }
     const dispose = (): void => {
-      for (const handle of [squared, encoder, decoder]) handle.dispose();
+      squared.dispose();
+      for (const handle of kept.values()) handle.dispose();
     };
-    return { squared, encoder, decoder, [Symbol.dispose]: dispose };
+    return { squared, kept, [Symbol.dispose]: dispose };
   }
 
-  /**
-   * @param norm what `norm` gave for these gradients; only clipping needs it
-   * @param step counted from 0
-   */
-  step(gradients: ParameterGradients, norm: GradientNorm | undefined, step: number, learningRate: number): void {
+  /** One step of all trained parameters. The device refuses it with ERR_NON_FINITE where norm or guard is not finite. */
+  step({ rows, vectors }: ParameterGradients, { norm, guard, step, learningRate }: OptimizerStep): void {
     const { kernels } = this.#device;
     const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: epsilon, clipGradNorm, decoderUnitNorm } = this.#options;
-    const p = this.#parameters;
     const adam: AdamStep = { learningRate, beta1, beta2, epsilon, step: step + 1 };
-    const clipping: { clip?: Clip } =
-      clipGradNorm === null || norm === undefined ? {} : { clip: { squaredNorm: norm.squared, maxNorm: clipGradNorm } };
-    kernels.stepRows(gradients.encoder, p.encoder, this.moments.encoder, adam, { ...clipping, kept: norm?.encoder });
-    kernels.stepRows(gradients.decoder, p.decoder, this.moments.decoder, adam, {
-      ...clipping,
-      kept: norm?.decoder,
-      unitNorm: decoderUnitNorm,
-    });
-    kernels.stepVector(gradients.encoderBias, p.encoderBias, this.moments.encoderBias, adam, clipping);
-    kernels.stepVector(gradients.decoderBias, p.decoderBias, this.moments.decoderBias, adam, clipping);
+    const clip =
+      clipGradNorm === null || norm === undefined
+        ? { squaredNorm: guard, maxNorm: Number.POSITIVE_INFINITY }
+        : { squaredNorm: norm.squared, maxNorm: clipGradNorm };
+    for (const [name, moments] of this.moments) {
+      const parameter = this.#parameters[name]!;
+      const [rowGradient, vector] = [rows[name], vectors[name]];
+      if (rowGradient !== undefined) {
+        const unitNorm = decoderUnitNorm && name === "decoder";
+        kernels.stepRows(rowGradient, parameter, moments, adam, { clip, kept: norm?.kept.get(name), unitNorm });
+      } else if (vector !== undefined) {
+        kernels.stepVector(vector, parameter, moments, adam, { clip });
+      } else {
+        throw new Error(`the architecture states no gradient of ${name}`);
+      }
+    }
   }
 
   dispose(): void {
-    for (const name of parameterNames) {
-      this.moments[name].m.dispose();
-      this.moments[name].v.dispose();
+    for (const { m, v } of this.moments.values()) {
+      m.dispose();
+      v.dispose();
     }
   }
 }

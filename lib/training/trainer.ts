@@ -1,6 +1,6 @@
 /**
- * The training loop. A step: encode, count firing, gradients, global norm, clipped Adam on rows. It only enqueues work on
- * the device; numbers are read back when they are logged, and at most two steps are queued ahead of the device.
+ * The training loop. It only enqueues work on the device; numbers are read back when they are logged, and at most two
+ * steps are queued ahead of the device. Several SAEs can share one stream of activations.
  */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,114 +10,80 @@ import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
-import {
-  type ConfiguredTraining,
-  type Gradients,
-  type Loss,
-  parameterNames,
-  type SaeParameters,
-} from "../sae/architecture.js";
-import { parseSaeConfig, type SaeTrainingConfig, trainingOf } from "../sae/config.js";
-import { parameterGradients } from "../sae/gradients.js";
-import { type Metrics, MetricsAccumulator } from "../sae/metrics.js";
-import { Sae, type SaeMetadata } from "../sae/sae.js";
+import type { SaeTrainingConfig } from "../sae/config.js";
+import type { Sae, SaeMetadata } from "../sae/sae.js";
 import { type Checkpoint, type CheckpointArray, readLatestCheckpoint, writeCheckpoint } from "./checkpoint.js";
 import type { TrainingConfig } from "./config.js";
-import { DeadLatents } from "./deadLatents.js";
+import { columnsOf } from "./hookColumns.js";
 import { measureInputs } from "./inputStatistics.js";
 import { isLogged, MetricsLog } from "./metricsLog.js";
-import { Optimizer } from "./optimizer.js";
+import { SaeTraining, type SaeTrainingOptions, type SaeTrainingState, type StepMeasures } from "./saeTraining.js";
 import { learningRate, warmup } from "./schedules.js";
 
 export interface TrainerOptions {
-  readonly sae: SaeTrainingConfig;
+  /**
+   * The SAE to train, or several that are to see the same batches: each then has a `name`, may have its own `hook`,
+   * `targetHook` and `seed`, and is written to a folder of its name.
+   */
+  readonly sae: SaeTrainingConfig | readonly SaeTrainingConfig[];
   readonly training: TrainingConfig;
   /** Remains the caller's to dispose. */
   readonly source: ActivationSource;
   readonly device: Device;
-  /** Folder for `sae/`, `metrics.jsonl`, `config.json` and `checkpoints/`; without it nothing is written. */
+  /**
+   * Folder for `sae/`, `metrics.jsonl`, `config.json` and `checkpoints/` (of several SAEs: `NAME/sae/` and
+   * `NAME/metrics.jsonl`); without it nothing is written.
+   */
   readonly output?: string | undefined;
   /** Continue the run in `output` from its newest checkpoint, or start it when there is none yet. */
   readonly resume?: boolean | undefined;
-  /** Saved with the SAE. */
+  /** Saved with the SAEs, besides the hooks that a configuration names. */
   readonly metadata?: SaeMetadata | undefined;
   /** What `output/config.json` records; by default `sae` and `training`. */
   readonly runConfig?: object | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What is logged of one step, and written as a line of metrics.jsonl. All of it is about that step's batch. */
-export interface TrainingProgress {
+/** What is logged of one SAE's step, and written as a line of metrics.jsonl. */
+export interface TrainingProgress extends StepMeasures {
+  /** Which SAE; where there is one only, it need not have a name. */
+  readonly name?: string;
   /** Steps finished. */
   readonly step: number;
   /** Tokens trained on. */
   readonly tokens: number;
-  /** The sum of `losses`. They are summed over dIn and averaged over tokens, in the scale that the SAE is trained in. */
-  readonly loss: number;
-  readonly losses: Readonly<Record<string, number>>;
-  readonly l0: number;
-  /** In the scale of the activations themselves, as `evaluate` gives it. */
-  readonly mse: number;
-  readonly fvu: number;
-  readonly explainedVariance: number;
-  readonly cosine: number;
-  /** Fraction of the latents that have not fired for `deadAfterTokens` tokens. */
-  readonly deadFraction: number;
-  readonly densityHistogram: Metrics["densityHistogram"];
   readonly learningRate: number;
-  /** Global L2 norm of the gradient before clipping. */
-  readonly gradientNorm: number;
+  /** Steps without effect so far, because something in them was not finite (`onNonFinite`). */
+  readonly skippedSteps: number;
 }
 
 /** The device works on one step while the next waits; more would only delay an abort and take memory. */
 const stepsAhead = 2;
+/** After so many failures in a row a run has not met a bad batch: it is broken. */
+const failuresInARow = 5;
 
 export class Trainer {
-  /** The SAE; in the scale of the activations once `run` has ended, in the scaled one (if any) until then. */
-  readonly sae: Sae;
   readonly #options: TrainerOptions;
-  readonly #architecture: ConfiguredTraining;
-  readonly #optimizer: Optimizer;
-  readonly #dead: DeadLatents;
-  readonly #inputScale: number;
+  readonly #trainings: readonly SaeTraining[];
   #step: number;
   #tokens: number;
   #savedStep: number | undefined;
+  #skippedSteps: number;
+  /** Failures since the last step that succeeded; of rollbacks: since the last checkpoint. */
+  #failures = 0;
   #state: "ready" | "running" | "ended" = "ready";
 
-  private constructor(
-    options: TrainerOptions,
-    start: { sae: Sae; inputScale: number; checkpoint?: Checkpoint | undefined },
-  ) {
-    const { sae, inputScale, checkpoint } = start;
-    const { device } = options;
+  private constructor(options: TrainerOptions, trainings: readonly SaeTraining[], checkpoint: Checkpoint | undefined) {
     this.#options = options;
-    this.sae = sae;
-    this.#inputScale = inputScale;
-    this.#architecture = trainingOf(options.sae);
-    this.#optimizer = new Optimizer(sae.parameters, device, {
-      ...options.training,
-      decoderUnitNorm: options.sae.decoderUnitNorm,
-    });
+    this.#trainings = trainings;
     this.#step = checkpoint?.step ?? 0;
     this.#tokens = checkpoint?.tokens ?? 0;
+    this.#skippedSteps = checkpoint?.skippedSteps ?? 0;
     this.#savedStep = checkpoint?.step;
-    const counters = checkpoint && {
-      data: arrayOf(checkpoint, "tokensSinceFired") as Float64Array,
-      tokensSeen: this.#tokens,
-    };
-    this.#dead = new DeadLatents(device, options.sae.dSae, options.sae.deadAfterTokens, counters);
-    if (checkpoint) {
-      for (const name of parameterNames) {
-        const { m, v } = this.#optimizer.moments[name];
-        m.write(arrayOf(checkpoint, `${name}.m`));
-        v.write(arrayOf(checkpoint, `${name}.v`));
-      }
-    }
   }
 
   /**
-   * Prepares a run: a new SAE (or `sae.init`), with the input scale and the geometric median measured on the source's
+   * Prepares a run: new SAEs (or `sae.init`), with the input scale and the geometric median measured on the source's
    * first activations where the configuration asks for them; or the state of the newest checkpoint, with `resume`.
    *
    * @throws MonosemError ERR_CONFIG when source, `init` or checkpoint do not fit the configuration, or when `output`
@@ -125,19 +91,27 @@ export class Trainer {
    *   `Sae.load` for `init`; ERR_IO.
    */
   static async create(options: TrainerOptions): Promise<Trainer> {
-    const { sae: config, source, output, resume = false } = options;
-    if (source.dIn !== config.dIn) {
-      throw new MonosemError("ERR_CONFIG", `sae.dIn is ${config.dIn}, but the activations are ${source.dIn} wide`);
-    }
+    const { sae, training, output, resume = false } = options;
+    const each = saeOptions(options);
     if (output !== undefined) await prepareOutput(output, resume);
     const checkpoint = output !== undefined && resume ? await readLatestCheckpoint(checkpointsIn(output)) : undefined;
-    const start = checkpoint ? await resumed(options, checkpoint) : await begun(options);
+    const trainings = checkpoint ? await resumed(options, each, checkpoint) : await begun(options, each);
     if (output !== undefined) {
-      const { sae, training } = options;
+      for (const { name } of named(sae)) if (name !== undefined) await makeDirectory(join(output, name));
       const record = options.runConfig ?? { sae, training };
       await writeFileAtomically(join(output, "config.json"), `${JSON.stringify(record, null, 2)}\n`);
     }
-    return new Trainer(options, { ...start, checkpoint });
+    return new Trainer(options, trainings, checkpoint);
+  }
+
+  /** The SAE, the first of several; in the scale of the activations once `run` has ended, in the scaled one until then. */
+  get sae(): Sae {
+    return this.#trainings[0]!.sae;
+  }
+
+  /** The SAEs, in the order of the configuration. */
+  get saes(): readonly Sae[] {
+    return this.#trainings.map(({ sae }) => sae);
   }
 
   /** Steps finished so far. */
@@ -146,121 +120,98 @@ export class Trainer {
   }
 
   /**
-   * Trains, yielding what is logged every `logEvery` steps and at the last one. Ends with a checkpoint and the SAE in
-   * `output/sae`. Can be called once.
+   * Trains, yielding what is logged every `logEvery` steps and at the last one: of several SAEs one after the other.
+   * Ends with a checkpoint and the SAEs in `output`. Can be called once.
    *
    * A step is never interrupted: the signal is looked at between steps, a checkpoint is written, then ERR_ABORTED is
    * thrown. A consumer that leaves the loop early leaves the run as it is at its last checkpoint.
    *
-   * @throws MonosemError ERR_ABORTED; ERR_NON_FINITE naming the step in which the loss or a weight stopped being a
-   *   number; ERR_CONFIG when the activations end before the last step; ERR_IO when the file system refuses.
+   * @throws MonosemError ERR_ABORTED; ERR_NON_FINITE naming the step in which activations, the loss or a gradient stopped
+   *   being numbers, unless `onNonFinite` has another answer; ERR_CONFIG when the activations end before the last step;
+   *   ERR_IO when the file system refuses.
    */
   async *run({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainingProgress, void, undefined> {
     if (this.#state !== "ready") throw new MonosemError("ERR_INVALID_ARGUMENT", "a trainer runs once; create another");
     this.#state = "running";
     const { training, output } = this.#options;
-    const { steps, logEvery, checkpointEvery } = training;
-    const log =
-      output === undefined
-        ? undefined
-        : await MetricsLog.open(join(output, "metrics.jsonl"), { step: this.#step, steps, logEvery });
+    const { steps, checkpointEvery } = training;
+    let logs = await this.#openLogs();
     const queued: Promise<void>[] = [];
+    const settled = async (): Promise<void> => {
+      while (queued.length > 0) await queued.shift();
+    };
     try {
       while (this.#step < steps) {
-        if (signal?.aborted) {
-          await this.#checkpoint(log);
-          const where = output === undefined ? "" : `; continue with resume from ${output}`;
-          throw new MonosemError("ERR_ABORTED", `training was aborted after step ${this.#step}${where}`, {
-            cause: signal.reason,
-          });
+        try {
+          if (signal?.aborted) {
+            await settled();
+            await this.#checkpoint(logs);
+            const where = output === undefined ? "" : `; continue with resume from ${output}`;
+            throw new MonosemError("ERR_ABORTED", `training was aborted after step ${this.#step}${where}`, {
+              cause: signal.reason,
+            });
+          }
+          for (const progress of await this.#trainStep(isLogged(this.#step + 1, training), queued)) {
+            await logs[named(this.#options.sae).findIndex(({ name }) => name === progress.name)]?.append(progress);
+            yield progress;
+          }
+          while (queued.length >= stepsAhead * this.#trainings.length) await queued.shift();
+          if (this.#step % checkpointEvery === 0 || this.#step === steps) {
+            await settled();
+            await this.#checkpoint(logs);
+          }
+        } catch (error) {
+          await this.#recover(error, queued);
+          if (training.onNonFinite === "rollback") {
+            for (const log of logs) await log.close();
+            logs = await this.#openLogs(); // without the lines of the steps that are taken back
+          }
         }
-        const logged = await this.#trainStep(isLogged(this.#step + 1, training));
-        if (logged !== undefined) {
-          await log?.append(logged);
-          yield logged;
-        }
-        queued.push(this.#queuedWork());
-        if (queued.length >= stepsAhead) await queued.shift();
-        if (this.#step % checkpointEvery === 0) await this.#checkpoint(log);
       }
-      await this.#checkpoint(log);
-      this.sae.foldInputScale(this.#inputScale);
-      if (output !== undefined) await this.sae.save(join(output, "sae"));
+      for (const [i, { name }] of named(this.#options.sae).entries()) {
+        this.#trainings[i]!.finish();
+        if (output !== undefined) await this.saes[i]!.save(join(output, name ?? "", "sae"));
+      }
       this.#state = "ended";
     } finally {
-      await log?.close();
+      for (const log of logs) await log.close();
     }
   }
 
-  /** Frees the optimizer's state. The SAE remains, for its user to dispose. */
+  /** Frees the optimizers' state. The SAEs remain, for their user to dispose. */
   dispose(): void {
-    this.#optimizer.dispose();
-    this.#dead.dispose();
+    for (const training of this.#trainings) training.dispose();
   }
 
   [Symbol.dispose](): void {
     this.dispose();
   }
 
-  /** One step, enqueued; what is logged of it, when it is. */
-  async #trainStep(logged: boolean): Promise<TrainingProgress | undefined> {
-    const { source, sae: config, training, device } = this.#options;
-    const { kernels } = device;
-    const { parameters } = this.sae;
+  /** One step of every SAE, enqueued; what is logged of it, when it is. */
+  async #trainStep(logged: boolean, queued: Promise<void>[]): Promise<TrainingProgress[]> {
+    const { source, sae, training } = this.#options;
     const step = this.#step;
-    using scope = new Scope();
-    const keep = scope.keep.bind(scope);
-
-    const x = keep(await this.#nextBatch(source, training.batchSize));
-    if (this.#inputScale !== 1) kernels.scale(x, this.#inputScale, { out: x });
-    const input = config.applyBDecToInput ? keep(kernels.addRow(x, parameters.decoderBias, { scale: -1 })) : x;
-    const codes = keep(this.#architecture.encode({ kernels, parameters }, input));
-    this.#dead.record(codes);
-    const deadLatents = this.#dead.current();
-    if (deadLatents) keep(deadLatents);
-
-    const gradientStep = {
-      device,
-      kernels,
-      parameters,
-      x,
-      input,
-      tokens: codes.rows,
-      codes,
-      deadLatents,
-      decoderUnitNorm: config.decoderUnitNorm,
+    const place = {
+      step,
+      learningRate: learningRate(training, step, training.steps),
       sparsityScale: warmup(step, training.l1WarmupSteps),
-      keep,
+      logged,
     };
-    const gradients = this.#architecture.gradients(gradientStep);
-    const rows = parameterGradients(gradientStep, gradients, config.applyBDecToInput);
-    const norm = training.clipGradNorm !== null || logged ? keep(this.#optimizer.norm(rows)) : undefined;
-    const rate = learningRate(training, step, training.steps);
-    this.#optimizer.step(rows, norm, step, rate);
+    using batch = await this.#nextBatch(source, training.batchSize);
     this.#step = step + 1;
-    this.#tokens += codes.rows;
-    if (!logged || norm === undefined) return undefined;
-
-    using metrics = new MetricsAccumulator(device, config.dIn, config.dSae);
-    metrics.add(x, gradients.residual, codes);
-    return await this.#namingStep(async () => {
-      const losses = await readLosses(gradients);
-      const loss = Object.values(losses).reduce((sum, value) => sum + value, 0);
-      if (!Number.isFinite(loss)) throw new MonosemError("ERR_NON_FINITE", `the loss is ${JSON.stringify(losses)}`);
-      const { tokens: _, mse, deadFraction: __, ...rest } = await metrics.read();
-      const dead = deadLatents === undefined ? 0 : (await deadLatents.read()).length;
-      return {
-        step: this.#step,
-        tokens: this.#tokens,
-        loss,
-        losses,
-        mse: mse / this.#inputScale ** 2,
-        ...rest,
-        deadFraction: dead / config.dSae,
-        learningRate: rate,
-        gradientNorm: Math.sqrt(await norm.squared.readScalar()),
-      };
-    });
+    this.#tokens += batch.shape[0]!;
+    const all: TrainingProgress[] = [];
+    for (const [i, { name }] of named(sae).entries()) {
+      const label = name === undefined ? {} : { name };
+      const measures = await namingStep(() => this.#trainings[i]!.step(batch, place), { ...label, step: this.#step });
+      queued.push(this.#queuedWork({ ...label, step: this.#step }));
+      if (measures === undefined) continue;
+      const { loss, losses, ...rest } = measures;
+      const { skippedSteps, tokens } = { skippedSteps: this.#skippedSteps, tokens: this.#tokens };
+      const { learningRate: rate } = place;
+      all.push({ ...label, step: this.#step, tokens, loss, losses, ...rest, learningRate: rate, skippedSteps });
+    }
+    return all;
   }
 
   async #nextBatch(source: ActivationSource, batchSize: number): Promise<Tensor> {
@@ -275,85 +226,148 @@ export class Trainer {
     return batch;
   }
 
-  /** Settles when the device has done what is queued so far. */
-  #queuedWork(): Promise<void> {
-    const done = this.#namingStep(() => this.#options.device.synchronize());
+  /** Settles when the device has done what is queued so far; rejects when a step of it failed. */
+  #queuedWork(place: Place): Promise<void> {
+    const done = namingStep(() => this.#options.device.synchronize(), place).then(() => {
+      this.#failures = this.#options.training.onNonFinite === "rollback" ? this.#failures : 0;
+    });
     done.catch(() => undefined); // it is awaited steps later; until then its failure is not unhandled
     return done;
   }
 
-  async #namingStep<T>(work: () => Promise<T>): Promise<T> {
-    const step = this.#step;
-    try {
-      return await work();
-    } catch (error) {
-      if (!(error instanceof MonosemError && error.code === "ERR_NON_FINITE")) throw error;
-      throw new MonosemError(
-        "ERR_NON_FINITE",
-        `training stopped being finite at step ${step}: ${error.message.replace(/\.$/, "")}. If the activations are finite, lower the ` +
-          "learning rate or clip the gradient",
-        { cause: error },
-      );
+  /** After a failure: what `onNonFinite` says, or the failure again. */
+  async #recover(error: unknown, queued: Promise<void>[]): Promise<void> {
+    const { training, output } = this.#options;
+    const policy = training.onNonFinite;
+    if (policy === "stop" || !isNonFinite(error)) throw error;
+    this.#failures++;
+    this.#skippedSteps++;
+    if (this.#failures > failuresInARow) throw error;
+    if (policy === "skip") return; // a failed step changes no weights
+    for (const work of queued.splice(0)) await work.catch(() => undefined);
+    const checkpoint = output === undefined ? undefined : await readLatestCheckpoint(checkpointsIn(output));
+    if (checkpoint === undefined) throw error;
+    for (const [i, state] of statesIn(checkpoint, this.#options).entries()) {
+      this.#trainings[i]!.restore(state, checkpoint.tokens);
     }
+    this.#step = checkpoint.step;
+    this.#tokens = checkpoint.tokens;
   }
 
-  async #checkpoint(log: MetricsLog | undefined): Promise<void> {
-    const { output, source, device } = this.#options;
-    if (output === undefined || this.#savedStep === this.#step) return;
-    await this.#namingStep(() => device.synchronize());
-    const arrays: Record<string, CheckpointArray> = {};
-    for (const name of parameterNames) {
-      const { m, v } = this.#optimizer.moments[name];
-      for (const [key, tensor] of Object.entries({
-        [name]: this.sae.parameters[name],
-        [`${name}.m`]: m,
-        [`${name}.v`]: v,
-      })) {
-        const data = await tensor.readFloat32();
-        await this.#namingStep(async () => refuseNonFinite(data, key));
-        arrays[key] = { shape: tensor.shape, data };
-      }
+  async #openLogs(): Promise<MetricsLog[]> {
+    const { output, sae, training } = this.#options;
+    if (output === undefined) return [];
+    const { steps, logEvery } = training;
+    const logs: MetricsLog[] = [];
+    for (const { name } of named(sae)) {
+      const path = join(output, name ?? "", "metrics.jsonl");
+      logs.push(await MetricsLog.open(path, { step: this.#step, steps, logEvery }));
     }
-    const { tokensSinceFired } = this.#dead;
-    arrays.tokensSinceFired = {
-      shape: tokensSinceFired.shape,
-      data: (await tokensSinceFired.read()) as Float64Array,
-    };
-    await log?.flush(); // lines up to a checkpoint must survive whatever the checkpoint survives
+    return logs;
+  }
+
+  async #checkpoint(logs: readonly MetricsLog[]): Promise<void> {
+    const { output, source, sae } = this.#options;
+    if (output === undefined || this.#savedStep === this.#step) return;
+    const arrays: Record<string, CheckpointArray> = {};
+    const inputScales: Record<string, SaeTrainingState["inputScales"]> = {};
+    for (const [i, { name }] of named(sae).entries()) {
+      const label = name === undefined ? {} : { name };
+      const state = await namingStep(() => this.#trainings[i]!.save(), { ...label, step: this.#step });
+      for (const [key, array] of Object.entries(state.arrays)) arrays[`${prefixOf(name)}${key}`] = array;
+      inputScales[name ?? ""] = state.inputScales;
+    }
+    for (const log of logs) await log.flush(); // lines up to a checkpoint must survive whatever the checkpoint survives
     await writeCheckpoint(checkpointsIn(output), {
       step: this.#step,
       tokens: this.#tokens,
-      inputScale: this.#inputScale,
+      skippedSteps: this.#skippedSteps,
+      inputScales,
       configuration: sharedConfiguration(this.#options),
       arrays,
       source: await source.saveState(),
     });
     this.#savedStep = this.#step;
+    this.#failures = 0;
   }
 }
 
-/** Handles that live for one step. Disposing them while their work is queued is fine: the queue holds the memory. */
-class Scope {
-  readonly #handles: Disposable[] = [];
+interface Place {
+  readonly name?: string;
+  readonly step: number;
+}
 
-  keep<T extends Disposable>(handle: T): T {
-    this.#handles.push(handle);
-    return handle;
-  }
+function isNonFinite(error: unknown): error is MonosemError {
+  return error instanceof MonosemError && error.code === "ERR_NON_FINITE";
+}
 
-  [Symbol.dispose](): void {
-    for (const handle of this.#handles) handle[Symbol.dispose]();
+/** Says of a failure for NaN or infinity in which step of which SAE it was. */
+async function namingStep<T>(work: () => Promise<T>, { name, step }: Place): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!isNonFinite(error)) throw error;
+    throw new MonosemError(
+      "ERR_NON_FINITE",
+      `training${name === undefined ? "" : ` of ${name}`} stopped being finite at step ${step}: ` +
+        `${error.message.replace(/\.$/, "")}. If the activations are finite, lower the learning rate or clip the gradient`,
+      { cause: error },
+    );
   }
 }
 
-async function readLosses({ losses }: Gradients): Promise<Record<string, number>> {
-  const values = await Promise.all(Object.values(losses).map(readLoss));
-  return Object.fromEntries(Object.keys(losses).map((name, i) => [name, values[i]!]));
+/** The configurations, by name where there are several. */
+function named(
+  sae: TrainerOptions["sae"],
+): readonly { readonly name: string | undefined; readonly config: SaeTrainingConfig }[] {
+  if (!isList(sae)) return [{ name: undefined, config: sae }];
+  return sae.map((config) => ({ name: config.name, config }));
 }
 
-async function readLoss({ sum, scale, latents }: Loss): Promise<number> {
-  if (latents !== undefined && (await latents.read()).length === 0) return 0;
-  return scale * (await sum.readScalar());
+function isList(sae: TrainerOptions["sae"]): sae is readonly SaeTrainingConfig[] {
+  return Array.isArray(sae);
+}
+
+function prefixOf(name: string | undefined): string {
+  return name === undefined ? "" : `${name}/`;
+}
+
+/** What each SAE's training is made with. */
+function saeOptions({ sae, training, source, device, metadata }: TrainerOptions): readonly SaeTrainingOptions[] {
+  const all = named(sae);
+  if (isList(sae)) {
+    const names = new Set(all.map(({ name }) => name));
+    if (names.size < all.length || names.has(undefined) || all.length === 0) {
+      throw new MonosemError("ERR_CONFIG", "several SAEs are trained together only if each has a name of its own");
+    }
+    for (const name of names) {
+      if (/^[\w][\w.=-]*$/.test(name!) && name !== "checkpoints") continue;
+      throw new MonosemError(
+        "ERR_CONFIG",
+        `sae.name "${name}" must be letters, digits and _ . = - : it becomes a folder`,
+      );
+    }
+  }
+  return all.map(({ config }) => ({
+    config,
+    columns: columnsOf(config, source),
+    adam: training,
+    seed: config.seed ?? training.seed,
+    metadata: metadataOf(config, metadata),
+    device,
+  }));
+}
+
+function metadataOf(
+  { hook, targetHook }: SaeTrainingConfig,
+  metadata: SaeMetadata | undefined,
+): SaeMetadata | undefined {
+  if (hook === undefined && targetHook === undefined) return metadata;
+  return {
+    ...metadata,
+    ...(hook === undefined ? {} : typeof hook === "string" ? { hookName: hook } : { hookNames: hook }),
+    ...(targetHook === undefined ? {} : { hookNameOut: targetHook }),
+  };
 }
 
 function checkpointsIn(output: string): string {
@@ -378,53 +392,33 @@ async function prepareOutput(output: string, resume: boolean): Promise<void> {
 }
 
 /** The start of a new run. */
-async function begun(options: TrainerOptions): Promise<{ sae: Sae; inputScale: number }> {
-  const { sae: config, source, training, device, metadata, signal } = options;
-  const scaled = config.normalizeActivations === "expected-average-only-in";
-  const wantsMedian = config.bDecInit === "geometric-median" && config.init === undefined;
-  const measured =
-    scaled || wantsMedian
+async function begun(
+  { source, training, device, signal }: TrainerOptions,
+  each: readonly SaeTrainingOptions[],
+): Promise<readonly SaeTraining[]> {
+  const scaled = each.filter(({ config }) => config.normalizeActivations === "expected-average-only-in");
+  const sample = each.some(({ config }) => config.bDecInit === "geometric-median" && config.init === undefined);
+  using measured =
+    scaled.length > 0 || sample
       ? await measureInputs(source, device, {
           batchSize: training.batchSize,
-          median: wantsMedian,
-          ...(signal === undefined ? {} : { signal }),
+          columns: scaled.flatMap(({ columns }) => [...columns.input, ...columns.target]),
+          sample,
+          signal,
         })
       : undefined;
-  const inputScale = scaled ? Math.sqrt(config.dIn) / measured!.meanNorm : 1;
-
-  const sae =
-    config.init === undefined
-      ? Sae.create(parseSaeConfig(config), device, training.seed, {
-          ...(config.decoderUnitNorm ? { decoderNorm: 1 } : {}),
-          ...(metadata === undefined ? {} : { metadata }),
-        })
-      : await initialSae(config.init, options);
-  if (config.init !== undefined) {
-    sae.foldInputScale(1 / inputScale); // a saved SAE is in the scale of the activations
-  } else if (measured?.median) {
-    using median = measured.median;
-    device.kernels.scale(median, inputScale, { out: sae.parameters.decoderBias });
-  }
-  return { sae, inputScale };
-}
-
-async function initialSae(directory: string, { sae: config, device, metadata }: TrainerOptions): Promise<Sae> {
-  const loaded = await Sae.load(directory, device);
-  for (const key of ["architecture", "dIn", "dSae", "applyBDecToInput"] as const) {
-    if (loaded.config[key] !== config[key]) {
-      loaded.dispose();
-      throw new MonosemError(
-        "ERR_CONFIG",
-        `sae.init: the SAE in ${directory} has ${key} ${loaded.config[key]}, but sae.${key} is ${config[key]}`,
-      );
-    }
-  }
-  return new Sae(parseSaeConfig(config), loaded.parameters, device, metadata ?? loaded.metadata);
+  const trainings: SaeTraining[] = [];
+  for (const options of each) trainings.push(await SaeTraining.begin(options, measured));
+  return trainings;
 }
 
 /** The start of a run that continues from a checkpoint. */
-async function resumed(options: TrainerOptions, checkpoint: Checkpoint): Promise<{ sae: Sae; inputScale: number }> {
-  const { sae: config, source, device, metadata, output } = options;
+async function resumed(
+  options: TrainerOptions,
+  each: readonly SaeTrainingOptions[],
+  checkpoint: Checkpoint,
+): Promise<readonly SaeTraining[]> {
+  const { source, output } = options;
   const difference = firstDifference(checkpoint.configuration, sharedConfiguration(options), "");
   if (difference !== undefined) {
     throw new MonosemError("ERR_CONFIG", `cannot resume ${output}: its run was started with another ${difference}`);
@@ -435,27 +429,37 @@ async function resumed(options: TrainerOptions, checkpoint: Checkpoint): Promise
       `cannot resume ${output}: it is at step ${checkpoint.step} already, past the ${options.training.steps} asked for`,
     );
   }
-  const tensor = (name: string, shape: readonly number[]): Tensor => device.tensor(arrayOf(checkpoint, name), shape);
-  const { dIn, dSae } = config;
-  const parameters: SaeParameters = {
-    encoder: tensor("encoder", [dSae, dIn]),
-    encoderBias: tensor("encoderBias", [dSae]),
-    decoder: tensor("decoder", [dSae, dIn]),
-    decoderBias: tensor("decoderBias", [dIn]),
-  };
+  const states = statesIn(checkpoint, options);
+  const trainings = each.map((one, i) => SaeTraining.resume(one, states[i]!, checkpoint.tokens));
   await source.restoreState(checkpoint.source);
-  return { sae: new Sae(parseSaeConfig(config), parameters, device, metadata), inputScale: checkpoint.inputScale };
+  return trainings;
+}
+
+/** The checkpoint's state of every SAE, in the order of the configuration. */
+function statesIn(checkpoint: Checkpoint, { sae }: TrainerOptions): readonly SaeTrainingState[] {
+  return named(sae).map(({ name }) => {
+    const prefix = prefixOf(name);
+    const own = Object.entries(checkpoint.arrays).filter(([key]) => key.startsWith(prefix));
+    const inputScales = checkpoint.inputScales[name ?? ""];
+    if (inputScales === undefined) {
+      throw new MonosemError("ERR_FORMAT", `the checkpoint of step ${checkpoint.step} has no SAE "${name}"`);
+    }
+    return { arrays: Object.fromEntries(own.map(([key, array]) => [key.slice(prefix.length), array])), inputScales };
+  });
 }
 
 /**
  * What must be the same for a resumed run to continue bit for bit. The number of steps may grow, unless the learning
- * rate depends on it; logging and checkpointing are free.
+ * rate depends on it; logging, checkpointing and the answer to failures are free.
  */
 function sharedConfiguration({ sae, training }: TrainerOptions): Json {
-  const { steps, logEvery: _, checkpointEvery: __, ...shared } = training;
+  const { steps, logEvery: _, checkpointEvery: __, onNonFinite: ___, ...shared } = training;
   const dependsOnSteps = training.lrSchedule !== "constant" || training.lrDecaySteps > 0;
-  const { init: ___, ...saeShared } = sae;
-  return { sae: saeShared, training: dependsOnSteps ? { ...shared, steps } : shared } as unknown as Json;
+  const withoutInit = ({ init: _, ...rest }: SaeTrainingConfig): object => rest;
+  return {
+    sae: isList(sae) ? sae.map(withoutInit) : withoutInit(sae),
+    training: dependsOnSteps ? { ...shared, steps } : shared,
+  } as unknown as Json;
 }
 
 /** "sae.k (32, now 16)", or undefined when the two are equal. */
@@ -470,15 +474,4 @@ function firstDifference(saved: unknown, now: unknown, path: string): string | u
     if (difference !== undefined) return difference;
   }
   return undefined;
-}
-
-function arrayOf(checkpoint: Checkpoint, name: string): CheckpointArray["data"] {
-  const array = checkpoint.arrays[name];
-  if (array === undefined)
-    throw new MonosemError("ERR_FORMAT", `the checkpoint of step ${checkpoint.step} lacks ${name}`);
-  return array.data;
-}
-
-function refuseNonFinite(values: Float32Array, name: string): void {
-  if (!values.every(Number.isFinite)) throw new MonosemError("ERR_NON_FINITE", `${name} holds NaN or infinity`);
 }

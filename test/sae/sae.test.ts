@@ -5,11 +5,12 @@ import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { SafetensorsFile, type SafetensorsInput, writeSafetensors } from "../../lib/formats/safetensors.js";
-import { parameterNames } from "../../lib/sae/architecture.js";
 import type { SaeConfig } from "../../lib/sae/config.js";
 import { pseudoInverse } from "../../lib/sae/initialise.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { relativeError } from "./goldens.js";
+
+const parameterNames = ["encoder", "encoderBias", "decoder", "decoderBias"] as const;
 
 let device: Device;
 let directory: string;

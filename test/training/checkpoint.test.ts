@@ -16,7 +16,8 @@ function checkpointOf(step: number): Checkpoint {
   return {
     step,
     tokens: step * 10,
-    inputScale: 1.5,
+    skippedSteps: 2,
+    inputScales: { "": { input: [1.5], output: [1.5] } },
     configuration: { sae: { k: 3 } },
     arrays: {
       encoder: { shape: [2, 3], data: Float32Array.from({ length: 6 }, (_, i) => step + i / 7) },

@@ -6,7 +6,8 @@ export async function writeForever(directory: string, first: number): Promise<vo
     await writeCheckpoint(directory, {
       step,
       tokens: step,
-      inputScale: 1,
+      skippedSteps: 0,
+      inputScales: { "": { input: [1], output: [1] } },
       configuration: {},
       arrays: { encoder: { shape: [50_000], data: new Float32Array(50_000).fill(step) } },
       source: { state: step, tensors: {} },

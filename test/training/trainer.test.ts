@@ -6,7 +6,6 @@ import { text } from "node:stream/consumers";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { MonosemError } from "../../lib/errors.js";
-import { parameterNames } from "../../lib/sae/architecture.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
 import { parseSaeConfig } from "../../lib/sae/config.js";
 import { geometricMedian } from "../../lib/sae/geometricMedian.js";
@@ -16,6 +15,8 @@ import { goldenCases, goldenShapes, loadGolden, relativeError } from "../sae/gol
 import { ArraySource } from "./arraySource.js";
 import { runInChild } from "./childProcess.js";
 import { activations, dIn, rows, sae, training } from "./smallRun.js";
+
+const parameterNames = ["encoder", "encoderBias", "decoder", "decoderBias"] as const;
 
 let device: Device;
 let directory: string;
