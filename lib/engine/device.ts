@@ -24,8 +24,9 @@ let nativeOf: (device: Device, what: string) => NativeDevice;
  * A device: memory, and a queue that runs kernels one after another on its own thread, while JavaScript goes on.
  *
  * Calls check their arguments, enqueue and return. When queued work fails, its error (which names the kernel and the
- * shapes) rejects the next read or {@link synchronize}; the work in between is skipped, and afterwards the device goes
- * on. The process stays alive for pending reads only, not for queued work that nobody waits for.
+ * shapes) rejects the next read or {@link synchronize}. What was to be made from its results is not computed either, and
+ * a kernel that would have changed an existing tensor from them leaves it as it was; all other work goes on. The process
+ * stays alive for pending reads only, not for queued work that nobody waits for.
  */
 export class Device {
   /** "cpu" */

@@ -24,8 +24,8 @@ std::optional<Failure> attempt(const Work& work, const Describe& describe) {
 [[noreturn]] void throwNotComputed(const std::string& name) {
   throw EngineError(ErrorCode::notComputed,
                     name +
-                        " was never computed: nothing wrote it, or the work that should have failed, or was skipped "
-                        "because work before it failed");
+                        " was never computed: nothing wrote it, or the work that should have failed, or what that "
+                        "work reads was itself not computed");
 }
 
 }  // namespace
@@ -81,8 +81,8 @@ void Device::overwrite(const Tensor& tensor, const void* host) {
 
 void Device::enqueue(KernelCall call) {
   queue_.push([this, call = std::move(call)] {
-    if (failure_) return;
-    failure_ = attempt([&] { run(call); }, [&] { return call.text(); });
+    std::optional<Failure> failure = attempt([&] { run(call); }, [&] { return call.text(); });
+    if (failure && !failure_) failure_ = std::move(failure);
   });
 }
 

@@ -1,8 +1,9 @@
 // A device: memory, kernels, and a queue that runs them one after another on its own thread.
 //
-// Calls return at once. When queued work fails, its error is kept, the work behind it is skipped (its results stay
-// uncomputed), and the next barrier (a read, a synchronisation) receives the error; work queued behind that barrier
-// runs again. Using or reading a result that was never computed is an error of its own.
+// Calls return at once. Failures follow the data: a kernel that fails leaves its new results uncomputed, and a kernel
+// that reads an uncomputed result is not run and leaves its own new results uncomputed. What existed before stays
+// computed: a kernel that is not run leaves it as it was. All other work goes on. The next barrier (a read, a
+// synchronisation) receives the first failure since the barrier before it.
 #pragma once
 
 #include <functional>
@@ -92,7 +93,7 @@ class Device {
   std::unique_ptr<Allocator> allocator_;
   std::unique_ptr<Kernels> kernels_;
   std::string description_;
-  std::optional<Failure> failure_;  // of queued work, not received yet; the queue's thread only
+  std::optional<Failure> failure_;  // the first of queued work, not received yet; the queue's thread only
   WorkQueue queue_;                 // last: its thread uses the others
 };
 

@@ -36,8 +36,8 @@ class Storage : public Result {
     if (!block) block = allocator.allocate(bytes);
   }
   void allocateCleared(Allocator& allocator) override {
-    if (block) return;
-    allocate(allocator);
+    if (computed) return;
+    allocate(allocator);  // or what a kernel that failed left
     allocator.clear(block, bytes);
   }
 

@@ -37,18 +37,47 @@ test("the error is received once, and the device goes on", async () => {
   expect(await device.kernels.scale(fine, 3).readScalar()).toBe(3);
 });
 
-test("work behind a failure is skipped: its tensors keep their content, new ones are never computed", async () => {
-  using weights = device.tensor(new Float32Array([1, 2]), [2]);
+test("what is made from a failed result is not computed, what existed keeps its content", async () => {
+  using counts = device.tensor(new Float32Array([1, 2, 3, 4]), [4]);
   const codes = failingEncode();
-  device.kernels.scale(weights, 100, { out: weights });
-  const skipped = device.kernels.scale(weights, 2);
+  const sums = device.kernels.featureSums(codes);
+  device.kernels.add(counts, sums, { out: counts });
   await expect(device.synchronize()).rejects.toThrow(code("ERR_NON_FINITE"));
 
-  expect(await weights.readFloat32()).toEqual(new Float32Array([1, 2]));
-  await expect(skipped.read()).rejects.toThrow(code("ERR_NOT_COMPUTED"));
+  expect(await counts.readFloat32()).toEqual(new Float32Array([1, 2, 3, 4]));
+  await expect(sums.read()).rejects.toThrow(code("ERR_NOT_COMPUTED"));
   await expect(codes.read()).rejects.toThrow(code("ERR_NOT_COMPUTED"));
-  const sum = device.kernels.add(weights, skipped);
-  await expect(sum.read()).rejects.toThrow(/^add\(a \[2\], b \[2\], out \[2\]\): b was never computed/);
+  const later = device.kernels.add(counts, sums);
+  await expect(later.read()).rejects.toThrow(/^add\(a \[4\], b \[4\], out \[4\]\): b was never computed/);
+});
+
+test("work that reads nothing of a failed kernel goes on", async () => {
+  using weights = device.tensor(new Float32Array([1, 2]), [2]);
+  failingEncode();
+  const scaled = device.kernels.scale(weights, 100, { out: weights });
+  const sum = device.kernels.add(scaled, weights);
+  await expect(device.synchronize()).rejects.toThrow(code("ERR_NON_FINITE"));
+  expect(await sum.readFloat32()).toEqual(new Float32Array([200, 400]));
+});
+
+test("a step is not taken where a part of its gradient failed", async () => {
+  using weights = device.tensor(new Float32Array([1, 2, 3, 4]), [4, 1]);
+  const moments = { m: device.zeros([4, 1]), v: device.zeros([4, 1]) };
+  const gradient = { terms: [{ codes: failingEncode(), dense: device.zeros([2, 1]) }] };
+  const adam = { learningRate: 1, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, step: 1 };
+  device.kernels.stepRows(gradient, weights, moments, adam);
+  await expect(device.synchronize()).rejects.toThrow(code("ERR_NON_FINITE"));
+  expect(await weights.readFloat32()).toEqual(new Float32Array([1, 2, 3, 4]));
+  expect(await moments.v.readFloat32()).toEqual(new Float32Array(4));
+});
+
+test("a tensor that a kernel failed to write is zeros again for one that writes a part of it", async () => {
+  using table = device.tensor(new Float32Array([1, 2]), [2, 1]);
+  using rows = device.tensor(new Int32Array([0, 5]), [2]);
+  const gathered = device.kernels.gatherRows(table, rows);
+  await expect(gathered.read()).rejects.toThrow(code("ERR_INVALID_ARGUMENT"));
+  device.kernels.copyRows(device.tensor(new Float32Array([9]), [1, 1]), gathered, 1);
+  expect(await gathered.readFloat32()).toEqual(new Float32Array([0, 9]));
 });
 
 test("an empty tensor that nothing wrote is not read as if it held numbers", async () => {

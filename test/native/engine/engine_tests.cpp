@@ -51,9 +51,10 @@ void enqueueDouble(Device& device, const Tensor& a, const Tensor& out) {
                   }});
 }
 
-void enqueueFailure(Device& device, const Tensor& x) {
-  device.enqueue(
-      {"encode", {read("x", x)}, "topk 32", [](Kernels&) { throw EngineError(ErrorCode::nonFinite, "x holds NaN"); }});
+void enqueueFailure(Device& device, const Tensor& x, const Tensor& out) {
+  device.enqueue({"encode", {read("x", x), write("out", out)}, "topk 32", [](Kernels&) {
+                    throw EngineError(ErrorCode::nonFinite, "x holds NaN");
+                  }});
 }
 
 struct Answer {
@@ -103,20 +104,26 @@ void workRunsInOrder() {
 void errorsReachTheNextBarrierOnly() {
   const auto device = openDevice();
   const Tensor x = ramp(*device, 6);
-  const Tensor skipped = device->emptyTensor(DType::f32, {6});
-  enqueueFailure(*device, x);
-  enqueueDouble(*device, x, skipped);
+  const Tensor failed = device->emptyTensor(DType::f32, {6}), after = device->emptyTensor(DType::f32, {6});
+  const Tensor goesOn = device->emptyTensor(DType::f32, {6});
+  enqueueFailure(*device, x, failed);
+  enqueueDouble(*device, failed, after);
+  enqueueDouble(*device, x, goesOn);
   const Answer answer = synchronize(*device);
   check(answer.code == "ERR_NON_FINITE", "the first error's code");
-  check(answer.message == "encode(x [6], topk 32): x holds NaN",
+  check(answer.message == "encode(x [6], out [6], topk 32): x holds NaN",
         "the error names kernel, operands, note: " + answer.message);
   check(synchronize(*device).code.empty(), "an error is received once");
   std::vector<float> values;
-  check(readFloats(*device, skipped, values).code == "ERR_NOT_COMPUTED", "a skipped tensor is not computed");
-  check(readFloats(*device, x, values).code.empty() && values[5] == 5, "the device goes on");
+  check(readFloats(*device, failed, values).code == "ERR_NOT_COMPUTED", "what a failed kernel writes is not computed");
+  check(readFloats(*device, after, values).code == "ERR_NOT_COMPUTED", "what is made from it is not computed");
+  check(readFloats(*device, goesOn, values).code.empty() && values[5] == 10, "other work goes on");
   const Tensor uses = device->emptyTensor(DType::f32, {6});
-  enqueueDouble(*device, skipped, uses);
-  check(synchronize(*device).code == "ERR_NOT_COMPUTED", "using a skipped tensor is an error");
+  enqueueDouble(*device, after, uses);
+  check(synchronize(*device).code == "ERR_NOT_COMPUTED", "using an uncomputed tensor is an error");
+  enqueueDouble(*device, after, x);
+  check(synchronize(*device).code == "ERR_NOT_COMPUTED", "also where the output existed before");
+  check(readFloats(*device, x, values).code.empty() && values[5] == 5, "which then keeps its content");
 }
 
 void memoryComesLateAndGoesEarly() {
