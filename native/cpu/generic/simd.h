@@ -10,7 +10,8 @@
 //                    operand is
 //   a > b, a >= b    -> Mask (false for NaN); select(mask, yes, no); maskBits(mask): lane i is bit i
 //   compressStore    the selected lanes, packed, at p; up to `width` lanes may be written; returns their number
-//   roundToInts (to nearest, |x| < 2^22), toFloats, bitsOf, fromBits, shiftLeft<n>, integer + -
+//   roundToInts (to nearest, |x| < 2^22), toFloats, bitsOf, fromBits, shiftLeft<n>, integer + - ^
+//   multiplyWide(a, b, high, low): the halves of the 64-bit products, the lanes taken as unsigned
 //   sum, maximum     over the lanes, as a tree: lane i with lane i + width / 2, and so on
 //   DoubleSum        sums floats in double
 //   transposeSquare  out[i * stride + lane] = rows[lane][column + i] for width x width elements

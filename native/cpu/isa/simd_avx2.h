@@ -98,6 +98,15 @@ inline Ints operator+(Ints a, Ints b) {
 inline Ints operator-(Ints a, Ints b) {
   return {_mm256_sub_epi32(a.lanes, b.lanes)};
 }
+inline Ints operator^(Ints a, Ints b) {
+  return {_mm256_xor_si256(a.lanes, b.lanes)};
+}
+inline void multiplyWide(Ints a, Ints b, Ints& high, Ints& low) {
+  const __m256i even = _mm256_mul_epu32(a.lanes, b.lanes);
+  const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(a.lanes, 32), _mm256_srli_epi64(b.lanes, 32));
+  high = {_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA)};
+  low = {_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA)};
+}
 template <int bits>
 inline Ints shiftLeft(Ints a) {
   return {_mm256_slli_epi32(a.lanes, bits)};

@@ -98,6 +98,15 @@ inline Ints operator+(Ints a, Ints b) {
 inline Ints operator-(Ints a, Ints b) {
   return {_mm512_sub_epi32(a.lanes, b.lanes)};
 }
+inline Ints operator^(Ints a, Ints b) {
+  return {_mm512_xor_si512(a.lanes, b.lanes)};
+}
+inline void multiplyWide(Ints a, Ints b, Ints& high, Ints& low) {
+  const __m512i even = _mm512_mul_epu32(a.lanes, b.lanes);
+  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a.lanes, 32), _mm512_srli_epi64(b.lanes, 32));
+  high = {_mm512_mask_mov_epi32(_mm512_srli_epi64(even, 32), 0xAAAA, odd)};
+  low = {_mm512_mask_mov_epi32(even, 0xAAAA, _mm512_slli_epi64(odd, 32))};
+}
 template <int bits>
 inline Ints shiftLeft(Ints a) {
   return {_mm512_slli_epi32(a.lanes, bits)};

@@ -100,6 +100,16 @@ inline Ints operator+(Ints a, Ints b) {
 inline Ints operator-(Ints a, Ints b) {
   MONOSEM_FOR_LANES(Ints, int32_t(uint32_t(a.lanes[i]) - uint32_t(b.lanes[i])));
 }
+inline Ints operator^(Ints a, Ints b) {
+  MONOSEM_FOR_LANES(Ints, a.lanes[i] ^ b.lanes[i]);
+}
+inline void multiplyWide(Ints a, Ints b, Ints& high, Ints& low) {
+  for (int i = 0; i < 4; ++i) {
+    const uint64_t product = uint64_t(uint32_t(a.lanes[i])) * uint32_t(b.lanes[i]);
+    high.lanes[i] = int32_t(product >> 32);
+    low.lanes[i] = int32_t(product);
+  }
+}
 template <int bits>
 inline Ints shiftLeft(Ints a) {
   MONOSEM_FOR_LANES(Ints, int32_t(uint32_t(a.lanes[i]) << bits));

@@ -100,6 +100,16 @@ inline Ints operator+(Ints a, Ints b) {
 inline Ints operator-(Ints a, Ints b) {
   return {vsubq_s32(a.lanes, b.lanes)};
 }
+inline Ints operator^(Ints a, Ints b) {
+  return {veorq_s32(a.lanes, b.lanes)};
+}
+inline void multiplyWide(Ints a, Ints b, Ints& high, Ints& low) {
+  const uint32x4_t x = vreinterpretq_u32_s32(a.lanes), y = vreinterpretq_u32_s32(b.lanes);
+  const uint32x4_t first = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(x), vget_low_u32(y)));
+  const uint32x4_t last = vreinterpretq_u32_u64(vmull_high_u32(x, y));
+  high = {vreinterpretq_s32_u32(vuzp2q_u32(first, last))};
+  low = {vreinterpretq_s32_u32(vuzp1q_u32(first, last))};
+}
 template <int bits>
 inline Ints shiftLeft(Ints a) {
   return {vshlq_n_s32(a.lanes, bits)};
