@@ -236,19 +236,6 @@ export interface NativeKernels {
     offset: number,
     codes: NativeCodes,
   ): void;
-  drawFeatures(
-    device: NativeDevice,
-    probabilities: NativeTensor,
-    factors: NativeTensor | Absent,
-    means: NativeTensor,
-    deviations: NativeTensor,
-    roots: number,
-    children: number,
-    depth: number,
-    seed: number,
-    offset: number,
-    codes: NativeCodes,
-  ): void;
 
   linear(
     device: NativeDevice,

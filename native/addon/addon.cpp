@@ -23,7 +23,6 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exportEntryKernels(env, exports);
   exportDenseKernels(env, exports);
   exportSyntheticKernels(env, exports);
-  exportSyntheticKernels(env, exports);
   exportTransformerKernels(env, exports);
   return exports;
 }

@@ -12,7 +12,6 @@ void exportSaeKernels(Napi::Env env, Napi::Object exports);
 void exportEntryKernels(Napi::Env env, Napi::Object exports);
 void exportDenseKernels(Napi::Env env, Napi::Object exports);
 void exportSyntheticKernels(Napi::Env env, Napi::Object exports);
-void exportSyntheticKernels(Napi::Env env, Napi::Object exports);
 void exportTransformerKernels(Napi::Env env, Napi::Object exports);
 
 }  // namespace monosem

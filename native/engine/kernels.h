@@ -100,19 +100,6 @@ struct FeatureDistribution {
   int64_t depth = 0;
 };
 
-// How the features of synthetic data fire (see Kernels::drawFeatures).
-struct FeatureDistribution {
-  Vector<const float> probabilities;  // [features]
-  Matrix<const float> factors;        // [features, rank] or null: what correlates them
-  Vector<const float> means;          // [features], of their magnitudes, > 0
-  Vector<const float> deviations;     // [features], of their magnitudes, >= 0
-  // The first features are trees, numbered breadth first: the roots, then level after level of children, down to
-  // `depth` levels below the roots.
-  int64_t roots = 0;
-  int64_t children = 0;  // of a feature
-  int64_t depth = 0;
-};
-
 // Queries, keys and values of a batch of sequences, [batch, positions, heads, dHead] each, with room for more positions
 // than are filled (a key/value cache): sequence b, position p of the keys starts at keys + (b * keyCapacity + p) *
 // heads * dHead.
@@ -240,10 +227,6 @@ class Kernels {
   virtual void randomNormal(uint64_t seed, uint64_t offset, float standardDeviation, Vector<float> out) = 0;
   // A uniformly random permutation of 0 ... size-1.
   virtual void randomPermutation(uint64_t seed, uint64_t offset, Vector<int32_t> out) = 0;
-  // The features of the samples offset, offset + 1, ..., drawn as cpu/generic/draw_features.h says: codes [rows,
-  // features] whose values are magnitudes, all > 0. A sample depends on the seed and its own number alone. Throws
-  // invalidArgument for what is no distribution.
-  virtual Codes drawFeatures(const FeatureDistribution& features, int64_t rows, uint64_t seed, uint64_t offset) = 0;
   // The features of the samples offset, offset + 1, ..., drawn as cpu/generic/draw_features.h says: codes [rows,
   // features] whose values are magnitudes, all > 0. A sample depends on the seed and its own number alone. Throws
   // invalidArgument for what is no distribution.

@@ -5,7 +5,6 @@
 #include "cpu/generic/decode.h"
 #include "cpu/generic/dense.h"
 #include "cpu/generic/draw_features.h"
-#include "cpu/generic/draw_features.h"
 #include "cpu/generic/encode.h"
 #include "cpu/generic/entries.h"
 #include "cpu/generic/feature_order.h"
@@ -173,9 +172,6 @@ class CpuKernels final : public Kernels {
   }
   void randomPermutation(uint64_t seed, uint64_t offset, Vector<int32_t> out) override {
     MONOSEM_ISA::randomPermutation(seed, offset, out);
-  }
-  Codes drawFeatures(const FeatureDistribution& features, int64_t rows, uint64_t seed, uint64_t offset) override {
-    return MONOSEM_ISA::drawFeatures(features, rows, seed, offset, allocator_, pool_);
   }
   Codes drawFeatures(const FeatureDistribution& features, int64_t rows, uint64_t seed, uint64_t offset) override {
     return MONOSEM_ISA::drawFeatures(features, rows, seed, offset, allocator_, pool_);
