@@ -36,6 +36,35 @@ export function hookForSae(model: HookedTransformer, sae: Sae, hook?: string): s
   return chosen;
 }
 
+/** Where an SAE reads, and where its output belongs: the same hook point, but for a transcoder. */
+export interface SaeHooks {
+  readonly input: string;
+  readonly output: string;
+}
+
+/**
+ * The hook points of `model` that `sae` reads (see {@link hookForSae}) and whose activations it reconstructs.
+ *
+ * @throws MonosemError as `hookForSae`; ERR_CONFIG for a transcoder whose metadata do not say which activations it
+ * reconstructs, or if those have another width than its dOut.
+ */
+export function hooksForSae(model: HookedTransformer, sae: Sae, hook?: string): SaeHooks {
+  const input = hookForSae(model, sae, hook);
+  if (!sae.config.transcoder) return { input, output: input };
+  const output = sae.metadata.hookNameOut;
+  if (output === undefined) {
+    throw new MonosemError("ERR_CONFIG", "the transcoder does not say which hook point's activations it reconstructs");
+  }
+  const width = model.hookWidth(output);
+  if (width !== sae.config.dOut) {
+    throw new MonosemError(
+      "ERR_CONFIG",
+      `hook point "${output}" of model "${model.config.name}" is ${width} wide, but the transcoder writes ${sae.config.dOut} outputs`,
+    );
+  }
+  return { input, output };
+}
+
 /** "openai-community/gpt2" and TransformerLens' "gpt2-small" are "gpt2". */
 function baseName(modelName: string): string {
   const last = modelName.split("/").at(-1)!.toLowerCase();

@@ -5,7 +5,7 @@ import { evaluateInModel } from "../analysis/modelEvaluation.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
-import { evaluate } from "../sae/metrics.js";
+import { evaluate } from "../sae/evaluation.js";
 import { Sae } from "../sae/sae.js";
 import { addCorpusOptions, type CorpusFlags, contextsForSae } from "./corpusOptions.js";
 import { withInterruption } from "./interruption.js";

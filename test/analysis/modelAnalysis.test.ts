@@ -2,7 +2,6 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { collectFeatures } from "../../lib/analysis/features.js";
 import { hasLogitEffects, logitEffects } from "../../lib/analysis/logitEffects.js";
-import { evaluateInModel, spliceHook } from "../../lib/analysis/modelEvaluation.js";
 import { hookForSae } from "../../lib/analysis/saeHook.js";
 import type { Device } from "../../lib/engine/device.js";
 import { SafetensorsFile } from "../../lib/formats/safetensors.js";
@@ -19,61 +18,6 @@ beforeAll(async () => {
 afterAll(async () => {
   model.dispose();
   await device.close();
-});
-
-/** Mean of the model's own per-token losses, last positions left out. */
-async function meanLoss(hooks: Parameters<HookedTransformer["loss"]>[1] = {}): Promise<number> {
-  const contexts = tinyContexts(model);
-  const losses = await (await model.loss(contexts, hooks)).readFloat32();
-  return losses.reduce((sum, loss) => sum + loss, 0) / (contexts.length * (contexts[0]!.length - 1));
-}
-
-test("an SAE that reconstructs exactly recovers the whole loss", async () => {
-  using sae = exactSae(device, 192);
-  const progress: number[] = [];
-  const evaluation = await evaluateInModel({
-    sae,
-    model,
-    hook: HOOK,
-    contexts: tinyContexts(model),
-    contextsPerBatch: 3,
-    onProgress: ({ tokens }) => progress.push(tokens),
-  });
-  expect(evaluation.ceClean).toBeCloseTo(await meanLoss(), 5);
-  expect(evaluation.ceSae).toBeCloseTo(evaluation.ceClean, 4);
-  expect(evaluation.ceZero).toBeGreaterThan(evaluation.ceClean + 1);
-  expect(evaluation.lossRecovered).toBeCloseTo(1, 4);
-  expect(evaluation.klDivergence).toBeCloseTo(0, 5);
-  expect(evaluation.tokens).toBe(4 * 11);
-  expect(progress).toEqual([33, 44]);
-});
-
-test("an SAE that reconstructs nothing recovers nothing, and costs what zeros cost", async () => {
-  using sae = exactSae(device, 192, { hookName: HOOK }, 0);
-  for (const keepSpecialTokens of [true, false]) {
-    const contexts = tinyContexts(model);
-    const evaluation = await evaluateInModel({ sae, model, contexts, keepSpecialTokens });
-    expect(evaluation.lossRecovered).toBeCloseTo(0, 6);
-    expect(evaluation.ceSae).toBeCloseTo(evaluation.ceZero, 5);
-    expect(evaluation.klDivergence).toBeGreaterThan(0.5);
-  }
-});
-
-test("zeros at the hook point are what a hook that returns zeros gives, and special tokens stay clean only if asked", async () => {
-  using sae = exactSae(device, 192, { hookName: HOOK }, 0);
-  const zeroed = await meanLoss({ hooks: [{ name: HOOK, hook: (activation) => device.zeros(activation.shape) }] });
-  const all = await evaluateInModel({ sae, model, contexts: tinyContexts(model), keepSpecialTokens: false });
-  expect(all.ceZero).toBeCloseTo(zeroed, 4);
-  const kept = await evaluateInModel({ sae, model, contexts: tinyContexts(model) });
-  expect(Math.abs(kept.ceZero - zeroed)).toBeGreaterThan(1e-3);
-});
-
-test("a hook point with heads is spliced as well", async () => {
-  const hook = "blocks.1.attn.hook_z";
-  using sae = exactSae(device, 192);
-  const loss = await meanLoss({ hooks: [{ name: hook, hook: spliceHook(sae) }] });
-  expect(loss).toBeCloseTo(await meanLoss(), 4);
-  expect((await evaluateInModel({ sae, model, hook, contexts: tinyContexts(model) })).lossRecovered).toBeCloseTo(1, 3);
 });
 
 test("features of text are those of the activations, token by token, without special tokens", async () => {
@@ -150,8 +94,6 @@ test("an aborted analysis ends with ERR_ABORTED, and a corpus of nothing with ER
   using sae = exactSae(device, 192, { hookName: HOOK });
   const signal = AbortSignal.abort();
   const aborted = { sae, model, contexts: tinyContexts(model), signal };
-  await expect(evaluateInModel(aborted)).rejects.toMatchObject({ code: "ERR_ABORTED" });
   await expect(collectFeatures(aborted)).rejects.toMatchObject({ code: "ERR_ABORTED" });
-  await expect(evaluateInModel({ sae, model, contexts: [] })).rejects.toMatchObject({ code: "ERR_CONFIG" });
-  await expect(evaluateInModel({ sae, model, contexts: [Int32Array.of(0)] })).rejects.toThrow(/at least 2 tokens/);
+  await expect(collectFeatures({ sae, model, contexts: [] })).rejects.toMatchObject({ code: "ERR_CONFIG" });
 });
