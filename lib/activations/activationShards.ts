@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { MonosemError } from "../errors.js";
 import { SafetensorsFile } from "../formats/safetensors.js";
 import { readManifest } from "./manifest.js";
+import type { ActivationHook } from "./source.js";
 
 /** How activations may be stored. */
 export type StoredDType = "F32" | "F16" | "BF16";
@@ -30,15 +31,17 @@ export interface RowRange {
 /** The rows of one file, or of all shards of a folder, one shard after the other. */
 export class ActivationShards {
   readonly rows: number;
+  /** Of all tensors together. */
   readonly dIn: number;
+  /** The tensors, which lie side by side in a row. */
+  readonly tensors: readonly ActivationHook[];
   readonly dtype: StoredDType;
-  readonly #tensor: string;
   readonly #shards: readonly Shard[];
 
-  private constructor(tensor: string, dtype: StoredDType, dIn: number, shards: readonly Shard[]) {
-    this.#tensor = tensor;
+  private constructor(tensors: readonly ActivationHook[], dtype: StoredDType, shards: readonly Shard[]) {
+    this.tensors = tensors;
     this.dtype = dtype;
-    this.dIn = dIn;
+    this.dIn = tensors.reduce((sum, { width }) => sum + width, 0);
     this.#shards = shards;
     this.rows = shards.reduce((sum, shard) => sum + shard.rows, 0);
   }
@@ -47,11 +50,12 @@ export class ActivationShards {
    * Opens a file, or a folder: the shards that its manifest names, in that order; without a manifest, all its
    * .safetensors files by name.
    *
-   * @param tensor - the name of the tensor, [rows, dIn]; by default the manifest's, or "activations"
+   * @param tensor - the name of the tensor, [rows, dIn], or of several that have the same rows and are to lie side by
+   *   side; by default the manifest's, or "activations"
    * @throws MonosemError ERR_NOT_FOUND for a missing file, folder or tensor, ERR_FORMAT for malformed, truncated or
    *   disagreeing files, ERR_SHAPE_MISMATCH, ERR_DTYPE_MISMATCH, ERR_CONFIG for activations without any row, ERR_IO
    */
-  static async open(path: string, tensor?: string): Promise<ActivationShards> {
+  static async open(path: string, tensor?: string | readonly string[]): Promise<ActivationShards> {
     const isDirectory = (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
     const manifest = isDirectory ? await readManifest(path) : undefined;
     if (manifest?.complete === false) {
@@ -62,14 +66,15 @@ export class ActivationShards {
       );
     }
     const names = manifest?.shards.map(({ file }) => file) ?? (isDirectory ? await shardNames(path) : undefined);
-    const name = tensor ?? manifest?.tensor ?? "activations";
+    const tensors = [tensor ?? manifest?.tensor ?? "activations"].flat();
     const shards: Shard[] = [];
     try {
       for (const shardPath of names?.map((file) => join(path, file)) ?? [path]) {
         const firstRow = shards.reduce((sum, { rows }) => sum + rows, 0);
         const file = await SafetensorsFile.open(shardPath);
-        shards.push({ file, firstRow, rows: file.entries.get(name)?.shape[0] ?? 0 });
-        checkShard(file, name, shards[0]!.file);
+        shards.push({ file, firstRow, rows: file.entries.get(tensors[0]!)?.shape[0] ?? 0 });
+        for (const name of tensors) checkShard(file, name, shards[0]!.file);
+        checkSameRows(file, tensors);
         const promised = manifest?.shards[shards.length - 1]?.rows;
         if (promised !== undefined && promised !== shards.at(-1)!.rows) {
           throw new MonosemError(
@@ -78,10 +83,15 @@ export class ActivationShards {
           );
         }
       }
-      const { dtype, shape } = shards[0]!.file.entry(name);
-      const opened = new ActivationShards(name, dtype as StoredDType, shape[1]!, shards);
-      if (opened.rows === 0) throw new MonosemError("ERR_CONFIG", `${path} has no rows under ${JSON.stringify(name)}`);
-      if (manifest !== undefined && (manifest.dIn !== opened.dIn || manifest.dtype !== opened.dtype)) {
+      const { file } = shards[0]!;
+      const widths = tensors.map((name) => ({ name, width: file.entry(name).shape[1]! }));
+      const opened = new ActivationShards(widths, file.entry(tensors[0]!).dtype as StoredDType, shards);
+      if (opened.rows === 0) throw new MonosemError("ERR_CONFIG", `${path} has no rows under ${quoted(tensors)}`);
+      if (
+        manifest !== undefined &&
+        tensors.length === 1 &&
+        (manifest.dIn !== opened.dIn || manifest.dtype !== opened.dtype)
+      ) {
         throw new MonosemError(
           "ERR_FORMAT",
           `the shards in ${path} are ${opened.dtype} of width ${opened.dIn}, but its manifest says ` +
@@ -133,14 +143,48 @@ export class ActivationShards {
       const to = Math.min(end, shard.firstRow + shard.rows);
       for (let row = from; row < to; row += this.rowsPerTurn) {
         const count = Math.min(this.rowsPerTurn, to - row);
-        const { data } = await shard.file.readRows(this.#tensor, row - shard.firstRow, count);
-        into.set(data as StoredRows, (intoRow + row - firstRow) * this.dIn);
+        const at = (intoRow + row - firstRow) * this.dIn;
+        const place = { firstRow: row - shard.firstRow, rows: count };
+        await this.#readPiece(shard.file, place, into.subarray(at, at + count * this.dIn));
       }
+    }
+  }
+
+  async #readPiece(file: SafetensorsFile, { firstRow, rows }: RowRange, into: StoredRows): Promise<void> {
+    let column = 0;
+    for (const { name, width } of this.tensors) {
+      const { data } = await file.readRows(name, firstRow, rows);
+      const values = data as StoredRows;
+      if (width === this.dIn) into.set(values);
+      else {
+        for (let row = 0; row < rows; row++) {
+          into.set(values.subarray(row * width, (row + 1) * width), row * this.dIn + column);
+        }
+      }
+      column += width;
     }
   }
 
   async close(): Promise<void> {
     for (const { file } of this.#shards) await file.close();
+  }
+}
+
+function quoted(names: readonly string[]): string {
+  return names.map((name) => JSON.stringify(name)).join(", ");
+}
+
+/** Tensors that lie side by side have a row each for every token, in one dtype. */
+function checkSameRows(file: SafetensorsFile, [first, ...others]: readonly string[]): void {
+  const expected = file.entry(first!);
+  for (const name of others) {
+    const { shape, dtype } = file.entry(name);
+    if (shape[0] === expected.shape[0] && dtype === expected.dtype) continue;
+    throw new MonosemError(
+      "ERR_FORMAT",
+      `${JSON.stringify(name)} in ${file.path} is ${dtype} with ${shape[0]} rows, but ${JSON.stringify(first)} is ` +
+        `${expected.dtype} with ${expected.shape[0]}: tensors to be used together must agree`,
+    );
   }
 }
 

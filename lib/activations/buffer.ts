@@ -5,7 +5,7 @@ import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { ContextPosition } from "./contexts.js";
 import { Harvest, type HarvestedRows, type HarvestOptions } from "./harvest.js";
-import type { ActivationSource, Json, SourceState } from "./source.js";
+import type { ActivationHook, ActivationSource, Json, SourceState } from "./source.js";
 
 export interface ModelActivationOptions extends HarvestOptions {
   /** Activation vectors that are mixed with one another: the buffer takes bufferTokens * dIn * 4 bytes on the device. */
@@ -42,6 +42,7 @@ interface Filling {
  */
 export class ActivationBuffer implements ActivationSource {
   readonly dIn: number;
+  readonly hooks: readonly ActivationHook[];
   readonly #options: ModelActivationOptions;
   readonly #device: Device;
   readonly #harvest: Harvest;
@@ -63,6 +64,7 @@ export class ActivationBuffer implements ActivationSource {
     this.#device = options.model.device;
     this.#harvest = harvest;
     this.dIn = harvest.dIn;
+    this.hooks = harvest.hooks;
     this.#half = Math.ceil(options.bufferTokens / 2);
     this.#random = new RandomGenerator(options.seed);
     this.#cursor = { position: harvest.position, row: 0 };
@@ -181,7 +183,16 @@ export class ActivationBuffer implements ActivationSource {
     const { model, hook, corpus, contextSize, prependBos, excludeSpecialTokens, bufferTokens, seed } = this.#options;
     const text = { corpus: corpus.fingerprint, contextSize, prependBos, excludeSpecialTokens };
     const passes = { batchPrompts: this.#harvest.batchPrompts };
-    return { source: "model", model: model.config.name, hook, dIn: this.dIn, ...text, ...passes, bufferTokens, seed };
+    return {
+      source: "model",
+      model: model.config.name,
+      hook: [hook].flat().join(" "),
+      dIn: this.dIn,
+      ...text,
+      ...passes,
+      bufferTokens,
+      seed,
+    };
   }
 
   /** Gives up what is in memory, after the pass that is being queued. */

@@ -4,6 +4,7 @@ import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import { type ContextPosition, Contexts, type TextTokenizer } from "./contexts.js";
 import type { Corpus } from "./corpus.js";
+import type { ActivationHook } from "./source.js";
 
 /** What is needed of a model; HookedTransformer is one. */
 export interface ActivationModel {
@@ -16,15 +17,18 @@ export interface ActivationModel {
   };
   /** Width of a hook point per token: the product of its dimensions after [batch, pos]. */
   hookWidth(hook: string): number;
-  /** f32 [batch * positions, hookWidth], sequence after sequence. */
-  activations(tokens: readonly (readonly number[])[], hook: string): Promise<Tensor>;
+  /** f32 [batch * positions, hookWidth], sequence after sequence; of several hook points side by side. */
+  activations(tokens: readonly (readonly number[])[], hook: string | readonly string[]): Promise<Tensor>;
 }
 
 /** Which activations of which model on which text. */
 export interface HarvestOptions {
   readonly model: ActivationModel;
-  /** TransformerLens name of the hook point. Dimensions after [batch, pos] are flattened, heads first. */
-  readonly hook: string;
+  /**
+   * TransformerLens name of the hook point, or several whose activations are to lie side by side. Dimensions after
+   * [batch, pos] are flattened, heads first.
+   */
+  readonly hook: string | readonly string[];
   readonly corpus: Corpus;
   /** Tokens per context, BOS included. */
   readonly contextSize: number;
@@ -51,6 +55,8 @@ const tokensPerPass = 2048;
 /** Runs a model over a corpus, a few contexts at a time. */
 export class Harvest {
   readonly dIn: number;
+  /** The hook points and their widths. */
+  readonly hooks: readonly ActivationHook[];
   /** Contexts per pass. */
   readonly batchPrompts: number;
   readonly #options: HarvestOptions;
@@ -75,7 +81,8 @@ export class Harvest {
     }
     this.#options = options;
     this.batchPrompts = batchPrompts;
-    this.dIn = model.hookWidth(hook);
+    this.hooks = [hook].flat().map((name) => ({ name, width: model.hookWidth(name) }));
+    this.dIn = this.hooks.reduce((sum, { width }) => sum + width, 0);
     this.#contexts = new Contexts(corpus, model.tokenizer, { contextSize, prependBos, repeat });
   }
 
@@ -150,7 +157,7 @@ export class Harvest {
       activations.dispose();
       throw new MonosemError(
         "ERR_SHAPE_MISMATCH",
-        `hook point ${hook} gave activations of shape [${activations.shape.join(", ")}], expected [${rows}, ${this.dIn}]`,
+        `hook point ${[hook].flat().join(", ")} gave activations of shape [${activations.shape.join(", ")}], expected [${rows}, ${this.dIn}]`,
       );
     }
     if (kept.length === rows) return activations;

@@ -10,6 +10,7 @@ import { type ActivationModel, Harvest, type HarvestOptions } from "./harvest.js
 import { type ActivationManifest, readManifest, writeManifest } from "./manifest.js";
 
 export interface StoreActivationsOptions extends HarvestOptions {
+  readonly hook: string;
   /** Stop after the pass that reaches this many rows. Default: the whole corpus, once. */
   readonly rows?: number;
   /** "BF16" halves the size and rounds each number to 8 significant bits. Default "F32". */

@@ -5,11 +5,14 @@ import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import { ActivationShards, type RowRange, type StoredRows } from "./activationShards.js";
 import { keyedPermutation } from "./permutation.js";
-import type { ActivationSource, Json, SourceState } from "./source.js";
+import type { ActivationHook, ActivationSource, Json, SourceState } from "./source.js";
 
 export interface StoredActivationsOptions {
-  /** Name of the tensor in the files. Default: what the manifest says, or "activations". */
-  readonly tensor?: string;
+  /**
+   * Name of the tensor in the files, or of several whose rows are to lie side by side. Default: what the manifest says,
+   * or "activations".
+   */
+  readonly tensor?: string | readonly string[] | undefined;
   /** Random order, another in each epoch; otherwise the order of the files. */
   readonly shuffle: boolean;
   /** Of the random order. */
@@ -57,6 +60,8 @@ interface Prepared {
  */
 export class StoredActivations implements ActivationSource {
   readonly dIn: number;
+  /** The tensors. */
+  readonly hooks: readonly ActivationHook[];
   /** Rows in an epoch. */
   readonly rows: number;
   readonly #device: Device;
@@ -78,6 +83,7 @@ export class StoredActivations implements ActivationSource {
     this.#device = device;
     this.#shards = shards;
     this.dIn = shards.dIn;
+    this.hooks = shards.tensors;
     this.rows = shards.rows;
     this.#shuffle = shuffle;
     this.#seed = seed;

@@ -1,4 +1,4 @@
-import { SingleBar } from "cli-progress";
+import { MultiBar, type Options, SingleBar } from "cli-progress";
 import { visibleText } from "../analysis/visibleText.js";
 
 /** Tells a person how far a long operation is: a bar on a terminal, a line now and then elsewhere. */
@@ -23,22 +23,59 @@ export function startProgress(title: string, total: number | undefined, unit: st
 
 function progressBar(stream: NodeJS.WriteStream, title: string, total: number | undefined, unit: string): Progress {
   const bar = new SingleBar({
-    stream,
+    ...barOptions(stream),
     format:
       total === undefined
         ? `${title}  {value} ${unit}  {facts}`
         : `${title} {bar} {percentage}%  {eta_formatted}  {facts}`,
+  });
+  bar.start(total ?? 0, 0, { facts: "" });
+  return {
+    update: (done, facts = "") => bar.update(done, { facts: visibleText(facts) }),
+    stop: () => bar.stop(),
+  };
+}
+
+function barOptions(stream: NodeJS.WriteStream): Options {
+  return {
+    stream,
     barsize: 24,
     barCompleteChar: "━",
     barIncompleteChar: "─",
     hideCursor: true,
     fps: 10,
     etaBuffer: 50,
-  });
-  bar.start(total ?? 0, 0, { facts: "" });
+  };
+}
+
+/** The same for several things that go on side by side: a row for each. */
+export interface ProgressTable {
+  update(name: string, done: number, facts: string): void;
+  /** Ends the table and leaves its last state on the screen. Idempotent. */
+  stop(): void;
+}
+
+/** @param names of the rows */
+export function startProgressTable(names: readonly string[], total: number, unit: string): ProgressTable {
+  const stream = process.stderr;
+  const shown = names.map(visibleText);
+  const width = Math.max(...shown.map(({ length }) => length));
+  if (!stream.isTTY) {
+    const rows = new Map(names.map((name, i) => [name, progressLines(stream, shown[i]!.padEnd(width), total, unit)]));
+    return {
+      update: (name, done, facts) => rows.get(name)!.update(done, facts),
+      stop: () => {
+        for (const row of rows.values()) row.stop();
+      },
+    };
+  }
+  const bars = new MultiBar({ ...barOptions(stream), format: "{name} {bar} {percentage}%  {eta_formatted}  {facts}" });
+  const rows = new Map(
+    names.map((name, i) => [name, bars.create(total, 0, { name: shown[i]!.padEnd(width), facts: "" })]),
+  );
   return {
-    update: (done, facts = "") => bar.update(done, { facts: visibleText(facts) }),
-    stop: () => bar.stop(),
+    update: (name, done, facts) => rows.get(name)!.update(done, { facts: visibleText(facts) }),
+    stop: () => bars.stop(),
   };
 }
 

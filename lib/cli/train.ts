@@ -9,12 +9,13 @@ import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
+import type { SaeTrainingConfig } from "../sae/config.js";
 import type { SaeMetadata } from "../sae/sae.js";
-import { parseConfig, type RunConfig } from "../training/config.js";
+import { hooksNeeded, type ModelDataConfig, parseConfig, type RunConfig } from "../training/config.js";
 import { Trainer, type TrainingProgress } from "../training/trainer.js";
 import { withInterruption } from "./interruption.js";
 import { withDevice } from "./options.js";
-import { startProgress } from "./progress.js";
+import { startProgress, startProgressTable } from "./progress.js";
 
 interface TrainFlags {
   readonly set?: readonly string[];
@@ -69,13 +70,14 @@ async function train(path: string, flags: TrainFlags, signal: AbortSignal): Prom
       resume: flags.resume ?? false,
       signal,
     });
-    using _sae = trainer.sae;
+    using _saes = disposingAll(trainer.saes);
     if (flags.resume) {
       const from = trainer.step > 0 ? `continues after step ${trainer.step}` : "finds no checkpoint and starts anew";
       process.stderr.write(`the run in ${visibleText(config.output)} ${from}\n`);
     }
     const last = await runWithProgress(trainer, config, signal);
-    process.stdout.write(summaryOf(last, config));
+    for (const progress of last) process.stdout.write(factLine(progress, config));
+    process.stdout.write(summaryOf(config));
   });
 }
 
@@ -84,36 +86,33 @@ interface TrainingData extends Disposable {
   readonly metadata: SaeMetadata;
 }
 
-async function openData({ data, training, sae }: RunConfig, device: Device): Promise<TrainingData> {
+async function openData(config: RunConfig, device: Device): Promise<TrainingData> {
+  const { data, training } = config;
+  const hook = hooksNeeded(config);
   if ("activations" in data) {
-    const { activations, tensor, shuffle } = data;
-    const source = await StoredActivations.open(activations, device, { tensor, shuffle, seed: training.seed });
+    const { activations, shuffle } = data;
+    const source = await StoredActivations.open(activations, device, { tensor: hook, shuffle, seed: training.seed });
     return { source, metadata: {}, [Symbol.dispose]: () => source.dispose() };
   }
-  const { model: directory, hook, corpus: globs, contextSize, prependBos, excludeSpecialTokens, bufferTokens } = data;
+  const { model: directory, corpus: globs, contextSize, prependBos, excludeSpecialTokens, bufferTokens } = data;
   const corpus = await Corpus.fromFiles(globs);
   const model = await HookedTransformer.load(directory, device);
   try {
-    const width = model.hookWidth(hook);
-    if (width !== sae.dIn) {
-      throw new MonosemError(
-        "ERR_CONFIG",
-        `sae.dIn is ${sae.dIn}, but hook point "${hook}" of model "${model.config.name}" is ${width} wide`,
-      );
-    }
+    for (const sae of [config.sae].flat()) checkWidths(sae, data, model);
     const cut = { contextSize, prependBos };
     const source = await ActivationBuffer.create({
       model,
-      hook,
+      hook: hook!,
       corpus,
       ...cut,
       excludeSpecialTokens,
       bufferTokens,
       seed: training.seed,
     });
+    const [hookName] = hook!.length === 1 ? hook! : [];
     return {
       source,
-      metadata: { modelName: model.config.name, hookName: hook, ...cut },
+      metadata: { modelName: model.config.name, hookName, ...cut },
       [Symbol.dispose]: () => {
         source.dispose();
         model.dispose();
@@ -125,27 +124,53 @@ async function openData({ data, training, sae }: RunConfig, device: Device): Pro
   }
 }
 
+/** Says which hook point of which model does not fit, before anything runs. */
+function checkWidths(sae: SaeTrainingConfig, data: ModelDataConfig, model: HookedTransformer): void {
+  const hooks = [sae.hook ?? data.hook ?? []].flat();
+  const target = sae.targetHook ?? data.targetHook;
+  const { dIn, dOut = dIn } = sae;
+  const check = (key: string, size: number, names: readonly string[]): void => {
+    const width = names.reduce((sum, name) => sum + model.hookWidth(name), 0);
+    if (width === size) return;
+    throw new MonosemError(
+      "ERR_CONFIG",
+      `sae.${key} is ${size}, but hook point "${names.join('" and "')}" of model "${model.config.name}" is ${width} wide`,
+    );
+  };
+  check("dIn", dIn, hooks);
+  if (target !== undefined) check("dOut", dOut, [target]);
+}
+
+/** Trains; the last that was logged of each SAE. */
 async function runWithProgress(
   trainer: Trainer,
-  { training: { steps }, sae: { deadAfterTokens } }: RunConfig,
+  { training: { steps }, sae }: RunConfig,
   signal: AbortSignal,
-): Promise<TrainingProgress | undefined> {
-  const progress = startProgress("training", steps, "steps");
-  let last: TrainingProgress | undefined;
+): Promise<readonly TrainingProgress[]> {
+  const saes = [sae].flat();
+  const names = saes.map(({ name = "training" }) => name);
+  const [only] = names;
+  const single = names.length === 1 ? startProgress(only!, steps, "steps") : undefined;
+  const table = single === undefined ? startProgressTable(names, steps, "steps") : undefined;
+  const last = new Map<string, TrainingProgress>();
   try {
     for await (const logged of trainer.run({ signal })) {
-      progress.update(logged.step, factsOf(logged, deadAfterTokens));
-      last = logged;
+      const name = logged.name ?? only!;
+      const facts = factsOf(logged, saes[names.indexOf(name)]!);
+      single?.update(logged.step, facts);
+      table?.update(name, logged.step, facts);
+      last.set(name, logged);
     }
-    return last;
+    return [...last.values()];
   } finally {
-    progress.stop();
+    single?.stop();
+    table?.stop();
   }
 }
 
 function factsOf(
-  { loss, l0, explainedVariance, deadFraction, tokens }: TrainingProgress,
-  deadAfterTokens: number,
+  { loss, l0, explainedVariance, deadFraction, tokens, skippedSteps }: TrainingProgress,
+  { deadAfterTokens }: SaeTrainingConfig,
 ): string {
   const facts = [
     `loss ${loss.toPrecision(4)}`,
@@ -153,11 +178,28 @@ function factsOf(
     `explained variance ${(100 * explainedVariance).toFixed(1)}%`,
     // before that many tokens no latent can count as dead
     ...(tokens < deadAfterTokens ? [] : [`dead ${(100 * deadFraction).toFixed(1)}%`]),
+    ...(skippedSteps === 0 ? [] : [`skipped ${skippedSteps}`]),
   ];
   return facts.join("  ");
 }
 
-function summaryOf(last: TrainingProgress | undefined, { output, training, sae }: RunConfig): string {
-  const facts = last === undefined ? "" : `  ${factsOf(last, sae.deadAfterTokens)}`;
-  return `${training.steps} steps${facts}\nwrote ${visibleText(join(output, "sae"))}\n`;
+function factLine(last: TrainingProgress, { training, sae }: RunConfig): string {
+  const config = [sae].flat().find(({ name }) => name === last.name) ?? [sae].flat()[0]!;
+  const label = last.name === undefined ? "" : `${visibleText(last.name)}: `;
+  return `${label}${training.steps} steps  ${factsOf(last, config)}\n`;
+}
+
+function summaryOf({ output, sae }: RunConfig): string {
+  const folders = Array.isArray(sae)
+    ? (sae as readonly SaeTrainingConfig[]).map(({ name }) => join(output, name!, "sae"))
+    : [join(output, "sae")];
+  return folders.map((folder) => `wrote ${visibleText(folder)}\n`).join("");
+}
+
+function disposingAll(saes: readonly Disposable[]): Disposable {
+  return {
+    [Symbol.dispose]: () => {
+      for (const sae of saes) sae[Symbol.dispose]();
+    },
+  };
 }

@@ -160,20 +160,46 @@ export class HookedTransformer {
   }
 
   /**
-   * The activations at one hook point, f32 [batch * positions, hookWidth], sequence after sequence. The model runs no
-   * further than that.
+   * The activations at a hook point, f32 [batch * positions, hookWidth], sequence after sequence; of several hook points
+   * side by side, in the order of `hook`. The model runs no further than the last of them.
    *
    * @throws MonosemError as `forward` and `hookWidth`
    */
-  async activations(tokens: Tokens, hook: string): Promise<Tensor> {
-    const width = this.hookWidth(hook);
+  async activations(tokens: Tokens, hook: string | readonly string[]): Promise<Tensor> {
+    const names = [hook].flat();
+    const widths = names.map((name) => this.hookWidth(name));
     const { ids, batch, positions } = await checkTokens(tokens, this.config);
-    using idsOnDevice = this.device.tensor(ids, [batch * positions]);
-    const pass = this.#model.forward({ ids: idsOnDevice, batch, positions, hookNames: new Set([hook]) });
-    for (const call of pass) {
-      if ("activation" in call) return call.activation.reshape([batch * positions, width]);
+    const rows = batch * positions;
+    using idsOnDevice = this.device.tensor(ids, [rows]);
+    const pass = this.#model.forward({ ids: idsOnDevice, batch, positions, hookNames: new Set(names) });
+    const found = new Map<string, Tensor>();
+    try {
+      for (const call of pass) {
+        if (!("activation" in call)) continue;
+        found.set(call.name, call.activation.reshape([rows, this.hookWidth(call.name)]));
+        if (found.size === new Set(names).size) break;
+      }
+      const missing = names.find((name) => !found.has(name));
+      if (missing !== undefined) {
+        throw new MonosemError("ERR_INTERNAL", `the forward pass did not come by hook point ${missing}`);
+      }
+      const [first] = names;
+      if (names.length === 1) return found.get(first!)!.reshape([rows, widths[0]!]);
+      return this.#sideBySide(names.map((name) => found.get(name)!));
+    } finally {
+      for (const activation of found.values()) activation.dispose();
     }
-    throw new MonosemError("ERR_INTERNAL", `the forward pass did not come by hook point ${hook}`);
+  }
+
+  #sideBySide(parts: readonly Tensor[]): Tensor {
+    const total = parts.reduce((sum, { shape }) => sum + shape[1]!, 0);
+    const all = this.device.empty([parts[0]!.shape[0]!, total]);
+    let column = 0;
+    for (const part of parts) {
+      this.device.kernels.copyColumns(part, all, column);
+      column += part.shape[1]!;
+    }
+    return all;
   }
 
   /**

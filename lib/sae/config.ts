@@ -140,7 +140,8 @@ function parsedBy<T>(schema: z.ZodType<T>, config: object): T {
 
 function refuseProblems(config: SaeConfig | SaeTrainingConfig): void {
   for (const [option, message] of configurationProblems(config)) {
-    throw new MonosemError("ERR_CONFIG", `SAE configuration: ${option}: ${message}`);
+    const found = JSON.stringify((config as unknown as Record<string, unknown>)[option]);
+    throw new MonosemError("ERR_CONFIG", `SAE configuration: ${option} ${message}, found ${found}`);
   }
 }
 
@@ -158,16 +159,16 @@ export function configurationProblems(
       ]);
     }
     if (config.normalizeActivations === "layer-norm") {
-      problems.push(["normalizeActivations", "layer-norm is for SAEs, whose output is their input"]);
+      problems.push(["normalizeActivations", "must not be layer-norm for a transcoder, whose output is not its input"]);
     }
   } else {
-    if (dOut !== dIn) problems.push(["dOut", `must be dIn (${dIn}) unless the SAE is a transcoder, found ${dOut}`]);
-    if (skip) problems.push(["skip", "is for transcoders: an SAE with it would copy its input"]);
+    if (dOut !== dIn) problems.push(["dOut", `must be dIn (${dIn}) unless the SAE is a transcoder`]);
+    if (skip) problems.push(["skip", "must be false unless the SAE is a transcoder: it would copy its input"]);
   }
   if (hookWidths !== undefined) {
     const sum = hookWidths.reduce((total, width) => total + width, 0);
-    if (sum !== dIn) problems.push(["hookWidths", `must add up to dIn (${dIn}), found ${sum}`]);
-    if (transcoder) problems.push(["hookWidths", "a crosscoder is not a transcoder"]);
+    if (sum !== dIn) problems.push(["hookWidths", `must add up to dIn (${dIn}), not ${sum}`]);
+    if (transcoder) problems.push(["hookWidths", "must be left out for a transcoder"]);
   }
   return problems;
 }

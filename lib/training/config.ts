@@ -12,14 +12,20 @@ import { configurationProblems, type SaeTrainingConfig } from "../sae/config.js"
 /** Activations from a file or a folder of shards. With `shuffle` false, batches are consecutive rows, in order. */
 export interface StoredDataConfig {
   readonly activations: string;
-  readonly tensor: string;
+  /** What is encoded: a tensor, or several side by side (a crosscoder). By default the manifest's, or "activations". */
+  readonly tensor?: string | readonly string[] | undefined;
+  /** What a transcoder reconstructs. */
+  readonly targetTensor?: string | undefined;
   readonly shuffle: boolean;
 }
 
-/** Activations of a language model's hook point on a corpus. */
+/** Activations of a language model's hook points on a corpus. */
 export interface ModelDataConfig {
   readonly model: string;
-  readonly hook: string;
+  /** What is encoded: a hook point, or several side by side (a crosscoder); where SAEs name their own, none. */
+  readonly hook?: string | readonly string[] | undefined;
+  /** What a transcoder reconstructs. */
+  readonly targetHook?: string | undefined;
   readonly corpus: readonly string[];
   readonly contextSize: number;
   readonly prependBos: boolean;
@@ -54,7 +60,8 @@ export interface TrainingConfig {
 }
 
 export interface RunConfig {
-  readonly sae: SaeTrainingConfig;
+  /** One SAE, or several that are trained on the same batches. */
+  readonly sae: SaeTrainingConfig | readonly SaeTrainingConfig[];
   readonly data: DataConfig;
   readonly training: TrainingConfig;
   readonly device: "auto" | "cpu" | `cuda:${number}`;
@@ -63,9 +70,12 @@ export interface RunConfig {
   readonly output: string;
 }
 
+/** A name, or several whose activations lie side by side. */
+const names: z.ZodType<string | string[]> = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
+
 const commonSaeKeys = {
   name: z.string().min(1).optional(),
-  hook: z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]).optional(),
+  hook: names.optional(),
   targetHook: z.string().min(1).optional(),
   dIn: positiveInteger,
   dSae: positiveInteger,
@@ -84,7 +94,7 @@ const commonSaeKeys = {
  * The options of the other architectures are checked and left out, so that one file serves to compare architectures
  * (`--set sae.architecture=relu`).
  */
-function saeSchema(architecture: AnyArchitecture): z.ZodType<SaeTrainingConfig> {
+function saeSchema(architecture: AnyArchitecture, targetInData: boolean): z.ZodType<SaeTrainingConfig> {
   const { name, options, trainingOptions, decoderUnitNorm } = architecture;
   const own: Record<string, z.ZodType> = { ...options, ...trainingOptions };
   const others: Record<string, z.ZodType> = {};
@@ -104,7 +114,7 @@ function saeSchema(architecture: AnyArchitecture): z.ZodType<SaeTrainingConfig> 
       ...others,
     })
     .transform(({ transcoder, applyBDecToInput, ...sae }) => {
-      const isTranscoder = transcoder ?? sae.targetHook !== undefined;
+      const isTranscoder = transcoder ?? (targetInData || sae.targetHook !== undefined);
       const kept = Object.entries(sae).filter(([key, value]) => !(key in others) && value !== undefined);
       return {
         ...Object.fromEntries(kept),
@@ -121,13 +131,15 @@ function saeSchema(architecture: AnyArchitecture): z.ZodType<SaeTrainingConfig> 
 
 const storedDataSchema: z.ZodType<StoredDataConfig> = z.strictObject({
   activations: z.string().min(1),
-  tensor: z.string().min(1).default("activations"),
+  tensor: names.optional(),
+  targetTensor: z.string().min(1).optional(),
   shuffle: z.boolean().default(true),
 });
 
 const modelDataSchema: z.ZodType<ModelDataConfig> = z.strictObject({
   model: z.string().min(1),
-  hook: z.string().min(1),
+  hook: names.optional(),
+  targetHook: z.string().min(1).optional(),
   corpus: z.array(z.string().min(1)).min(1),
   contextSize: positiveInteger.default(128),
   prependBos: z.boolean().default(true),
@@ -173,29 +185,95 @@ const trainingSchema: z.ZodType<TrainingConfig> = z
 export function parseConfig(json: unknown, overrides: readonly string[] = []): RunConfig {
   const config = overrides.reduce(applyOverride, json);
   const sections = isObject(config) ? config : {};
-  const sae = isObject(sections.sae) ? sections.sae : {};
   const data = isObject(sections.data) ? sections.data : {};
-  const architecture = knownArchitectures().get(String(sae.architecture));
-  const schema = z.strictObject({
-    // the branch is chosen by hand, so that a problem is reported against the one meant and not against all
-    sae:
-      architecture === undefined
-        ? z.looseObject({ architecture: z.enum([...knownArchitectures().keys()]) })
-        : saeSchema(architecture),
-    data: "activations" in data ? storedDataSchema : modelDataSchema,
-    training: trainingSchema,
-    device: z
-      .string()
-      .regex(/^(auto|cpu|cuda:\d+)$/, 'must be "auto", "cpu" or "cuda:N"')
-      .default("auto"),
-    threads: positiveInteger.optional(),
-    output: z.string().min(1),
-  });
+  const target = "activations" in data ? data.targetTensor : data.targetHook;
+  // the branches are chosen by hand, so that a problem is reported against the one meant and not against all
+  const oneSae = (sae: unknown): z.ZodType => {
+    const { architecture: name } = isObject(sae) ? sae : {};
+    const architecture = knownArchitectures().get(String(name));
+    const known = [...knownArchitectures().keys()];
+    return architecture === undefined
+      ? z.looseObject({ architecture: z.enum(known) })
+      : saeSchema(architecture, target !== undefined);
+  };
+  const schema = z
+    .strictObject({
+      sae: Array.isArray(sections.sae) ? listOfSaes(sections.sae.map(oneSae)) : oneSae(sections.sae),
+      data: "activations" in data ? storedDataSchema : modelDataSchema,
+      training: trainingSchema,
+      device: z
+        .string()
+        .regex(/^(auto|cpu|cuda:\d+)$/, 'must be "auto", "cpu" or "cuda:N"')
+        .default("auto"),
+      threads: positiveInteger.optional(),
+      output: z.string().min(1),
+    })
+    .superRefine((run, context) => {
+      if ("activations" in run.data || run.data.hook !== undefined) return;
+      const saes = [(run as unknown as RunConfig).sae].flat();
+      if (saes.every(({ hook }) => hook !== undefined)) return;
+      context.addIssue({ code: "custom", path: ["data", "hook"], message: "is needed unless every SAE names its own" });
+    });
   const result = schema.safeParse(config, { reportInput: true });
   if (!result.success) {
     throw new MonosemError("ERR_CONFIG", `configuration: ${result.error.issues.map(describe).join("\n  ")}`);
   }
-  return result.data as RunConfig;
+  return withHooks(result.data as unknown as RunConfig);
+}
+
+/** Several SAEs: each with a name, by default its place in the list and its architecture. */
+function listOfSaes(each: readonly z.ZodType[]): z.ZodType {
+  const named = each.map((schema, index) =>
+    schema.transform((sae) => {
+      const { name, architecture, ...rest } = sae as SaeTrainingConfig;
+      return { name: name ?? `${index + 1}-${architecture}`, architecture, ...rest };
+    }),
+  );
+  if (named.length === 0) return z.array(z.unknown()).min(1);
+  return z.tuple(named as unknown as [z.ZodType, ...z.ZodType[]]).superRefine((saes, context) => {
+    const names = (saes as readonly SaeTrainingConfig[]).map(({ name }) => name);
+    for (const [index, name] of names.entries()) {
+      if (names.indexOf(name) === index) continue;
+      context.addIssue({ code: "custom", path: [index, "name"], message: "another SAE has this name", input: name });
+    }
+  });
+}
+
+/**
+ * The hook points (of stored activations: the tensors) that a run needs, in the order in which its source should hold
+ * them; undefined for stored activations whose tensor has the default name.
+ */
+export function hooksNeeded({ sae, data }: Pick<RunConfig, "sae" | "data">): readonly string[] | undefined {
+  const { input, target } = hooksOf(data);
+  const needed = [sae].flat().flatMap((one) => [one.hook ?? input, one.targetHook ?? target].flat());
+  const found = [...new Set(needed)].filter((name) => name !== undefined);
+  return found.length === 0 ? undefined : found;
+}
+
+/** What `data` says is encoded and reconstructed, where an SAE does not say so itself. */
+function hooksOf(data: DataConfig): { input: ModelDataConfig["hook"]; target: string | undefined } {
+  if (!("activations" in data)) return { input: data.hook, target: data.targetHook };
+  const { tensor, targetTensor } = data;
+  return { input: tensor ?? (targetTensor === undefined ? undefined : "activations"), target: targetTensor };
+}
+
+/** Lets every SAE that does not take all that the source holds say what it takes. */
+function withHooks(config: RunConfig): RunConfig {
+  const { data } = config;
+  const { input, target } = hooksOf(data);
+  const needed = hooksNeeded(config)?.join("\n");
+  const complete = (sae: SaeTrainingConfig): SaeTrainingConfig => {
+    const hook = sae.hook ?? input;
+    const targetHook = sae.targetHook ?? target;
+    const all = [hook].flat().join("\n") === needed && targetHook === undefined;
+    return {
+      ...sae,
+      ...(all || hook === undefined ? {} : { hook }),
+      ...(targetHook === undefined ? {} : { targetHook }),
+    };
+  };
+  const isList = (sae: RunConfig["sae"]): sae is readonly SaeTrainingConfig[] => Array.isArray(sae);
+  return { ...config, sae: isList(config.sae) ? config.sae.map(complete) : complete(config.sae) };
 }
 
 /** One problem as "path: what is wrong (found ...)". */

@@ -348,14 +348,18 @@ function saeOptions({ sae, training, source, device, metadata }: TrainerOptions)
       );
     }
   }
-  return all.map(({ config }) => ({
-    config,
-    columns: columnsOf(config, source),
-    adam: training,
-    seed: config.seed ?? training.seed,
-    metadata: metadataOf(config, metadata),
-    device,
-  }));
+  return all.map(({ config }) => {
+    const columns = columnsOf(config, source);
+    const several = columns.input.length > 1 ? { hookWidths: columns.input.map(({ width }) => width) } : {};
+    return {
+      config: { ...config, ...several },
+      columns,
+      adam: training,
+      seed: config.seed ?? training.seed,
+      metadata: metadataOf(config, metadata),
+      device,
+    };
+  });
 }
 
 function metadataOf(
