@@ -1,3 +1,4 @@
+import type { Codes } from "../../lib/engine/codes.js";
 import type { Device } from "../../lib/engine/device.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
 import type { GradientStep, SaeParameters } from "../../lib/sae/architecture.js";
@@ -9,10 +10,8 @@ import { DeadLatents } from "../../lib/training/deadLatents.js";
 
 export interface StepResult {
   readonly losses: Record<string, number>;
-  /** [tokens, dSae] */
-  readonly latents: Float32Array;
-  /** Of the latents and the decoder bias, [tokens, dOut]: without skip. */
-  readonly reconstruction: Float32Array;
+  /** The latents that the training step selected. */
+  readonly codes: Codes;
   readonly gradients: Record<string, Float32Array>;
 }
 
@@ -89,10 +88,5 @@ export async function gradientStep(
         : kernels.rowGradient({ ...rows, ...projection }, parameters[name]!);
     read[name] = await gradient.readFloat32();
   }
-  return {
-    losses,
-    latents: await kernels.densify(codes).readFloat32(),
-    reconstruction: await kernels.decode(codes, parameters.decoder, { bias: parameters.decoderBias }).readFloat32(),
-    gradients: read,
-  };
+  return { losses, codes, gradients: read };
 }

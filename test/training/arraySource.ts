@@ -1,16 +1,23 @@
-import type { ActivationSource, SourceState } from "../../lib/activations/source.js";
+import type { ActivationHook, ActivationSource, SourceState } from "../../lib/activations/source.js";
 import type { Device } from "../../lib/engine/device.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
 
 /** The smallest source: rows of an array, in order, starting over at the end unless told to stop there. */
 export class ArraySource implements ActivationSource {
   readonly dIn: number;
+  readonly hooks?: readonly ActivationHook[];
   readonly #rows: Float32Array;
   readonly #device: Device;
   readonly #repeat: boolean;
   position = 0;
 
-  constructor(rows: Float32Array, dIn: number, device: Device, { repeat = true }: { repeat?: boolean } = {}) {
+  constructor(
+    rows: Float32Array,
+    dIn: number,
+    device: Device,
+    { repeat = true, hooks }: { repeat?: boolean; hooks?: readonly ActivationHook[] } = {},
+  ) {
+    if (hooks !== undefined) this.hooks = hooks;
     this.#rows = rows;
     this.dIn = dIn;
     this.#device = device;

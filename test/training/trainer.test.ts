@@ -7,11 +7,10 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { Device } from "../../lib/engine/device.js";
 import { MonosemError } from "../../lib/errors.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
-import { parseSaeConfig } from "../../lib/sae/config.js";
 import { geometricMedian } from "../../lib/sae/geometricMedian.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { Trainer, type TrainerOptions, type TrainingProgress } from "../../lib/training/trainer.js";
-import { goldenCases, goldenShapes, loadGolden, relativeError } from "../sae/goldens.js";
+import { relativeError } from "../sae/goldens.js";
 import { ArraySource } from "./arraySource.js";
 import { runInChild } from "./childProcess.js";
 import { activations, dIn, rows, sae, training } from "./smallRun.js";
@@ -44,34 +43,6 @@ async function train(options: Partial<TrainerOptions> = {}): Promise<TrainingPro
 }
 
 const output = (name: string): string => join(directory, name);
-
-describe.each(goldenShapes)("50 steps from given weights equal PyTorch's in float64 to 1e-5, %s", (shape) => {
-  test.each(goldenCases)("%s", async (name) => {
-    const golden = await loadGolden(shape, name);
-    const init = output("init");
-    await new Sae(parseSaeConfig(golden.sae), golden.initialParameters(device), device).save(init);
-    const trainer = await createTrainer({
-      sae: { ...golden.sae, init },
-      training: golden.training,
-      source: new ArraySource(golden.batches, golden.sae.dIn, device),
-    });
-    const progress = await runToEnd(trainer);
-
-    for (const parameter of parameterNames) {
-      const trained = await trainer.sae.parameters[parameter].readFloat32();
-      expect(relativeError(trained, golden.array(`final.${parameter}`)), parameter).toBeLessThan(1e-5);
-    }
-    progress.forEach(({ losses, deadFraction, gradientNorm }, step) => {
-      const expected = golden.losses[step]!;
-      for (const [term, value] of Object.entries(expected)) {
-        expect(Math.abs(losses[term]! - value), `${term}, step ${step}`).toBeLessThan(1e-5 * Math.max(1, value));
-      }
-      expect(deadFraction * golden.sae.dSae).toBeCloseTo(golden.deadLatents[step]!, 9);
-      expect(Math.abs(gradientNorm / golden.gradientNorms[step]! - 1)).toBeLessThan(1e-5);
-    });
-    expect(progress).toHaveLength(50);
-  });
-});
 
 describe("a run", () => {
   test("learns: the loss falls and unit decoder rows stay unit", async () => {
