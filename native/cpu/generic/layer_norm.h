@@ -40,9 +40,10 @@ inline void layerNorm(Matrix<const float> x, Vector<const float> weight, Vector<
   });
 }
 
-// Per row: normalized = (x - mean) / (standardDeviation + epsilon), with the mean and, of the values centred in float,
-// the standard deviation in double; the variance is divided by columns - 1, a single column has standard deviation 0. A
-// row is read three times, twice from cache.
+// Per row: normalized = (x - mean) / (standardDeviation + epsilon); the variance is divided by columns - 1, a single
+// column has standard deviation 0. Sums run in double, over values centred in float by the rounded mean; what rounding
+// it leaves, their own mean, is taken out of the variance and of the result. A row is read three times, twice from
+// cache.
 inline void standardiseRows(Matrix<const float> x, double epsilon, Matrix<float> normalized, Vector<float> mean,
                             Vector<float> standardDeviation, ThreadPool& pool) {
   const int64_t columns = x.columns;
@@ -53,7 +54,7 @@ inline void standardiseRows(Matrix<const float> x, double epsilon, Matrix<float>
       forEachVector(columns, [&](int64_t c, int lanes) { total.add(loadLanes(row + c, lanes)); });
       mean[r] = float(total.total() / double(columns));
       const Floats means = broadcast(mean[r]);
-      DoubleSum centredTotal, squares;  // the first takes back what rounding the mean to float adds to the second
+      DoubleSum centredTotal, squares;
       int64_t c = 0;
       for (; c + width <= columns; c += width) {
         const Floats centred = load(row + c) - means;
@@ -69,8 +70,9 @@ inline void standardiseRows(Matrix<const float> x, double epsilon, Matrix<float>
       squareSum = std::max(squareSum - centredSum * centredSum / double(columns), 0.0);
       standardDeviation[r] = columns > 1 ? float(std::sqrt(squareSum / double(columns - 1))) : 0.0f;
       const Floats divisor = broadcast(standardDeviation[r] + float(epsilon));
+      const Floats left = broadcast(float(centredSum / double(columns)));
       forEachVector(columns, [&](int64_t column, int lanes) {
-        storeLanes(normalized.row(r) + column, (loadLanes(row + column, lanes) - means) / divisor, lanes);
+        storeLanes(normalized.row(r) + column, (loadLanes(row + column, lanes) - means - left) / divisor, lanes);
       });
     }
   });

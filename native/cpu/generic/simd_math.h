@@ -92,8 +92,10 @@ inline Floats activate(Floats x, Activation activation) {
     }
     case Activation::gelu:  // x (1 + erf(x / sqrt 2)) / 2, without the cancellation at negative x
       return broadcast(0.5f) * x * erfc(x * broadcast(-0.70710678118654752f));
-    case Activation::exp:
-      return exp(x);
+    case Activation::exp: {  // beyond 88.3 as a square, which overflows where e^x does
+      const Floats root = exp(broadcast(0.5f) * x);
+      return select(x > broadcast(88.3f), root * root, exp(x));
+    }
     case Activation::sigmoid:
       return broadcast(1.0f) / (broadcast(1.0f) + exp(zeros() - x));
     case Activation::tanh:

@@ -54,28 +54,29 @@ KERNEL_TEST("decode", decodeTests) {
 KERNEL_TEST("decodeGradient", decodeGradientTests) {
   Random random(2);
   for (const Shape& s : shapes)
-    for (const bool penalised : {false, true}) {
-      const PlainCodes codes = randomCodes(random, s.rows, s.dSae, s.density, !penalised);
+    for (const auto& [penalised, every] : {std::pair{false, false}, {true, false}, {true, true}}) {
+      const PlainCodes codes = withSigns(random, randomCodes(random, s.rows, s.dSae, s.density, !penalised || every));
       const Floats decoder = random.normals(s.dSae * s.dIn), dOutput = random.normals(s.rows * s.dIn),
                    perFeature = random.normals(s.dSae);
       const Codes onDevice = codes.onDevice(test.allocator());
-      const Floats out = test.floats(name("decodeGradient", s), [&](Kernels& kernels) {
-        Floats result(size_t(codes.entries()), NAN);
-        kernels.decodeGradient(onDevice, matrix(decoder, s.dSae), matrix(dOutput, s.rows), 0.5,
-                               penalised ? view(perFeature) : Vector<const float>{}, 0.25, result.data());
-        return result;
-      });
-      test.close(
-          name("decodeGradient", s), out,
-          reference::decodeGradient(codes, decoder, dOutput, 0.5, penalised ? &perFeature : nullptr, 0.25, s.dIn),
-          3e-5);
+      const Floats out =
+          test.floats(name("decodeGradient", s), [&, penalised = penalised, every = every](Kernels& kernels) {
+            Floats result(size_t(codes.entries()), NAN);
+            kernels.decodeGradient(onDevice, matrix(decoder, s.dSae), matrix(dOutput, s.rows), 0.5,
+                                   penalised ? view(perFeature) : Vector<const float>{}, 0.25, every, result.data());
+            return result;
+          });
+      test.close(name("decodeGradient", s), out,
+                 reference::decodeGradient(codes, decoder, dOutput, 0.5, penalised ? &perFeature : nullptr, 0.25, every,
+                                           s.dIn),
+                 3e-5);
     }
 }
 
 KERNEL_TEST("features", featureTests) {
   Random random(3);
   for (const Shape& s : shapes) {
-    const PlainCodes codes = randomCodes(random, s.rows, s.dSae, s.density, true);
+    const PlainCodes codes = withSigns(random, randomCodes(random, s.rows, s.dSae, s.density, true));
     const Floats coefficients = random.normals(codes.entries());
     const Codes onDevice = codes.onDevice(test.allocator());
     const auto perFeature = [&](const char* kernel, const std::function<void(Kernels&, Vector<float>)>& compute) {

@@ -79,6 +79,16 @@ struct PlainCodes {
   }
 };
 
+// The codes with some numbers turned around: values of both signs, and zeros of both signs where they were inactive.
+inline PlainCodes withSigns(Random& random, PlainCodes codes) {
+  for (size_t e = 0; e < codes.features.size(); ++e) {
+    if (random.uniform() < 0.6) continue;
+    codes.values[e] = -codes.values[e];
+    if (codes.values[e] != 0) codes.preActivations[e] = codes.values[e];
+  }
+  return codes;
+}
+
 // Every place is an entry with probability `density`; every fifth row is empty; with `inactive`, a fifth of the entries
 // have a negative pre-activation and the value 0.
 inline PlainCodes randomCodes(Random& random, int64_t rows, int64_t dSae, double density, bool inactive) {

@@ -29,7 +29,7 @@ struct Operands {
       positions[size_t(f)] = uint32_t(eligible.size());
       eligible.push_back(uint32_t(f));
     }
-    plain = randomCodes(random, c.rows, int64_t(eligible.size()), c.density, true);
+    plain = withSigns(random, randomCodes(random, c.rows, int64_t(eligible.size()), c.density, true));
     plain.dSae = c.dSae;
     for (uint32_t& feature : plain.features) feature = eligible[feature];
     codes = plain.onDevice(allocator);
@@ -65,18 +65,19 @@ KERNEL_TEST("dense codes: decode", denseDecodeTests) {
                                return out;
                              }),
                  reference::decode(o.plain, decoder, withBias ? &bias : nullptr, &target, c.width), 1e-4);
-    for (const bool penalised : {false, true})
-      test.close(
-          name("decodeGradient", c),
-          test.floats(name("decodeGradient", c),
-                      [&](Kernels& kernels) {
-                        Floats out(size_t(o.plain.entries()), NAN);
-                        kernels.decodeGradient(o.codes, matrix(decoder, c.dSae), matrix(target, c.rows), 0.5,
-                                               penalised ? view(perFeature) : Vector<const float>{}, 0.25, out.data());
-                        return out;
-                      }),
-          reference::decodeGradient(o.plain, decoder, target, 0.5, penalised ? &perFeature : nullptr, 0.25, c.width),
-          1e-4);
+    for (const auto& [penalised, every] : {std::pair{false, false}, {true, false}, {true, true}})
+      test.close(name("decodeGradient", c),
+                 test.floats(name("decodeGradient", c),
+                             [&, penalised = penalised, every = every](Kernels& kernels) {
+                               Floats out(size_t(o.plain.entries()), NAN);
+                               kernels.decodeGradient(o.codes, matrix(decoder, c.dSae), matrix(target, c.rows), 0.5,
+                                                      penalised ? view(perFeature) : Vector<const float>{}, 0.25, every,
+                                                      out.data());
+                               return out;
+                             }),
+                 reference::decodeGradient(o.plain, decoder, target, 0.5, penalised ? &perFeature : nullptr, 0.25,
+                                           every, c.width),
+                 1e-4);
   }
 }
 
@@ -102,7 +103,8 @@ KERNEL_TEST("dense codes: row gradient", denseRowGradientTests) {
       std::vector<reference::Term> terms{{&o.plain, &coefficients, &first, 0.5}};
       if (others == 1) terms.push_back({&sparse, nullptr, &second, 2});
       if (others == 2) terms.push_back({&all.plain, nullptr, &second, 1});
-      test.close(name("row gradient", c), out, reference::rowGradient(terms, nullptr, 0, false, weights, c.dSae), 2e-4);
+      test.close(name("row gradient", c), out, reference::rowGradient(terms, nullptr, 0, {}, false, weights, c.dSae),
+                 2e-4);
     }
   }
 }

@@ -107,7 +107,7 @@ KERNEL_TEST("matrices", matrixTests) {
         "normaliseRows", size, [&](Kernels& k, Floats& out) { k.normaliseRows(ma, 3, matrix(out, ma.rows)); },
         [&](int64_t r, int64_t c) { return norms[size_t(r)] ? 3 * double(a[at(r, c)]) / norms[size_t(r)] : 0; }, 1e-6);
     compare(
-        "rowNorms", rows, [&](Kernels& k, Floats& out) { k.rowNorms(ma, view(out)); },
+        "rowNorms", rows, [&](Kernels& k, Floats& out) { k.rowNorms(ma, {}, view(out)); },
         [&, columns = columns](int64_t r, int64_t c) { return norms[size_t(columns == 1 ? r : r + c)]; }, 1e-6);
     test.close(name("columnSums", rows, columns),
                test.floats("columnSums",
@@ -166,6 +166,141 @@ KERNEL_TEST("matrices", matrixTests) {
   test.throws("gatherRows beyond the matrix", ErrorCode::invalidArgument, [&] {
     test.kernels().gatherRows(matrix(static_cast<const Floats&>(a), 3), {wrong.data(), 2}, matrix(out, 2));
   });
+}
+
+KERNEL_TEST("products and quotients", productTests) {
+  Random random(24);
+  for (const int64_t size : sizes) {
+    const Floats a = random.normals(size), b = random.normals(size);
+    Doubles products, quotients;
+    for (size_t i = 0; i < size_t(size); ++i) {
+      products.push_back(double(a[i] * b[i]));
+      quotients.push_back(double(a[i] / b[i]));
+    }
+    const auto combine = [&](const char* kernel,
+                             void (Kernels::*compute)(Vector<const float>, Vector<const float>, Vector<float>)) {
+      return test.floats(name(kernel, size, 1), [&](Kernels& kernels) {
+        Floats out(size_t(size), NAN);
+        (kernels.*compute)(view(a), view(b), view(out));
+        return out;
+      });
+    };
+    test.close(name("multiply", size, 1), combine("multiply", &Kernels::multiply), products, 0);
+    test.close(name("divide", size, 1), combine("divide", &Kernels::divide), quotients, 0);
+  }
+  Floats a = {1, -1, 0, NAN, 6};
+  const Floats b = {0, 0, 0, 1, 2};
+  test.kernels().divide(view(static_cast<const Floats&>(a)), view(b), view(a));
+  test.close("divide in place, by zero, NaN", a, {INFINITY, -INFINITY, NAN, NAN, 3}, 0);
+  Floats c = {3, -2};
+  test.kernels().multiply(view(static_cast<const Floats&>(c)), view(static_cast<const Floats&>(c)), view(c));
+  test.same("multiply in place", c, Floats{9, 4});
+}
+
+KERNEL_TEST("columns", columnTests) {
+  Random random(25);
+  for (const auto& [rows, columns] : matrixShapes) {
+    const Floats a = random.normals(rows * columns), perColumn = random.normals(columns),
+                 factors = random.normals(rows), shifts = random.normals(rows);
+    const int64_t first = columns / 3, count = columns - first - columns / 4;
+    Doubles scaled, affine, sliced;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < columns; ++c) {
+        const double value = double(a[size_t(r * columns + c)]);
+        scaled.push_back(value * double(perColumn[size_t(c)]));
+        affine.push_back(value * double(factors[size_t(r)]) + double(shifts[size_t(r)]));
+        if (c >= first && c < first + count) sliced.push_back(value);
+      }
+    const auto compare = [&, rows = rows, columns = columns](
+                             const char* kernel, const std::function<void(Kernels&, Matrix<float>)>& compute,
+                             int64_t width, const Doubles& expected, double tolerance) {
+      test.close(name(kernel, rows, columns),
+                 test.floats(name(kernel, rows, columns),
+                             [&](Kernels& kernels) {
+                               Floats out(size_t(rows * width), NAN);
+                               compute(kernels, matrix(out, rows));
+                               return out;
+                             }),
+                 expected, tolerance);
+    };
+    const Matrix<const float> ma = matrix(a, rows);
+    compare(
+        "scaleColumns", [&](Kernels& k, Matrix<float> out) { k.scaleColumns(ma, view(perColumn), out); }, columns,
+        scaled, 1e-7);
+    compare(
+        "affineRows", [&](Kernels& k, Matrix<float> out) { k.affineRows(ma, view(factors), view(shifts), out); },
+        columns, affine, 3e-7);
+    compare(
+        "copyColumns, a part", [&](Kernels& k, Matrix<float> out) { k.copyColumns(ma, first, out, 0, count); }, count,
+        sliced, 0);
+    Floats wider(size_t(rows * (columns + 2)), 7.0f), inPlace = a;
+    test.kernels().copyColumns(ma, 0, matrix(wider, rows), 1, columns);
+    bool whole = true;
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* row = &wider[size_t(r * (columns + 2))];
+      whole = whole && row[0] == 7 && row[columns + 1] == 7 && std::equal(row + 1, row + 1 + columns, ma.row(r));
+    }
+    test.check(whole, name("copyColumns into a wider matrix", rows, columns));
+    test.kernels().affineRows(matrix(static_cast<const Floats&>(inPlace), rows), view(factors), view(shifts),
+                              matrix(inPlace, rows));
+    test.close(name("affineRows in place", rows, columns), inPlace, affine, 3e-7);
+
+    for (const std::vector<int64_t>& widths :
+         {std::vector<int64_t>{columns}, {1, columns - 1}, {columns / 2, columns - columns / 2}}) {
+      if (std::any_of(widths.begin(), widths.end(), [](int64_t width) { return width < 1; })) continue;
+      Doubles norms;
+      for (int64_t r = 0; r < rows; ++r) {
+        double sum = 0;
+        int64_t from = 0;
+        for (const int64_t width : widths) {
+          sum += std::sqrt(reference::dot(ma.row(r) + from, ma.row(r) + from, width));
+          from += width;
+        }
+        norms.push_back(sum);
+      }
+      test.close(name("rowNorms of blocks", rows, columns),
+                 test.floats("rowNorms of blocks",
+                             [&](Kernels& k) {
+                               Floats out(size_t(ma.rows), NAN);
+                               k.rowNorms(ma, widths, view(out));
+                               return out;
+                             }),
+                 norms, 1e-6);
+    }
+  }
+}
+
+KERNEL_TEST("scatterRows", scatterRowsTests) {
+  Random random(26);
+  for (const auto& [rows, columns] : matrixShapes)
+    for (const int64_t places : {int64_t(1), rows, 2 * rows + 3}) {
+      const Floats a = random.normals(rows * columns), before = random.normals(places * columns);
+      std::vector<int32_t> to;
+      for (int64_t r = 0; r < rows; ++r) to.push_back(int32_t(random.below(places)));
+      Floats expected = before;
+      for (int64_t r = 0; r < rows; ++r)
+        std::copy_n(a.begin() + r * columns, columns, expected.begin() + to[size_t(r)] * columns);
+      test.same(name("scatterRows", rows, columns),
+                test.floats("scatterRows",
+                            [&, rows = rows, places = places](Kernels& k) {
+                              Floats out = before;
+                              k.scatterRows(matrix(a, rows), {to.data(), rows}, matrix(out, places));
+                              return out;
+                            }),
+                expected);
+    }
+  const Floats a = {1, 2, 3, 4};
+  for (const int32_t beyond : {-1, 3}) {
+    const std::vector<int32_t> wrong = {0, beyond};
+    Floats out(6, 7.0f);
+    test.throws("scatterRows beyond the matrix", ErrorCode::invalidArgument, [&] {
+      test.kernels().scatterRows(matrix(a, 2), {wrong.data(), 2}, matrix(out, 3));
+    });
+    test.same("which writes nothing", out, Floats(6, 7.0f));
+  }
+  Floats out(6, 7.0f);
+  test.kernels().scatterRows({a.data(), 0, 2}, {}, matrix(out, 3));
+  test.same("scatterRows of no rows", out, Floats(6, 7.0f));
 }
 
 // All 65536 bit patterns of both formats against their definition.

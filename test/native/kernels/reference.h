@@ -38,14 +38,14 @@ inline Doubles decode(const PlainCodes& codes, const Floats& decoder, const Floa
 }
 
 inline Doubles decodeGradient(const PlainCodes& codes, const Floats& decoder, const Floats& dOutput, double scale,
-                              const Floats* perFeature, double featureScale, int64_t columns) {
+                              const Floats* perFeature, double featureScale, bool every, int64_t columns) {
   Doubles out;
   for (int64_t e = 0; e < codes.entries(); ++e) {
     const int64_t feature = int64_t(codes.features[size_t(e)]);
     double gradient =
         scale * dot(&dOutput[size_t(codes.rowOf(e) * columns)], &decoder[size_t(feature * columns)], columns);
     if (perFeature) gradient += featureScale * double((*perFeature)[size_t(feature)]);
-    out.push_back(codes.values[size_t(e)] > 0 ? gradient : 0);
+    out.push_back(every || codes.values[size_t(e)] != 0 ? gradient : 0);
   }
   return out;
 }
@@ -58,7 +58,59 @@ inline Doubles featureSums(const PlainCodes& codes, const Floats& coefficients, 
 
 inline Doubles featureCounts(const PlainCodes& codes) {
   Doubles out(size_t(codes.dSae), 0.0);
-  for (size_t e = 0; e < codes.features.size(); ++e) out[codes.features[e]] += codes.values[e] > 0 ? 1 : 0;
+  for (size_t e = 0; e < codes.features.size(); ++e) out[codes.features[e]] += codes.values[e] != 0 ? 1 : 0;
+  return out;
+}
+
+// Null: absent.
+struct Product {
+  const Floats* a;
+  const Floats* b;
+  const Floats* perFeature;
+  double scale;
+  const Floats* plus;
+};
+
+inline Doubles entryProduct(const PlainCodes& codes, const Product& product) {
+  Doubles out;
+  for (size_t e = 0; e < codes.features.size(); ++e) {
+    double value = product.scale;
+    if (product.perFeature) value *= double((*product.perFeature)[codes.features[e]]);
+    if (product.a) value *= double((*product.a)[e]);
+    if (product.b) value *= double((*product.b)[e]);
+    out.push_back(product.plus ? value + double((*product.plus)[e]) : value);
+  }
+  return out;
+}
+
+inline double power(double x, double exponent) {
+  return x <= 0 ? 0 : std::pow(x, exponent);
+}
+
+inline Doubles windowSums(const PlainCodes& codes, const Floats& thresholds, double bandwidth,
+                          const Floats* coefficients, double scale) {
+  Doubles out(size_t(codes.dSae), 0.0);
+  for (size_t e = 0; e < codes.features.size(); ++e) {
+    const double threshold = double(thresholds[codes.features[e]]);
+    if (std::fabs(double(codes.preActivations[e]) - threshold) < bandwidth / 2)
+      out[codes.features[e]] += scale * (coefficients ? double((*coefficients)[e]) : 1);
+  }
+  return out;
+}
+
+inline PlainCodes featureRange(const PlainCodes& codes, int64_t from, int64_t to) {
+  PlainCodes out;
+  out.rows = codes.rows;
+  out.dSae = codes.dSae;
+  for (int64_t row = 0; row < codes.rows; ++row) {
+    for (uint64_t e = codes.offsets[size_t(row)]; e < codes.offsets[size_t(row) + 1]; ++e) {
+      if (codes.features[e] < from || codes.features[e] >= to) continue;
+      out.features.push_back(codes.features[e]);
+      out.preActivations.push_back(codes.preActivations[e]);
+      out.values.push_back(codes.values[e]);
+    }
+    out.offsets.push_back(out.features.size());
+  }
   return out;
 }
 
@@ -79,7 +131,7 @@ struct Term {
 };
 
 inline Doubles rowGradient(const std::vector<Term>& terms, const Floats* rowCoefficients, double rowScale,
-                           bool projectOutRow, const Floats& weights, int64_t rows) {
+                           std::vector<int64_t> blockWidths, bool projectOutRow, const Floats& weights, int64_t rows) {
   const int64_t columns = int64_t(weights.size()) / rows;
   Doubles out(weights.size(), 0.0);
   for (const Term& term : terms)
@@ -90,15 +142,21 @@ inline Doubles rowGradient(const std::vector<Term>& terms, const Floats* rowCoef
         out[size_t(int64_t(term.codes->features[size_t(e)]) * columns + c)] +=
             term.scale * coefficient * double((*term.dense)[size_t(term.codes->rowOf(e) * columns + c)]);
     }
+  if (blockWidths.empty()) blockWidths = {columns};
   for (int64_t f = 0; f < rows; ++f) {
     const float* row = &weights[size_t(f * columns)];
-    const double squaredNorm = dot(row, row, columns);
-    if (squaredNorm == 0) continue;
     double* gradient = &out[size_t(f * columns)];
-    if (rowCoefficients)
-      for (int64_t c = 0; c < columns; ++c)
-        gradient[c] += rowScale * double((*rowCoefficients)[size_t(f)]) * double(row[c]) / std::sqrt(squaredNorm);
-    if (!projectOutRow) continue;
+    if (rowCoefficients) {
+      int64_t first = 0;
+      for (const int64_t width : blockWidths) {
+        const double norm = std::sqrt(dot(row + first, row + first, width));
+        for (int64_t c = first; norm != 0 && c < first + width; ++c)
+          gradient[c] += rowScale * double((*rowCoefficients)[size_t(f)]) * double(row[c]) / norm;
+        first += width;
+      }
+    }
+    const double squaredNorm = dot(row, row, columns);
+    if (!projectOutRow || squaredNorm == 0) continue;
     double along = 0;
     for (int64_t c = 0; c < columns; ++c) along += gradient[c] * double(row[c]);
     for (int64_t c = 0; c < columns; ++c) gradient[c] -= along / squaredNorm * double(row[c]);
@@ -142,6 +200,14 @@ inline double activation(double x, Activation kind) {
       return 0.5 * x * (1 + std::tanh(std::sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
     case Activation::gelu:
       return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case Activation::exp:
+      return std::exp(x);
+    case Activation::sigmoid:
+      return 1 / (1 + std::exp(-x));
+    case Activation::tanh:
+      return std::tanh(x);
+    case Activation::heaviside:
+      return x > 0 ? 1 : 0;
   }
   return x;
 }

@@ -10,14 +10,24 @@ struct Case {
   double density;
   int terms;
   bool penalised, projected, clipped, unitNorm;
+  std::vector<int64_t> blockWidths = {};
 };
 
 const Case cases[] = {
-    {1, 1, 1, 1.0, 1, false, false, false, false},    {3, 17, 5, 0.3, 1, false, true, false, true},
-    {17, 100, 129, 0.03, 2, false, true, true, true}, {33, 70, 768, 0.02, 1, true, false, true, false},
-    {40, 65, 31, 0.5, 1, true, false, false, false},  {64, 257, 100, 0.5, 2, false, true, true, true},
-    {5, 64, 200, 0.0, 1, true, true, true, true},     {21, 130, 48, 1.0, 1, false, false, true, false},
-    {100, 33, 16, 0.2, 3, true, true, false, true},   {9, 40, 300, 0.1, 0, true, false, false, false},
+    {1, 1, 1, 1.0, 1, false, false, false, false},
+    {3, 17, 5, 0.3, 1, false, true, false, true},
+    {17, 100, 129, 0.03, 2, false, true, true, true},
+    {33, 70, 768, 0.02, 1, true, false, true, false},
+    {40, 65, 31, 0.5, 1, true, false, false, false},
+    {64, 257, 100, 0.5, 2, false, true, true, true},
+    {5, 64, 200, 0.0, 1, true, true, true, true},
+    {21, 130, 48, 1.0, 1, false, false, true, false},
+    {100, 33, 16, 0.2, 3, true, true, false, true},
+    {9, 40, 300, 0.1, 0, true, false, false, false},
+    {20, 50, 70, 0.03, 1, true, false, true, false, {1, 32, 37}},
+    {20, 50, 70, 0.5, 1, true, true, false, false, {69, 1}},
+    {7, 30, 5, 0.03, 1, true, false, false, false, {5}},
+    {7, 30, 3, 0.03, 2, true, false, false, false, {1, 1, 1}},
 };
 
 std::string name(const char* kernel, const Case& c) {
@@ -30,6 +40,8 @@ struct Operands {
   Operands(Random& random, const Case& c, Allocator& allocator)
       : weights(random.normals(c.dSae * c.width, 0.1f)), rowCoefficients(random.normals(c.dSae)) {
     std::fill(weights.begin(), weights.begin() + c.width, 0.0f);  // a row of norm 0
+    if (!c.blockWidths.empty())                                   // a block of norm 0 in a row that has a norm
+      std::fill_n(weights.end() - c.width, c.blockWidths.front() % c.width, 0.0f);
     for (int term = 0; term < c.terms; ++term) {
       codes.push_back(randomCodes(random, c.rows, c.dSae, c.density, true));
       onDevice.push_back(codes.back().onDevice(allocator));
@@ -47,9 +59,10 @@ struct Operands {
       gradient.rowCoefficients = view(static_cast<const Floats&>(rowCoefficients));
       gradient.rowScale = 0.7;
     }
+    gradient.blockWidths = c.blockWidths;
     gradient.projectOutRow = c.projected;
-    expected =
-        reference::rowGradient(terms, c.penalised ? &rowCoefficients : nullptr, 0.7, c.projected, weights, c.dSae);
+    expected = reference::rowGradient(terms, c.penalised ? &rowCoefficients : nullptr, 0.7, c.blockWidths, c.projected,
+                                      weights, c.dSae);
   }
 
   Floats weights, rowCoefficients;
@@ -166,6 +179,32 @@ KERNEL_TEST("stepVector", stepVectorTests) {
     expected.weights.insert(expected.weights.end(), expected.v.begin(), expected.v.end());
     test.close("stepVector " + std::to_string(size), out, expected.weights, 1e-5);
   }
+}
+
+// A gradient that is not finite must not reach the weights.
+KERNEL_TEST("steps refuse a norm that is not finite", nonFiniteNormTests) {
+  const Floats gradient = {1, 2, 3}, initial = {4, 5, 6};
+  for (const double squaredNorm : {double(NAN), double(INFINITY)})
+    for (const double maxNorm : {1.0, double(INFINITY)}) {
+      Floats weights = initial, m = initial, v = initial;
+      const Clip clip{&squaredNorm, maxNorm};
+      test.throws("stepVector", ErrorCode::nonFinite,
+                  [&] { test.kernels().stepVector(view(gradient), view(weights), view(m), view(v), {}, clip); });
+      for (const bool kept : {false, true})
+        test.throws("stepRows", ErrorCode::nonFinite, [&] {
+          test.kernels().stepRows({}, matrix(weights, 1), matrix(m, 1), matrix(v, 1), {}, clip, true,
+                                  kept ? PlainCodes::copy(test.allocator(), gradient) : Block());
+        });
+      test.check(weights == initial && m == initial && v == initial, "nothing is written");
+    }
+  const auto step = [&](const Clip& clip) {
+    Floats weights = initial, m = initial, v = initial;
+    test.kernels().stepVector(view(gradient), view(weights), view(m), view(v), {1, 0.9, 0.999, 1e-8, 1}, clip);
+    return weights;
+  };
+  const double huge = 1e300, zero = 0;
+  test.same("an infinite maxNorm does not clip", step({&huge, INFINITY}), step({}));
+  test.same("nor does it where the norm is 0", step({&zero, INFINITY}), step({}));
 }
 
 // From zero moments and a zero gradient nothing moves, and 0 / 0 never appears.

@@ -35,6 +35,70 @@ KERNEL_TEST("activation", activationTests) {
   }
 }
 
+// The functions with a bounded relative error, and where they end.
+KERNEL_TEST("exp, sigmoid, tanh, heaviside", elementaryFunctionTests) {
+  Floats x = {0,   -0.0f, 1e-6f, -1e-6f, 0.624f, 0.626f, -0.626f, 20,      -20,      87,
+              -87, 88.2f, 88.4f, 88.7f,  1e4f,   -1e4f,  1e-30f,  -1e-30f, infinity, -infinity};
+  Random random(12);
+  for (int i = 0; i < 3000; ++i) x.push_back(float(i % 40) * random.normal());
+  for (const Activation kind : {Activation::exp, Activation::sigmoid, Activation::tanh, Activation::heaviside}) {
+    const std::string name = "function " + std::to_string(int(kind));
+    const Floats out = test.floats(name, [&](Kernels& k) {
+      Floats result(x.size(), NAN);
+      k.activation(view(static_cast<const Floats&>(x)), kind, view(result));
+      return result;
+    });
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double value = double(out[i]), exact = reference::activation(double(x[i]), kind);
+      const double expected = exact > double(std::numeric_limits<float>::max()) ? double(infinity) : exact;
+      // The smallest normal numbers and below may count as zero.
+      if (!(value == expected || std::fabs(value - expected) <= 5e-7 * std::fabs(expected) + 2e-38))
+        test.check(false, name + " of " + std::to_string(x[i]) + " is " + std::to_string(value));
+    }
+    Floats nan = {NAN};
+    test.kernels().activation(view(static_cast<const Floats&>(nan)), kind, view(nan));
+    test.check(std::isnan(nan[0]), "NaN stays NaN in " + name);
+  }
+}
+
+KERNEL_TEST("standardiseRows", standardiseRowsTests) {
+  Random random(13);
+  for (const int64_t columns : {1, 2, 3, 17, 100, 129, 768})
+    for (const int64_t rows : {1, 37}) {
+      Floats x = random.normals(rows * columns, 3);
+      for (float& value : x) value += 10;
+      std::fill(x.begin(), x.begin() + columns, 0.1f);  // a row without deviation
+      const std::string name = "standardiseRows " + std::to_string(rows) + "x" + std::to_string(columns);
+      const Floats all = test.floats(name, [&](Kernels& k) {
+        Floats normalized(x.size(), NAN), mean(size_t(rows), NAN), deviation(size_t(rows), NAN);
+        k.standardiseRows(matrix(static_cast<const Floats&>(x), rows), 1e-5, matrix(normalized, rows), view(mean),
+                          view(deviation));
+        normalized.insert(normalized.end(), mean.begin(), mean.end());
+        normalized.insert(normalized.end(), deviation.begin(), deviation.end());
+        return normalized;
+      });
+      Doubles expected, means, deviations;
+      for (int64_t r = 0; r < rows; ++r) {
+        const float* row = &x[size_t(r * columns)];
+        double mean = 0, squares = 0;
+        for (int64_t c = 0; c < columns; ++c) mean += double(row[c]) / double(columns);
+        for (int64_t c = 0; c < columns; ++c) squares += (double(row[c]) - mean) * (double(row[c]) - mean);
+        means.push_back(mean);
+        deviations.push_back(columns > 1 ? std::sqrt(squares / double(columns - 1)) : 0);
+        for (int64_t c = 0; c < columns; ++c)
+          expected.push_back(r == 0 || columns == 1 ? 0 : (double(row[c]) - mean) / (deviations.back() + 1e-5));
+      }
+      deviations[0] = 0;  // what the double's rounding left
+      expected.insert(expected.end(), means.begin(), means.end());
+      expected.insert(expected.end(), deviations.begin(), deviations.end());
+      test.close(name, all, expected, 2e-6);
+    }
+  Floats x = {1, NAN, 3}, normalized(3), mean(1), deviation(1);
+  test.kernels().standardiseRows(matrix(static_cast<const Floats&>(x), 1), 1e-5, matrix(normalized, 1), view(mean),
+                                 view(deviation));
+  test.check(std::isnan(normalized[0]) && std::isnan(mean[0]) && std::isnan(deviation[0]), "NaN shows");
+}
+
 KERNEL_TEST("layerNorm", layerNormTests) {
   Random random(11);
   for (const int64_t columns : {1, 3, 17, 100, 129, 768})
