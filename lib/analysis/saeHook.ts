@@ -9,7 +9,7 @@ import type { Sae } from "../sae/sae.js";
  * point, or if the hook point's width is not the SAE's dIn; ERR_NOT_FOUND if the model has no such hook point.
  */
 export function hookForSae(model: HookedTransformer, sae: Sae, hook?: string): string {
-  const { hookName, modelName } = sae.metadata;
+  const { hookName } = sae.metadata;
   const chosen = hook ?? hookName;
   if (chosen === undefined) {
     throw new MonosemError("ERR_CONFIG", "the SAE does not say which hook point it was trained on: name it");
@@ -20,49 +20,62 @@ export function hookForSae(model: HookedTransformer, sae: Sae, hook?: string): s
       `the SAE was trained on hook point "${hookName}", but "${chosen}" was asked for`,
     );
   }
-  if (modelName !== undefined && baseName(modelName) !== baseName(model.config.name)) {
-    throw new MonosemError(
-      "ERR_CONFIG",
-      `the SAE was trained on model "${modelName}", but the model given is "${model.config.name}" (the name of its folder)`,
-    );
-  }
-  const width = model.hookWidth(chosen);
-  if (width !== sae.config.dIn) {
-    throw new MonosemError(
-      "ERR_CONFIG",
-      `hook point "${chosen}" of model "${model.config.name}" is ${width} wide, but the SAE reads ${sae.config.dIn} inputs`,
-    );
-  }
+  requireSameModel(model, sae);
+  requireWidth(model, [chosen], sae.config.dIn, "the SAE reads", "inputs");
   return chosen;
 }
 
-/** Where an SAE reads, and where its output belongs: the same hook point, but for a transcoder. */
+/** Where an SAE reads, and where its output belongs. Of a crosscoder several hook points, side by side in its vectors. */
 export interface SaeHooks {
-  readonly input: string;
-  readonly output: string;
+  readonly input: readonly string[];
+  /** The input's, but for a transcoder. */
+  readonly output: readonly string[];
 }
 
 /**
- * The hook points of `model` that `sae` reads (see {@link hookForSae}) and whose activations it reconstructs.
+ * The hook points of `model` that `sae` reads and whose activations it reconstructs: `hook`, or those in its metadata.
  *
  * @throws MonosemError as `hookForSae`; ERR_CONFIG for a transcoder whose metadata do not say which activations it
  * reconstructs, or if those have another width than its dOut.
  */
 export function hooksForSae(model: HookedTransformer, sae: Sae, hook?: string): SaeHooks {
-  const input = hookForSae(model, sae, hook);
+  const { hookNames, hookNameOut } = sae.metadata;
+  if (hook === undefined && Array.isArray(hookNames)) {
+    const names = hookNames.map(String);
+    requireSameModel(model, sae);
+    requireWidth(model, names, sae.config.dIn, "the SAE reads", "inputs");
+    return { input: names, output: names };
+  }
+  const input = [hookForSae(model, sae, hook)];
   if (!sae.config.transcoder) return { input, output: input };
-  const output = sae.metadata.hookNameOut;
-  if (output === undefined) {
+  if (hookNameOut === undefined) {
     throw new MonosemError("ERR_CONFIG", "the transcoder does not say which hook point's activations it reconstructs");
   }
-  const width = model.hookWidth(output);
-  if (width !== sae.config.dOut) {
-    throw new MonosemError(
-      "ERR_CONFIG",
-      `hook point "${output}" of model "${model.config.name}" is ${width} wide, but the transcoder writes ${sae.config.dOut} outputs`,
-    );
-  }
-  return { input, output };
+  requireWidth(model, [hookNameOut], sae.config.dOut, "the transcoder writes", "outputs");
+  return { input, output: [hookNameOut] };
+}
+
+function requireSameModel(model: HookedTransformer, { metadata: { modelName } }: Sae): void {
+  if (modelName === undefined || baseName(modelName) === baseName(model.config.name)) return;
+  throw new MonosemError(
+    "ERR_CONFIG",
+    `the SAE was trained on model "${modelName}", but the model given is "${model.config.name}" (the name of its folder)`,
+  );
+}
+
+function requireWidth(
+  model: HookedTransformer,
+  hooks: readonly string[],
+  expected: number,
+  does: string,
+  what: string,
+): void {
+  const width = hooks.reduce((sum, hook) => sum + model.hookWidth(hook), 0);
+  if (width === expected) return;
+  throw new MonosemError(
+    "ERR_CONFIG",
+    `hook point "${hooks.join('" and "')}" of model "${model.config.name}" is ${width} wide, but ${does} ${expected} ${what}`,
+  );
 }
 
 /** "openai-community/gpt2" and TransformerLens' "gpt2-small" are "gpt2". */

@@ -205,29 +205,36 @@ export interface EvaluationOptions {
 }
 
 /**
- * Runs the SAE over the next `tokens` activations of a source, or until it ends.
+ * Runs the SAE over the next `tokens` activations of a source, or until it ends. For a transcoder the source holds what it
+ * encodes and what it reconstructs side by side, in this order.
  *
- * @throws MonosemError ERR_SHAPE_MISMATCH when the source has another width than the SAE, ERR_UNSUPPORTED for a
- *   transcoder, whose targets such a source does not hold, ERR_INVALID_ARGUMENT for a source without activations,
- *   ERR_ABORTED by the signal, ERR_NON_FINITE for NaN or infinity among the activations and for a metric without a value.
+ * @throws MonosemError ERR_SHAPE_MISMATCH when the source has another width than the SAE, ERR_INVALID_ARGUMENT for a source
+ *   without activations, ERR_ABORTED by the signal, ERR_NON_FINITE for NaN or infinity among the activations and for a
+ *   metric without a value.
  */
 export async function evaluate(sae: Sae, source: ActivationSource, options: EvaluationOptions): Promise<Evaluation> {
   const { tokens, batchSize = 4096, signal, onProgress } = options;
-  const { dIn, dSae } = sae.config;
-  if (source.dIn !== dIn) {
+  const { dIn, dOut, dSae, transcoder } = sae.config;
+  const width = transcoder ? dIn + dOut : dIn;
+  if (source.dIn !== width) {
     throw new MonosemError(
       "ERR_SHAPE_MISMATCH",
-      `the activations are ${source.dIn} wide, but the SAE was made for ${dIn}: they are of another model or hook`,
+      transcoder
+        ? `the activations are ${source.dIn} wide, but the transcoder needs ${dIn} that it reads and ${dOut} that it writes`
+        : `the activations are ${source.dIn} wide, but the SAE was made for ${dIn}: they are of another model or hook`,
     );
   }
-  using evaluation = new EvaluationAccumulator(sae.device, dIn, dSae);
+  const { kernels } = sae.device;
+  using evaluation = new EvaluationAccumulator(sae.device, dOut, dSae);
   for (let seen = 0; seen < tokens; ) {
     throwIfAborted(signal, "the evaluation");
-    using x = await source.next(Math.min(batchSize, tokens - seen), signal);
-    if (x === undefined) break;
+    using batch = await source.next(Math.min(batchSize, tokens - seen), signal);
+    if (batch === undefined) break;
+    using x = transcoder ? kernels.sliceColumns(batch, 0, dIn) : batch;
+    using target = transcoder ? kernels.sliceColumns(batch, dIn, dOut) : batch;
     using codes = sae.encode(x);
     using reconstruction = sae.decode(codes, x);
-    await evaluation.add({ target: x, reconstruction, codes });
+    await evaluation.add({ target, reconstruction, codes });
     seen += codes.rows;
     onProgress?.({ tokens: seen });
   }

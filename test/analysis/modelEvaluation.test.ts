@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { evaluateAllInModel, evaluateInModel } from "../../lib/analysis/modelEvaluation.js";
 import { spliceHook } from "../../lib/analysis/spliceHook.js";
 import type { Device } from "../../lib/engine/device.js";
+import type { Tensor } from "../../lib/engine/tensor.js";
 import type { HookedTransformer } from "../../lib/models/hookedTransformer.js";
 import { dictionaryGeometry } from "../../lib/sae/dictionaryGeometry.js";
 import type { Evaluation } from "../../lib/sae/evaluation.js";
@@ -246,6 +247,34 @@ test("a hook point with heads is spliced as well", async () => {
   const loss = await meanLoss({ hooks: [{ name: hook, hook: spliceHook(sae) }] });
   expect(loss).toBeCloseTo(await meanLoss(), 4);
   expect((await evaluateInModel({ sae, model, hook, contexts: tinyContexts(model) })).lossRecovered).toBeCloseTo(1, 3);
+});
+
+test("a transcoder is spliced in where it writes, a crosscoder at all of its hook points", async () => {
+  const [before, after] = ["blocks.1.hook_resid_post", "blocks.2.hook_resid_pre"]; // the same activations
+  using plain = exactSae(device, 192);
+  const written = { ...plain.config, transcoder: true };
+  const transcoder = new Sae(written, plain.parameters, device, { hookName: before, hookNameOut: after });
+  using both = exactSae(device, 384, { hookNames: [before, "blocks.3.hook_resid_post"] });
+  const contexts = tinyContexts(model);
+  const [through, across] = await evaluateAllInModel({ saes: [transcoder, both], model, contexts });
+  for (const evaluation of [through!, across!]) {
+    expect(evaluation.lossRecovered).toBeCloseTo(1, 4);
+    expect(evaluation.klScoreFromMean).toBeCloseTo(1, 4);
+    expect(evaluation.reconstruction.explainedVariance).toBeCloseTo(1, 6);
+  }
+  using half = exactSae(device, 192, {}, 0.5);
+  const halved = new Sae(written, half.parameters, device, { hookName: before, hookNameOut: after });
+  const scaled = (scale: number) => (activation: Tensor) => device.kernels.scale(activation, scale);
+  const found = await evaluateInModel({ sae: halved, model, contexts, keepSpecialTokens: false });
+  expect(found.ceSae).toBeCloseTo(await meanLoss({ hooks: [{ name: after, hook: scaled(0.5) }] }, 0), 4);
+
+  const elsewhere = new Sae(written, plain.parameters, device, { hookName: before });
+  await expect(evaluateInModel({ sae: elsewhere, model, contexts })).rejects.toThrow(/which hook point's activations/);
+  const tooNarrow = new Sae(written, plain.parameters, device, {
+    hookName: before,
+    hookNameOut: "blocks.1.mlp.hook_post",
+  });
+  await expect(evaluateInModel({ sae: tooNarrow, model, contexts })).rejects.toThrow(/768 wide.*writes 192/);
 });
 
 test("an aborted evaluation ends with ERR_ABORTED; contexts of nothing, of one token, of special tokens with ERR_CONFIG", async () => {

@@ -50,6 +50,29 @@ describe("evaluate", () => {
     expect(single.explainedVarianceLegacy).toBeNull();
   });
 
+  test("a transcoder is measured against its targets, which lie beside its inputs", async () => {
+    const dOut = 4;
+    const transcoder = {
+      ...config,
+      dIn: dIn - dOut,
+      dOut,
+      transcoder: true,
+      skip: true,
+      applyBDecToInput: false,
+    } as const;
+    using sae = Sae.create(transcoder, device, 4);
+    const evaluation = await evaluate(sae, source(), { tokens: Infinity });
+    const x = activations.filter((_, i) => i % dIn < dIn - dOut);
+    const target = activations.filter((_, i) => i % dIn >= dIn - dOut);
+    const input = device.tensor(x, [rows, dIn - dOut]);
+    const latents = await device.kernels.densify(sae.encode(input)).readFloat32();
+    const reconstruction = await sae.reconstruct(input).readFloat32();
+    expectDefinitions(evaluation, { target, reconstruction, latents });
+    await expect(evaluate(sae, new ArraySource(x, dIn - dOut, device), { tokens: 1 })).rejects.toMatchObject({
+      code: "ERR_SHAPE_MISMATCH",
+    });
+  });
+
   test("takes as many tokens as asked for, and no more, and says how far it is", async () => {
     const endless = new ArraySource(activations, dIn, device);
     const seen: number[] = [];
@@ -219,15 +242,16 @@ function expectDefinitions(found: Evaluation, { target, reconstruction, latents 
   const row = (matrix: Float32Array, t: number, width: number): number[] => [
     ...matrix.slice(t * width, (t + 1) * width),
   ];
+  const width = target.length / rows;
   const tokens = Array.from({ length: rows }, (_, t) => ({
-    y: row(target, t, dIn),
-    yHat: row(reconstruction, t, dIn),
+    y: row(target, t, width),
+    yHat: row(reconstruction, t, width),
     f: row(latents, t, dSae),
   }));
   const dot = (a: readonly number[], b: readonly number[]): number => sum(a.map((value, i) => value * b[i]!));
   const norm = (a: readonly number[]): number => Math.sqrt(dot(a, a));
   const minus = (a: readonly number[], b: readonly number[]): number[] => a.map((value, i) => value - b[i]!);
-  const centre = Array.from({ length: dIn }, (_, d) => mean(tokens.map(({ y }) => y[d]!)));
+  const centre = Array.from({ length: width }, (_, d) => mean(tokens.map(({ y }) => y[d]!)));
   const errors = tokens.map(({ y, yHat }) => norm(minus(y, yHat)) ** 2);
   const deviations = tokens.map(({ y }) => norm(minus(y, centre)) ** 2);
   const densities = Array.from({ length: dSae }, (_, i) => mean(tokens.map(({ f }) => (f[i] === 0 ? 0 : 1))));
