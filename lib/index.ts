@@ -124,6 +124,7 @@ export { Sae, type SaeCreateOptions, type SaeMetadata } from "./sae/sae.js";
 // training
 export {
   type DataConfig,
+  hooksNeeded,
   type ModelDataConfig,
   parseConfig,
   type RunConfig,
