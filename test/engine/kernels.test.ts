@@ -395,6 +395,42 @@ test("stepVector: Adam", async () => {
   );
 });
 
+test("the norm penalty acts on each block of columns by itself", async () => {
+  const weights: Rows = [
+    [3, 4, 2],
+    [0, 0, -5],
+  ];
+  const gradient = { terms: [], rowCoefficients: vector([10, 1]), rowScale: 2, blockWidths: [2, 1] };
+  await expectTensor(device.kernels.rowGradient(gradient, matrix(weights)), [2, 3], [12, 16, 20, 0, 0, -2]);
+  expect(() => device.kernels.rowGradient({ ...gradient, blockWidths: [2] }, matrix(weights))).toThrow(
+    /rowGradient: blockWidths \[2\] must add up to width = 3; found 2/,
+  );
+});
+
+test.each([Number.NaN, Infinity])("no step is taken where the squared norm of the gradient is %s", async (norm) => {
+  for (const maxNorm of [1, Infinity]) {
+    const clip = { squaredNorm: doubles([norm]), maxNorm };
+    const [weights, m, v] = [matrix(decoder), device.zeros([4, 2]), device.zeros([4, 2])];
+    const refused = { code: "ERR_NON_FINITE", message: expect.stringMatching(/the norm of the gradient is (NaN|inf)/) };
+    device.kernels.stepRows(rowGradientOf(encodePositive(), false), weights, { m, v }, adam, { clip });
+    await expect(device.synchronize()).rejects.toThrow(expect.objectContaining(refused));
+    device.kernels.stepVector(matrix(decoder), weights, { m, v }, adam, { clip });
+    await expect(device.synchronize()).rejects.toThrow(expect.objectContaining(refused));
+    await expectTensor(weights, [4, 2], decoder.flat());
+    await expectTensor(v, [4, 2], new Array(8).fill(0));
+  }
+});
+
+test("an infinite maxNorm checks the norm and does not clip", async () => {
+  const step = (options: { clip?: { squaredNorm: Tensor; maxNorm: number } }): Tensor => {
+    const weights = vector([1, 2]);
+    device.kernels.stepVector(vector([3, -4]), weights, { m: vector([0, 0]), v: vector([0, 0]) }, adam, options);
+    return weights;
+  };
+  const clipped = step({ clip: { squaredNorm: doubles([1e12]), maxNorm: Infinity } });
+  expect(await clipped.read()).toEqual(await step({}).read());
+});
+
 test("tokens since a feature fired, and the features that have not for long", async () => {
   const since = doubles([5, 5, 5, 5]);
   const codes = device.kernels.encode(matrix([[1, 0]]), matrix(encoder), vector([0, 0, 0, 0]), { select: "positive" });
@@ -504,6 +540,12 @@ test("half-precision floats become f32 exactly", async () => {
     2 ** -133,
     Number.NEGATIVE_INFINITY,
   ]);
+});
+
+test("f64 becomes f32 rounded to nearest", async () => {
+  const f64 = doubles([1 / 3, 1 + 2 ** -25, -1e300, 0]);
+  const rounded = [Math.fround(1 / 3), 1, Number.NEGATIVE_INFINITY, 0];
+  expect([...(await device.kernels.toFloat32(f64).readFloat32())]).toEqual(rounded);
 });
 
 const geluNew = (z: number): number => 0.5 * z * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (z + 0.044715 * z ** 3)));

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
-import type { Selection } from "../../lib/engine/kernels.js";
 import { RandomGenerator } from "../../lib/engine/random.js";
+import type { Selection } from "../../lib/engine/selection.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
 
 let device: Device;
@@ -93,7 +93,7 @@ test("other dtypes are refused, naming both", () => {
   expect(() => device.kernels.scale(device.zeros([2], "f64"), 1)).toThrow(code("ERR_DTYPE_MISMATCH"));
   expect(() => device.kernels.sum(zeros(2), zeros(1))).toThrow(/sum must be f64, found f32 \[1\]/);
   expect(() => device.kernels.gatherRows(zeros(2, 2), zeros(2))).toThrow(/rows must be i32/);
-  expect(() => device.kernels.toFloat32(zeros(2))).toThrow(/a must be f16 or bf16/);
+  expect(() => device.kernels.toFloat32(zeros(2))).toThrow(/a must be f16, bf16 or f64/);
 });
 
 test("NaN and numbers out of range are refused at the call", () => {
