@@ -312,11 +312,11 @@ export abstract class DenseKernels {
     native.sumOfRowCosines(call.native, aHandle, bHandle, call.tensor("sum", sum, [1], "f64"));
   }
 
-  /** An f16 or bf16 tensor as f32; exact. */
+  /** An f16, bf16 (both exact) or f64 (rounded) tensor as f32. */
   toFloat32(a: Tensor): Tensor {
     const call = this.call("toFloat32");
-    if (a instanceof Tensor && a.dtype !== "f16" && a.dtype !== "bf16") {
-      call.fail("ERR_DTYPE_MISMATCH", `a must be f16 or bf16, found ${a.dtype}`);
+    if (a instanceof Tensor && !["f16", "bf16", "f64"].includes(a.dtype)) {
+      call.fail("ERR_DTYPE_MISMATCH", `a must be f16, bf16 or f64, found ${a.dtype}`);
     }
     const aHandle = call.tensor("a", a, ["...elements"], a?.dtype);
     const out = call.output(a.shape);

@@ -1,6 +1,15 @@
 /** The pieces that the losses of several architectures share. */
 import type { Tensor } from "../engine/tensor.js";
-import type { DecoderPath, EncoderPath, GradientStep, Loss, TrainingStep } from "./architecture.js";
+import {
+  type DecoderPath,
+  type EncoderPath,
+  type GradientStep,
+  type Loss,
+  naturalNumber,
+  nonNegative,
+  type OptionShape,
+  type TrainingStep,
+} from "./architecture.js";
 
 /** x̂ - target of the step's own codes, x̂ = f W_dec + b_dec, and Σ |x̂ - target|² over the batch. */
 export function reconstruct(step: GradientStep): { residual: Tensor; squaredError: Tensor } {
@@ -11,7 +20,7 @@ export function reconstruct(step: GradientStep): { residual: Tensor; squaredErro
 }
 
 /** |W_dec,i| as the penalties weigh it, [dSae]: 1 with unit-norm decoder rows, for a crosscoder Σ_hooks |W_dec,i^hook|. */
-export function decoderNorms(step: GradientStep): Tensor {
+export function decoderNorms(step: TrainingStep): Tensor {
   const { kernels, parameters, hookWidths, decoderUnitNorm } = step;
   if (decoderUnitNorm) return ones(step, parameters.decoder.shape[0]!);
   return step.keep(kernels.rowNorms(parameters.decoder, hookWidths === undefined ? {} : { blockWidths: hookWidths }));
@@ -24,6 +33,11 @@ export interface AuxOptions {
   /** α */
   readonly auxCoefficient: number;
 }
+
+export const auxOptions: OptionShape<AuxOptions> = {
+  auxK: naturalNumber.default(0).describe("AuxK: dead latents per token that model the residual; 0: none."),
+  auxCoefficient: nonNegative.default(1 / 32).describe("Weight of AuxK's loss."),
+};
 
 /**
  * AuxK (Gao et al. 2024, appendix A.2): the error e = target - x̂, taken as a constant, is modelled by the dead latents

@@ -228,10 +228,11 @@ void sumOfRowCosines(Call& call) {
 void toFloat32(Call& call) {
   const Tensor a = call.readAny("a");
   const auto out = call.write("out");
-  call.require(a.dtype == DType::f16 || a.dtype == DType::bf16, "a must be f16 or bf16");
+  call.require(a.dtype == DType::f16 || a.dtype == DType::bf16 || a.dtype == DType::f64, "a must be f16, bf16 or f64");
   call.require(out.size() == a.shape.elements(), "a and out must have the same shape");
   call.enqueue([=](Kernels& kernels) {
-    kernels.convert(a.storage->block.as<const void>(), 16, a.dtype == DType::bf16, out.vector());
+    kernels.convert(a.storage->block.as<const void>(), a.dtype == DType::f64 ? 64 : 16, a.dtype == DType::bf16,
+                    out.vector());
   });
 }
 

@@ -221,7 +221,8 @@ class Kernels {
   virtual void accumulateColumnSums(Matrix<const float> a, Vector<double> sums) = 0;  // sums += column sums
   // *sum += sum over rows of cos(a[r], b[r]); rows of norm 0 add 0.
   virtual void sumOfRowCosines(Matrix<const float> a, Matrix<const float> b, double* sum) = 0;
-  virtual void convert(const void* source, int sourceBits, bool brain, Vector<float> out) = 0;  // f16 or bf16 to f32
+  // f64 (rounded), f16 or bf16 (exact) to f32
+  virtual void convert(const void* source, int sourceBits, bool brain, Vector<float> out) = 0;
   // Counter-based (Philox 4x32-10): element i depends on seed and offset + i alone.
   virtual void randomUniform(uint64_t seed, uint64_t offset, float low, float high, Vector<float> out) = 0;
   virtual void randomNormal(uint64_t seed, uint64_t offset, float standardDeviation, Vector<float> out) = 0;

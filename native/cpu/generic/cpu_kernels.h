@@ -159,9 +159,10 @@ class CpuKernels final : public Kernels {
     MONOSEM_ISA::sumOfRowCosines(a, b, sum, allocator_, pool_);
   }
   void convert(const void* source, int sourceBits, bool brain, Vector<float> out) override {
+    if (sourceBits == 64) return MONOSEM_ISA::convert(static_cast<const double*>(source), out, pool_);
     if (sourceBits != 16)
       throw EngineError(ErrorCode::unsupported,
-                        "convert reads 16-bit floats, not " + std::to_string(sourceBits) + "-bit ones.");
+                        "convert reads 16-bit and 64-bit floats, not " + std::to_string(sourceBits) + "-bit ones.");
     MONOSEM_ISA::convert(static_cast<const uint16_t*>(source), brain, out, pool_);
   }
   void randomUniform(uint64_t seed, uint64_t offset, float low, float high, Vector<float> out) override {

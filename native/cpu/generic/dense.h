@@ -299,4 +299,11 @@ inline void convert(const uint16_t* source, bool brain, Vector<float> out, Threa
   });
 }
 
+// f64 to f32, rounded to nearest. For running sums, which are short: the compiler's loop will do.
+inline void convert(const double* source, Vector<float> out, ThreadPool& pool) {
+  pool.forEachRange(out.size, elementsPerItem, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) out.data[i] = float(source[i]);
+  });
+}
+
 }  // namespace monosem::MONOSEM_ISA
