@@ -6,6 +6,7 @@ import { describeFailure } from "./failure.js";
 import { registerFeatures } from "./features.js";
 import { registerGenerate } from "./generate.js";
 import { registerInfo } from "./info.js";
+import { registerToy } from "./toy.js";
 import { registerTrain } from "./train.js";
 import { packageVersion } from "./version.js";
 
@@ -45,6 +46,7 @@ async function createProgram(): Promise<Command> {
     registerFeatures,
     registerGenerate,
     registerInfo,
+    registerToy,
   ]) {
     register(program);
   }
