@@ -15,7 +15,7 @@ import {
   nonNegative,
   positiveInteger,
 } from "./architecture.js";
-import { deadLatentTerm, reconstruct, zeroSum } from "./lossTerms.js";
+import { auxOptions, deadLatentTerm, reconstruct, zeroSum } from "./lossTerms.js";
 
 export interface TopkOptions {
   /** Latents per token. */
@@ -51,13 +51,16 @@ export const topk: Architecture<"topk", TopkOptions, TopkTrainingOptions> = defi
   TopkEncoded
 >({
   name: "topk",
-  options: { k: positiveInteger },
+  options: { k: positiveInteger.describe("Latents per token.") },
   trainingOptions: {
-    auxK: naturalNumber.default(0),
-    auxCoefficient: nonNegative.default(1 / 32),
-    initialK: positiveInteger.optional(),
-    kAnnealSteps: naturalNumber.default(0),
-    multiTopkCoefficient: nonNegative.default(0),
+    ...auxOptions,
+    initialK: positiveInteger
+      .optional()
+      .describe("Latents per token in the first step, from where k is annealed. Default: k."),
+    kAnnealSteps: naturalNumber.default(0).describe("Steps over which k goes from initialK to k, linearly; 0: none."),
+    multiTopkCoefficient: nonNegative
+      .default(0)
+      .describe("Multi-TopK: weight of the reconstruction by the 4k largest (the paper takes 1/8); 0: none."),
   },
   parameters: { encoderBias: { shape: "latents", initial: 0, savedAs: "b_enc" } },
   initialDecoderNorm: 1,

@@ -52,9 +52,9 @@ export interface TrainingConfig {
   readonly seed: number;
   /**
    * What happens when activations, the loss or a gradient hold NaN or infinity: the run ends with an error, the step is
-   * left without effect, or the run goes back to its last checkpoint and on with the next activations.
+   * left without effect, or the run goes back to its last checkpoint and on with the next activations. Default: "stop".
    */
-  readonly onNonFinite: "stop" | "skip" | "rollback";
+  readonly onNonFinite?: "stop" | "skip" | "rollback" | undefined;
   readonly logEvery: number;
   readonly checkpointEvery: number;
 }
@@ -73,21 +73,63 @@ export interface RunConfig {
 /** A name, or several whose activations lie side by side. */
 const names: z.ZodType<string | string[]> = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
 
+/** The keys of `sae` that every architecture has. */
 const commonSaeKeys = {
-  name: z.string().min(1).optional(),
-  hook: names.optional(),
-  targetHook: z.string().min(1).optional(),
-  dIn: positiveInteger,
-  dSae: positiveInteger,
-  dOut: positiveInteger.optional(),
-  skip: z.boolean().default(false),
-  hookWidths: z.array(positiveInteger).min(1).optional(),
-  deadAfterTokens: positiveInteger.default(10_000_000),
-  resampleEvery: naturalNumber.default(0),
-  bDecInit: z.enum(["zero", "geometric-median"]).default("zero"),
-  normalizeActivations: z.enum(["none", "expected-average-only-in", "layer-norm"]).default("none"),
-  seed: naturalNumber.optional(),
-  init: z.string().min(1).optional(),
+  dIn: positiveInteger.describe("Width of the activations that are encoded."),
+  dSae: positiveInteger.describe("Number of latents."),
+  decoderUnitNorm: z
+    .boolean()
+    .optional()
+    .describe(
+      "Keep the decoder rows at norm 1; sparsity penalties are then not weighted by the norms. Default: the architecture's.",
+    ),
+  deadAfterTokens: positiveInteger
+    .default(10_000_000)
+    .describe("A latent that has not fired for so many tokens counts as dead."),
+  resampleEvery: naturalNumber
+    .default(0)
+    .describe("Every so many steps dead latents get new weights (Bricken et al. 2023); 0: never."),
+  applyBDecToInput: z
+    .boolean()
+    .optional()
+    .describe("The encoder sees x − b_dec. Default: true, for a transcoder always false."),
+  bDecInit: z
+    .enum(["zero", "geometric-median"])
+    .default("zero")
+    .describe("What the decoder bias starts as; the geometric median is that of the first 8,192 activations."),
+  normalizeActivations: z
+    .enum(["none", "expected-average-only-in", "layer-norm"])
+    .default("none")
+    .describe(
+      "expected-average-only-in: scaled to a mean norm of √dIn (each hook of a crosscoder, and a transcoder's input and target, by itself), folded into the saved weights. layer-norm: every activation less its mean, divided by its standard deviation; the saved SAE does the same.",
+    ),
+  hook: names
+    .optional()
+    .describe(
+      "Which of the hook points (of stored activations: the tensors) this SAE encodes; several make a crosscoder. Default: `data.hook` or `data.tensor`.",
+    ),
+  targetHook: z
+    .string()
+    .min(1)
+    .optional()
+    .describe(
+      "The hook point (or tensor) that a transcoder reconstructs. Default: `data.targetHook` or `data.targetTensor`.",
+    ),
+  transcoder: z.boolean().optional().describe("Default: whether there is a target."),
+  dOut: positiveInteger.optional().describe("Width of what a transcoder reconstructs. Default: dIn."),
+  skip: z.boolean().default(false).describe("transcoders: x W_skipᵀ is added to the output, W_skip trained from 0."),
+  hookWidths: z
+    .array(positiveInteger)
+    .min(1)
+    .optional()
+    .describe("Widths of a crosscoder's hooks. Default: what the hooks have."),
+  name: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("In a list of SAEs: its folder in the output. Default: its place in the list and its architecture."),
+  seed: naturalNumber.optional().describe("Of the initial weights. Default: `training.seed`."),
+  init: z.string().min(1).optional().describe("Folder of an SAE to start from."),
 };
 
 /**
@@ -107,9 +149,7 @@ function saeSchema(architecture: AnyArchitecture, targetInData: boolean): z.ZodT
     .strictObject({
       architecture: z.literal(name),
       ...commonSaeKeys,
-      transcoder: z.boolean().optional(),
-      applyBDecToInput: z.boolean().optional(),
-      decoderUnitNorm: z.boolean().default(decoderUnitNorm),
+      decoderUnitNorm: commonSaeKeys.decoderUnitNorm.default(decoderUnitNorm),
       ...own,
       ...others,
     })
@@ -129,45 +169,104 @@ function saeSchema(architecture: AnyArchitecture, targetInData: boolean): z.ZodT
     }) as unknown as z.ZodType<SaeTrainingConfig>;
 }
 
-const storedDataSchema: z.ZodType<StoredDataConfig> = z.strictObject({
-  activations: z.string().min(1),
-  tensor: names.optional(),
-  targetTensor: z.string().min(1).optional(),
-  shuffle: z.boolean().default(true),
-});
+/** The keys of `data` for stored activations. */
+const storedDataKeys = {
+  activations: z
+    .string()
+    .min(1)
+    .describe("A safetensors file with a tensor [tokens, dIn] (f32, f16 or bf16), or a folder of such shards."),
+  tensor: names
+    .optional()
+    .describe(
+      "Name of the tensor, or of several side by side (a crosscoder). Default: the folder's manifest's, or activations.",
+    ),
+  targetTensor: z.string().min(1).optional().describe("The tensor that a transcoder reconstructs."),
+  shuffle: z
+    .boolean()
+    .default(true)
+    .describe("Another random order in every pass over the activations; false: the order of the file."),
+};
 
-const modelDataSchema: z.ZodType<ModelDataConfig> = z.strictObject({
-  model: z.string().min(1),
-  hook: names.optional(),
-  targetHook: z.string().min(1).optional(),
-  corpus: z.array(z.string().min(1)).min(1),
-  contextSize: positiveInteger.default(128),
-  prependBos: z.boolean().default(true),
-  excludeSpecialTokens: z.boolean().default(true),
-  bufferTokens: positiveInteger.default(65_536),
-});
+/** The keys of `data` for a language model's activations. */
+const modelDataKeys = {
+  model: z.string().min(1).describe("Folder of a language model in the Hugging Face layout."),
+  hook: names
+    .optional()
+    .describe(
+      "TransformerLens' name of the hook point that is encoded, or of several side by side (a crosscoder). Needed unless every SAE names its own.",
+    ),
+  targetHook: z.string().min(1).optional().describe("The hook point that a transcoder reconstructs."),
+  corpus: z.array(z.string().min(1)).min(1).describe("Globs of .txt files and .jsonl files (objects with a `text`)."),
+  contextSize: positiveInteger.default(128).describe("Texts are joined and cut into contexts of so many tokens."),
+  prependBos: z.boolean().default(true).describe("Every context begins with the BOS token."),
+  excludeSpecialTokens: z.boolean().default(true).describe("Leave BOS and the like out of training."),
+  bufferTokens: positiveInteger.default(65_536).describe("Activations held for shuffling."),
+};
+
+const storedDataSchema: z.ZodType<StoredDataConfig> = z.strictObject(storedDataKeys);
+const modelDataSchema: z.ZodType<ModelDataConfig> = z.strictObject(modelDataKeys);
 
 const momentDecay = z.number().min(0).lt(1);
 
+/** The keys of `training`. */
+const trainingKeys = {
+  steps: positiveInteger.optional().describe("How long: number of steps. Either this or `tokens` is needed."),
+  tokens: positiveInteger
+    .optional()
+    .describe("How long: number of activations; a last batch that is not full is left out."),
+  batchSize: positiveInteger.default(4096).describe("Activations per step."),
+  lr: positive.default(3e-4).describe("Adam's learning rate."),
+  lrSchedule: z
+    .enum(["constant", "cosine"])
+    .default("constant")
+    .describe("cosine: down to a tenth, between warm-up and decay."),
+  lrWarmupSteps: naturalNumber.default(0).describe("Linear rise of the learning rate at the start."),
+  lrDecaySteps: naturalNumber.default(0).describe("Linear fall of the learning rate to 0 at the end."),
+  l1WarmupSteps: naturalNumber
+    .default(0)
+    .describe("Linear rise of the sparsity coefficient (l1Coefficient, l0Coefficient) at the start."),
+  adamBeta1: momentDecay.default(0.9).describe("Decay of the gradient's running mean."),
+  adamBeta2: momentDecay.default(0.999).describe("Decay of the squared gradient's running mean."),
+  adamEpsilon: nonNegative.default(1e-8).describe("Added to the root of the squared gradient's mean."),
+  clipGradNorm: positive.nullable().default(1).describe("Largest global L2 norm of the gradient; null: no clipping."),
+  seed: naturalNumber.default(0).describe("Of initial weights and shuffling."),
+  onNonFinite: z
+    .enum(["stop", "skip", "rollback"])
+    .default("stop")
+    .describe(
+      "When activations, the loss or a gradient hold NaN or infinity: end the run with an error; leave that step without effect; or go back to the last checkpoint and on with the next activations.",
+    ),
+  logEvery: positiveInteger.default(10).describe("Steps between lines of metrics.jsonl."),
+  checkpointEvery: positiveInteger.default(1000).describe("Steps between checkpoints."),
+};
+
+/** The keys outside of the sections. */
+const runKeys = {
+  device: z
+    .string()
+    .regex(/^(auto|cpu|cuda:\d+)$/, 'must be "auto", "cpu" or "cuda:N"')
+    .default("auto")
+    .describe('"auto", "cpu" or "cuda:N".'),
+  threads: positiveInteger.optional().describe("CPU threads. Default: all cores."),
+  output: z
+    .string()
+    .min(1)
+    .describe("Folder for the SAE, metrics.jsonl, config.json and checkpoints; of several SAEs a folder each."),
+};
+
+/** The keys of the configuration file by section, each with its description; those of architectures are theirs. */
+export const configurationKeys: Readonly<
+  Record<"run" | "sae" | "storedData" | "modelData" | "training", Readonly<Record<string, z.ZodType>>>
+> = {
+  run: runKeys,
+  sae: commonSaeKeys,
+  storedData: storedDataKeys,
+  modelData: modelDataKeys,
+  training: trainingKeys,
+};
+
 const trainingSchema: z.ZodType<TrainingConfig> = z
-  .strictObject({
-    batchSize: positiveInteger.default(4096),
-    tokens: positiveInteger.optional(),
-    steps: positiveInteger.optional(),
-    lr: positive.default(3e-4),
-    adamBeta1: momentDecay.default(0.9),
-    adamBeta2: momentDecay.default(0.999),
-    adamEpsilon: nonNegative.default(1e-8),
-    lrWarmupSteps: naturalNumber.default(0),
-    lrDecaySteps: naturalNumber.default(0),
-    lrSchedule: z.enum(["constant", "cosine"]).default("constant"),
-    l1WarmupSteps: naturalNumber.default(0),
-    clipGradNorm: positive.nullable().default(1),
-    seed: naturalNumber.default(0),
-    onNonFinite: z.enum(["stop", "skip", "rollback"]).default("stop"),
-    logEvery: positiveInteger.default(10),
-    checkpointEvery: positiveInteger.default(1000),
-  })
+  .strictObject(trainingKeys)
   .superRefine(({ tokens, steps, batchSize }, context) => {
     const complain = (path: string, message: string): void =>
       context.addIssue({ code: "custom", path: [path], message });
@@ -201,12 +300,7 @@ export function parseConfig(json: unknown, overrides: readonly string[] = []): R
       sae: Array.isArray(sections.sae) ? listOfSaes(sections.sae.map(oneSae)) : oneSae(sections.sae),
       data: "activations" in data ? storedDataSchema : modelDataSchema,
       training: trainingSchema,
-      device: z
-        .string()
-        .regex(/^(auto|cpu|cuda:\d+)$/, 'must be "auto", "cpu" or "cuda:N"')
-        .default("auto"),
-      threads: positiveInteger.optional(),
-      output: z.string().min(1),
+      ...runKeys,
     })
     .superRefine((run, context) => {
       if ("activations" in run.data || run.data.hook !== undefined) return;

@@ -238,7 +238,7 @@ export class Trainer {
   /** After a failure: what `onNonFinite` says, or the failure again. */
   async #recover(error: unknown, queued: Promise<void>[]): Promise<void> {
     const { training, output } = this.#options;
-    const policy = training.onNonFinite;
+    const { onNonFinite: policy = "stop" } = training;
     if (policy === "stop" || !isNonFinite(error)) throw error;
     this.#failures++;
     this.#skippedSteps++;

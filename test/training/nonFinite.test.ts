@@ -1,0 +1,118 @@
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { Device } from "../../lib/engine/device.js";
+import { Trainer, type TrainerOptions, type TrainingProgress } from "../../lib/training/trainer.js";
+import { ArraySource } from "./arraySource.js";
+import { activations, dIn, sae, training } from "./smallRun.js";
+
+let device: Device;
+let directory: string;
+beforeAll(async () => {
+  device = await Device.open("cpu", { threads: 2 });
+});
+afterAll(() => device.close());
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "monosem-"));
+});
+afterEach(() => rm(directory, { recursive: true }));
+
+/** Batches of 32 rows; those that are named hold a bad number. Three batches make the source, which then repeats. */
+function poisoned(value: number, ...batches: number[]): ArraySource {
+  const repeated = Float32Array.from({ length: 40 * 32 * dIn }, (_, i) => activations[i % activations.length]!);
+  for (const batch of batches) repeated[(batch * 32 + 7) * dIn + 3] = value;
+  return new ArraySource(repeated, dIn, device);
+}
+
+async function train(
+  options: Pick<TrainerOptions, "source"> & Partial<TrainerOptions>,
+): Promise<{ trainer: Trainer; progress: TrainingProgress[] }> {
+  const trainer = await Trainer.create({ sae, training, device, ...options });
+  const progress: TrainingProgress[] = [];
+  for await (const line of trainer.run()) progress.push(line);
+  return { trainer, progress };
+}
+
+const withPolicy = (onNonFinite: "stop" | "skip" | "rollback") => ({ ...training, onNonFinite });
+
+describe.each([
+  ["NaN", Number.NaN],
+  ["infinity", Number.POSITIVE_INFINITY],
+  ["a number whose square is infinite", 1e30],
+])("%s among the activations", (_, value) => {
+  test.each([[4], [5]])("stops the run and names the step (%i finished before)", async (batch) => {
+    await expect(train({ source: poisoned(value, batch) })).rejects.toMatchObject({
+      code: "ERR_NON_FINITE",
+      message: expect.stringContaining(`at step ${batch + 1}`),
+    });
+  });
+
+  test("with skip costs that step and nothing else", async () => {
+    const options = { training: withPolicy("skip"), output: join(directory, "run") };
+    const { trainer, progress } = await train({ source: poisoned(value, 5, 7), ...options });
+    expect(progress.at(-1)).toMatchObject({ step: 20, skippedSteps: 2 });
+    for (const tensor of Object.values(trainer.sae.parameters)) {
+      expect((await tensor!.readFloat32()).every(Number.isFinite)).toBe(true);
+    }
+    const lines = (await readFile(join(directory, "run", "metrics.jsonl"), "utf8")).trimEnd().split("\n");
+    // the log's line of step 8, whose batch was bad, is missing
+    expect(lines.map((line) => (JSON.parse(line) as { step: number }).step)).toEqual([4, 12, 16, 20]);
+  });
+
+  test("with rollback goes back to the last checkpoint and on with the next activations", async () => {
+    const options = { training: withPolicy("rollback"), output: join(directory, "run") };
+    const { trainer, progress } = await train({ source: poisoned(value, 9), ...options });
+    expect(progress.at(-1)).toMatchObject({ step: 20, tokens: 20 * 32, skippedSteps: 1 });
+    expect((await trainer.sae.parameters.decoder.readFloat32()).every(Number.isFinite)).toBe(true);
+    const lines = (await readFile(join(directory, "run", "metrics.jsonl"), "utf8")).trimEnd().split("\n");
+    expect(lines.map((line) => (JSON.parse(line) as { step: number }).step)).toEqual([4, 8, 12, 16, 20]);
+  });
+});
+
+test("steps that are skipped leave the weights and Adam's moments to the bit", async () => {
+  // the bad batch comes last: the run ends with the weights of the step before
+  const before = await train({ source: poisoned(Number.NaN), training: { ...withPolicy("skip"), steps: 7 } });
+  const after = await train({ source: poisoned(Number.NaN, 7), training: { ...withPolicy("skip"), steps: 8 } });
+  for (const [name, tensor] of Object.entries(after.trainer.sae.parameters)) {
+    expect(await tensor!.readFloat32(), name).toEqual(await before.trainer.sae.parameters[name]!.readFloat32());
+  }
+});
+
+test.each(["skip", "rollback"] as const)("activations that stay bad end a run with %s, too", async (policy) => {
+  const bad = poisoned(Number.NaN, ...Array.from({ length: 30 }, (_, i) => i + 7));
+  const options = { training: { ...withPolicy(policy), steps: 100 }, output: join(directory, "run") };
+  await expect(train({ source: bad, ...options })).rejects.toMatchObject({ code: "ERR_NON_FINITE" });
+});
+
+test("rollback without a checkpoint to go back to is an error", async () => {
+  await expect(
+    train({ source: poisoned(Number.NaN, 3), training: withPolicy("rollback"), output: join(directory, "run") }),
+  ).rejects.toMatchObject({ code: "ERR_NON_FINITE" });
+});
+
+test.each([[null], [1]])(
+  "targets that are not numbers are found by the loss, with clipping at %s",
+  async (clipGradNorm) => {
+    const rows = activations.slice();
+    rows[(32 + 7) * dIn + 6] = Number.NaN; // in the second batch, where only the transcoder's target is
+    const hooks = [
+      { name: "left", width: 5 },
+      { name: "right", width: 3 },
+    ];
+    const source = new ArraySource(rows, dIn, device, { hooks });
+    const transcoder = {
+      ...sae,
+      dIn: 5,
+      dOut: 3,
+      transcoder: true,
+      applyBDecToInput: false,
+      hook: "left",
+      targetHook: "right",
+    };
+    await expect(train({ sae: transcoder, source, training: { ...training, clipGradNorm } })).rejects.toMatchObject({
+      code: "ERR_NON_FINITE",
+      message: expect.stringContaining("at step 2"),
+    });
+  },
+);
