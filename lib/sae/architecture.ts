@@ -141,6 +141,8 @@ export type OptionShape<Options> = { readonly [Key in keyof Options]-?: z.ZodTyp
 export interface SavedForm<Options> {
   /** `architecture` in cfg.json. SAELens loads those that it knows itself. */
   readonly name: string;
+  /** Other such names, each for SAEs that have these options. */
+  readonly variants?: Readonly<Record<string, Partial<Options>>>;
   /** The keys of cfg.json that hold its options. */
   readonly keys?: (options: Options) => Readonly<Record<string, Json>>;
   /** The options that such keys say; they are checked afterwards. Default: the keys with our names. */

@@ -1,10 +1,23 @@
 /** The architectures. A new one is a file beside this one and a line here. */
 import { MonosemError } from "../errors.js";
 import type { Architecture } from "./architecture.js";
+import { batchtopk } from "./batchtopk.js";
+import { gated } from "./gated.js";
+import { jumprelu } from "./jumprelu.js";
+import { matryoshka } from "./matryoshka.js";
 import { relu } from "./relu.js";
+import { softGated } from "./softGated.js";
 import { topk } from "./topk.js";
 
-export const architectures: { readonly relu: typeof relu; readonly topk: typeof topk } = { relu, topk };
+export const architectures: {
+  readonly relu: typeof relu;
+  readonly topk: typeof topk;
+  readonly batchtopk: typeof batchtopk;
+  readonly matryoshka: typeof matryoshka;
+  readonly gated: typeof gated;
+  readonly "soft-gated": typeof softGated;
+  readonly jumprelu: typeof jumprelu;
+} = { relu, topk, batchtopk, matryoshka, gated, "soft-gated": softGated, jumprelu };
 
 export type ArchitectureName = keyof typeof architectures;
 export const architectureNames: readonly ArchitectureName[] = Object.keys(architectures) as ArchitectureName[];

@@ -48,10 +48,11 @@ export async function writeSaeLensFolder(
   ]);
   await writeSafetensors(join(directory, weightsFile), Object.fromEntries(tensors));
   const { modelName, hookName, hookNameOut, contextSize, prependBos, ...others } = metadata;
-  const { name, keys } = savedFormOf(saved.architecture);
+  const form = savedFormOf(saved.architecture);
+  const name = nameInForm(form, saved);
   const cfg = {
     architecture: saved.transcoder ? transcoderName(name, saved.skip) : name,
-    ...keys?.(saved),
+    ...form.keys?.(saved),
     d_in: saved.dIn,
     d_sae: saved.dSae,
     ...(saved.transcoder ? { d_out: saved.dOut } : {}),
@@ -87,6 +88,14 @@ function savedFormOf(architecture: string): SavedForm<object> {
   return saved;
 }
 
+/** The name of the variant that has the configuration's options, or the form's own. */
+function nameInForm({ name, variants = {} }: SavedForm<object>, config: CheckedSaeConfig): string {
+  const values = new Map<string, unknown>(Object.entries(config));
+  const isVariant = (options: object): boolean =>
+    Object.entries(options).every(([option, value]) => values.get(option) === value);
+  return Object.entries(variants).find(([, options]) => isVariant(options))?.[0] ?? name;
+}
+
 /** SAELens' names of transcoders; those of the architectures that it has none for follow the same pattern. */
 function transcoderName(name: string, skip: boolean): string {
   const kind = skip ? "skip_transcoder" : "transcoder";
@@ -97,6 +106,8 @@ function transcoderName(name: string, skip: boolean): string {
 interface NamedForm {
   readonly architecture: string;
   readonly form: SavedForm<object>;
+  /** Of a variant: the options that the name stands for. */
+  readonly options: object;
   readonly transcoder: boolean;
   readonly skip: boolean;
 }
@@ -106,9 +117,11 @@ function namedForms(): ReadonlyMap<string, NamedForm> {
   const forms = new Map<string, NamedForm>();
   for (const { name: architecture, saved: form } of knownArchitectures().values()) {
     if ("as" in form) continue;
-    forms.set(form.name, { architecture, form, transcoder: false, skip: false });
-    for (const skip of [false, true]) {
-      forms.set(transcoderName(form.name, skip), { architecture, form, transcoder: true, skip });
+    for (const [name, options] of Object.entries<object>({ [form.name]: {}, ...form.variants })) {
+      forms.set(name, { architecture, form, options, transcoder: false, skip: false });
+      for (const skip of [false, true]) {
+        forms.set(transcoderName(name, skip), { architecture, form, options, transcoder: true, skip });
+      }
     }
   }
   return forms;
@@ -168,10 +181,11 @@ export async function readSaeLensFolder(
     unsupported(path, `dtype is "${cfg.dtype}"; ${[...dtypeOf.keys()].join(", ")} can be loaded`);
   }
 
-  const { architecture, form, transcoder, skip } = named;
+  const { architecture, form, options, transcoder, skip } = named;
   const config = inFile(path, () =>
     parseSaeConfig({
       ...(form.options ?? ((keys) => keys))(cfg),
+      ...options,
       architecture,
       dIn: cfg.d_in,
       dSae: cfg.d_sae,
@@ -218,7 +232,8 @@ async function readWeight(
   const entry = file.entries.get(name);
   if (entry === undefined)
     throw new MonosemError("ERR_NOT_FOUND", `${path}: tensor ${name} [${shape.join(", ")}] is missing`);
-  if (entry.dtype !== dtype) {
+  // SAELens keeps the thresholds of an SAE in half precision in float32
+  if (entry.dtype !== dtype && !(name === "threshold" && entry.dtype === "F32")) {
     throw new MonosemError(
       "ERR_FORMAT",
       `${path}: tensor ${name} is ${entry.dtype}, but cfg.json's dtype says ${dtype}`,
