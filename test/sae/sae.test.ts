@@ -32,7 +32,7 @@ const relu: SaeConfig = { architecture: "relu", dIn: 5, dSae: 12, applyBDecToInp
 function uneven(config: SaeConfig): Sae {
   const sae = Sae.create(config, device, 5);
   const { encoderBias, decoder, decoderBias } = sae.parameters;
-  encoderBias.write(Float32Array.from({ length: config.dSae }, (_, i) => Math.sin(3 * i) / 5));
+  encoderBias!.write(Float32Array.from({ length: config.dSae }, (_, i) => Math.sin(3 * i) / 5));
   decoderBias.write(Float32Array.from({ length: config.dIn }, (_, i) => Math.cos(5 * i)));
   const factors = device.tensor(
     Float32Array.from({ length: config.dSae }, (_, i) => 0.5 + i / 7),
@@ -57,7 +57,7 @@ describe("initialisation", () => {
       const { encoder, encoderBias, decoder, decoderBias } = Sae.create(config, device, 1).parameters;
       for (const found of await device.kernels.rowNorms(decoder).readFloat32()) expect(found).toBeCloseTo(norm, 6);
       expect(await encoder.readFloat32()).toEqual(await decoder.readFloat32());
-      expect((await encoderBias.readFloat32()).every((value) => value === 0)).toBe(true);
+      expect((await encoderBias!.readFloat32()).every((value) => value === 0)).toBe(true);
       expect((await decoderBias.readFloat32()).every((value) => value === 0)).toBe(true);
     }
   });
@@ -92,7 +92,7 @@ describe("initialisation", () => {
   });
 
   test.each<[string, object, RegExp]>([
-    ["an unknown architecture", { ...topk, architecture: "gated" }, /"gated" is unknown; known are relu, topk/],
+    ["an unknown architecture", { ...topk, architecture: "temporal" }, /"temporal" is unknown; known are relu, topk/],
     ["no k", { ...topk, k: undefined }, /k: /],
     ["k above dSae", { ...topk, k: 13 }, /k must be at most dSae \(12\), found 13/],
     ["a size of 0", { ...relu, dSae: 0 }, /dSae/],
@@ -145,7 +145,7 @@ describe("SAELens folders", () => {
     const loaded = await Sae.load(folder, device);
     expect(loaded.config).toEqual(parseSaeConfig(config));
     for (const name of parameterNames) {
-      expect(await loaded.parameters[name].readFloat32()).toEqual(await sae.parameters[name].readFloat32());
+      expect(await loaded.parameters[name]!.readFloat32()).toEqual(await sae.parameters[name]!.readFloat32());
     }
   });
 
@@ -278,7 +278,7 @@ describe("SAELens folders", () => {
         await refused("ERR_FORMAT", /sae_weights\.safetensors/);
       }
     });
-    test.each([["jumprelu"], ["gated"], ["constructor"]])("the architecture %s", async (architecture) => {
+    test.each([["temporal"], ["matching_pursuit"], ["constructor"]])("the architecture %s", async (architecture) => {
       await editCfg({ architecture });
       await refused("ERR_UNSUPPORTED", new RegExp(`architecture is "${architecture}"`));
     });
@@ -347,7 +347,7 @@ async function scalarReconstruction(sae: Sae, x: Float32Array, { rescale = false
   const { config, parameters: p } = sae;
   const { dIn, dSae } = config;
   const [encoder, encoderBias, decoder, decoderBias] = (await Promise.all(
-    parameterNames.map((name) => p[name].readFloat32()),
+    parameterNames.map((name) => p[name]!.readFloat32()),
   )) as [Float32Array, Float32Array, Float32Array, Float32Array];
   const result = new Float32Array(x.length);
   const norms = Array.from({ length: dSae }, (_, i) =>
