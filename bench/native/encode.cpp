@@ -1,4 +1,7 @@
-// Times the fused encoder:  encode ROWS DIN DSAE K THREADS [REPETITIONS]   (K 0: keep the positive entries)
+// Times the fused encoder:  encode ROWS DIN DSAE SELECT L0 THREADS [REPETITIONS]
+//
+// SELECT is topk, batchtopk, positive, above (thresholds; a tenth more entries within the margin) or all; about L0
+// entries per row are active. Pre-activations are normally distributed.
 //
 // Prints wall time, CPU-equivalent time ((user + system) / threads, which other programs on the machine hardly
 // disturb), and the efficiency: multiply-adds per CPU second over what one core reaches with its operands in registers,
@@ -69,22 +72,33 @@ double probeDefault() {
 
 double gigaflopsOfOneCore(const std::string& instructionSet) {
 #if defined(__x86_64__)
-  if (instructionSet == "avx512") return probeAvx512();
+  if (instructionSet.rfind("avx512", 0) == 0) return probeAvx512();
   if (instructionSet == "avx2") return probeAvx2();
 #endif
   return probeDefault();
 }
 
+// What a standard normal variable exceeds with probability `p`.
+double normalQuantile(double p) {
+  double low = -10, high = 10;
+  for (int i = 0; i < 60; ++i) {
+    const double middle = (low + high) / 2;
+    (0.5 * std::erfc(middle / std::sqrt(2.0)) > p ? low : high) = middle;
+  }
+  return low;
+}
+
 }  // namespace
 
 int main(int argumentCount, char** arguments) {
-  if (argumentCount < 6) {
-    std::fprintf(stderr, "usage: encode ROWS DIN DSAE K THREADS [REPETITIONS]\n");
+  if (argumentCount < 7) {
+    std::fprintf(stderr, "usage: encode ROWS DIN DSAE SELECT L0 THREADS [REPETITIONS]\n");
     return 2;
   }
   const auto argument = [&](int i) { return std::strtoll(arguments[i], nullptr, 10); };
-  const int64_t rows = argument(1), dIn = argument(2), dSae = argument(3), k = argument(4);
-  const int threads = int(argument(5)), repetitions = argumentCount > 6 ? int(argument(6)) : 5;
+  const int64_t rows = argument(1), dIn = argument(2), dSae = argument(3), l0 = argument(5);
+  const std::string select = arguments[4];
+  const int threads = int(argument(6)), repetitions = argumentCount > 7 ? int(argument(7)) : 5;
 
   monosem::HostAllocator allocator;
   const std::unique_ptr<monosem::Kernels> kernels = monosem::makeCpuKernels(allocator, threads);
@@ -95,12 +109,27 @@ int main(int argumentCount, char** arguments) {
   for (float& value : x) value = normal(engine);
   for (float& value : encoder) value = normal(engine) / std::sqrt(float(dIn));
   monosem::Selection selection;
-  selection.select = k > 0 ? monosem::Select::topk : monosem::Select::positive;
-  selection.k = k;
+  selection.k = select == "batchtopk" ? l0 * rows : l0;
+  const auto quantile = [&](double factor) { return normalQuantile(factor * double(l0) / double(dSae)); };
+  const std::vector<float> thresholds(size_t(dSae), float(quantile(1)));
+  if (select == "topk") {
+    selection.select = monosem::Select::topk;
+  } else if (select == "batchtopk") {
+    selection.select = monosem::Select::batchtopk;
+  } else if (select == "above") {
+    selection.select = monosem::Select::above;
+    selection.thresholds = {thresholds.data(), dSae};
+    selection.margin = quantile(1) - quantile(1.1);
+  } else if (select == "all") {
+    selection.select = monosem::Select::all;
+  } else {
+    selection.select = monosem::Select::positive;
+    std::fill(bias.begin(), bias.end(), float(-quantile(1)));
+  }
 
   const double gigaflop = 2e-9 * double(rows) * double(dIn) * double(dSae);
-  std::printf("%s, %lld x %lld -> %lld, k %lld\n", kernels->description().c_str(), (long long)rows, (long long)dIn,
-              (long long)dSae, (long long)k);
+  std::printf("%s, %lld x %lld -> %lld, %s, L0 %lld\n", kernels->description().c_str(), (long long)rows, (long long)dIn,
+              (long long)dSae, select.c_str(), (long long)l0);
   std::vector<double> walls, equivalents;
   for (int repetition = 0; repetition <= repetitions; ++repetition) {
     const double before = gigaflopsOfOneCore(instructionSet);

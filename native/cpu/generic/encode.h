@@ -50,7 +50,7 @@ inline Codes encode(Matrix<const float> x, Matrix<const float> encoder, Vector<c
     case Select::positive: {
       const Block bounds = boundsFor(
           eligible, [](uint32_t) { return 0.0f; }, allocator);
-      encodeAbove(x, eligible, bounds.as<const float>(), codes, allocator, pool);
+      encodeAbove(x, eligible, bounds.as<const float>(), screening, codes, allocator, pool);
       break;
     }
     case Select::topk:
@@ -62,7 +62,7 @@ inline Codes encode(Matrix<const float> x, Matrix<const float> encoder, Vector<c
       }
       break;
     case Select::batchtopk:
-      encodeBatchTopK(x, eligible, selection.k, codes, allocator, pool);
+      encodeBatchTopK(x, eligible, selection.k, screening, codes, allocator, pool);
       break;
     case Select::above: {
       const Vector<const float> thresholds = selection.thresholds;
@@ -72,7 +72,7 @@ inline Codes encode(Matrix<const float> x, Matrix<const float> encoder, Vector<c
       const float margin = float(selection.margin);
       const Block bounds = boundsFor(
           eligible, [&](uint32_t f) { return thresholds[f] - margin; }, allocator);
-      encodeAbove(x, eligible, bounds.as<const float>(), codes, allocator, pool);
+      encodeAbove(x, eligible, bounds.as<const float>(), screening, codes, allocator, pool);
       const auto valueOf = [&](int64_t e) {
         const float z = codes.preActivation()[e];
         return z > thresholds[codes.feature()[e]] ? std::max(z, 0.0f) : 0.0f;

@@ -2,6 +2,10 @@
 #pragma once
 
 #include "cpu/generic/encode_operands.h"
+#include "cpu/generic/found_entries.h"
+#if defined(MONOSEM_SCREEN_HEADER)  // this instruction set may have a faster way to the same entries
+#include MONOSEM_SCREEN_HEADER
+#endif
 
 namespace monosem::MONOSEM_ISA {
 
@@ -16,62 +20,6 @@ Block boundsFor(const Eligible& eligible, const BoundOf& boundOf, Allocator& all
   std::fill_n(bound + eligible.count(), width, infinity);
   return bounds;
 }
-
-// Entries in the order in which one thread finds them, in slabs, so that nothing moves when there are more than
-// expected.
-class EntryLog {
- public:
-  // Room for `count` more entries, all in one slab.
-  void reserve(int64_t count, Allocator& allocator) {
-    if (used_ + count <= capacity_) return;
-    capacity_ = std::max(count, slabEntries);
-    used_ = 0;
-    slabs_.push_back({allocator.allocateArray<float>(capacity_), allocator.allocateArray<uint32_t>(capacity_)});
-  }
-  float* scores() { return slabs_.back().scores.as<float>() + used_; }
-  uint32_t* positions() { return slabs_.back().positions.as<uint32_t>() + used_; }
-  void advance(int64_t count) { used_ += count; }
-
- private:
-  struct Slab {
-    Block scores, positions;
-  };
-  static constexpr int64_t slabEntries = 1 << 16;
-  std::vector<Slab> slabs_;
-  int64_t used_ = 0, capacity_ = 0;
-};
-
-// Some entries of one row, positions ascending.
-struct Segment {
-  float* scores = nullptr;
-  uint32_t* positions = nullptr;
-  int64_t count = 0;
-};
-
-// The entries found in a chunk of rows. Different rows may be used by different threads at once.
-class FoundEntries {
- public:
-  FoundEntries(int64_t rows, int threads, Allocator& allocator)
-      : allocator_(allocator), logs_(size_t(threads)), segments_(size_t(rows)) {}
-
-  // Where a thread may write up to `room` entries, and as many as a vector has lanes beyond them.
-  Segment begin(int thread, int64_t room) {
-    EntryLog& log = logs_[size_t(thread)];
-    log.reserve(room + width, allocator_);
-    return {log.scores(), log.positions(), 0};
-  }
-  // Adds what has been written since begin() to a row, whose positions continue those added before.
-  void add(int64_t row, int thread, const Segment& segment) {
-    logs_[size_t(thread)].advance(segment.count);
-    if (segment.count > 0) segments_[size_t(row)].push_back(segment);
-  }
-  const std::vector<Segment>& segments(int64_t row) const { return segments_[size_t(row)]; }
-
- private:
-  Allocator& allocator_;
-  std::vector<EntryLog> logs_;                  // one per thread
-  std::vector<std::vector<Segment>> segments_;  // one per row
-};
 
 struct AboveConsumer {
   const float* bounds;
@@ -91,7 +39,8 @@ struct AboveConsumer {
         segment.count += compressStore(segment.positions + segment.count,
                                        laneIndices() + broadcastInt(int32_t(scores.firstColumn + j)), above);
       }
-      found.add(row, scores.thread, segment);
+      found.advance(scores.thread, segment.count);
+      found.add(row, segment);
     }
   }
 };
@@ -118,15 +67,25 @@ inline void growEntries(Codes& codes, int64_t kept, int64_t entries, Allocator& 
 }
 
 // Fills the codes' entries with those whose score is above `bounds`, made by boundsFor().
-inline void encodeAbove(Matrix<const float> x, const Eligible& eligible, const float* bounds, Codes& codes,
-                        Allocator& allocator, ThreadPool& pool) {
+inline void encodeAbove(Matrix<const float> x, const Eligible& eligible, const float* bounds,
+                        [[maybe_unused]] bool screening, Codes& codes, Allocator& allocator, ThreadPool& pool) {
   uint64_t* rowOffsets = codes.rowOffsets.as<uint64_t>();
   int64_t capacity = 0;
   rowOffsets[0] = 0;
   for (int64_t first = 0; first < x.rows; first += rowsPerChunkAbove) {
     const int64_t rows = std::min(rowsPerChunkAbove, x.rows - first);
     FoundEntries found(rows, pool.threads(), allocator);
-    findAboveByProduct(x, first, rows, eligible, bounds, found, allocator, pool);
+#if defined(MONOSEM_SCREEN_HEADER)
+    if (screening && worthScreeningAbove(rows, eligible.count(), x.columns)) {
+      // Where there were too many candidates, the chunks to come will have too many as well.
+      screening = screenAbove(x, first, rows, eligible.rows(), eligible.bias(), bounds, found, allocator, pool);
+      if (!screening) found.clear();
+    } else {
+      screening = false;
+    }
+    if (!screening)
+#endif
+      findAboveByProduct(x, first, rows, eligible, bounds, found, allocator, pool);
 
     for (int64_t row = 0; row < rows; ++row) {
       uint64_t count = 0;

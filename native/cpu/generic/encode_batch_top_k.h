@@ -12,95 +12,110 @@
 
 namespace monosem::MONOSEM_ISA {
 
-constexpr int64_t sampledRows = 128;
-constexpr double sampleMargin = 1.3;  // how many more entries than wanted the bound lets through, by the sample
+// Offers the scores that a thread sees to the row of `largest` with its number.
+struct SampleConsumer {
+  RunningTopK<ByValue>& largest;
 
-// The k < entries entries of codes with the largest pre-activations; earlier entries win among equals.
-class LargestEntries {
- public:
-  LargestEntries(const Codes& codes, int64_t k, Allocator& allocator) : k_(k) {
-    if (uint64_t(codes.entries) > std::numeric_limits<uint32_t>::max())
-      throw EngineError(ErrorCode::unsupported, "Among " + std::to_string(codes.entries) +
-                                                    " positive pre-activations the largest of a batch cannot be found; "
-                                                    "at most 4294967295 are possible. Use a smaller batch.");
-    scores_ = allocator.allocateArray<float>(codes.entries + width);
-    entries_ = allocator.allocateArray<uint32_t>(codes.entries + width);
-    for (int64_t e = 0; e < codes.entries; ++e) {
-      scores_.as<float>()[e] = codes.preActivation()[e];
-      entries_.as<uint32_t>()[e] = uint32_t(e);
-    }
-    smallest_ = keepLargest(scores_.as<float>(), entries_.as<uint32_t>(), codes.entries, k);
+  void expect(int64_t, int) const {}
+  void take(const ScoreTile& scores) {
+    for (int i = 0; i < scores.rows; ++i) largest.offer(scores.thread, scores.row(i), 0, scores.columns);
   }
-
-  float smallest() const { return smallest_; }
-
-  // Cuts the codes down to these entries.
-  void keepIn(Codes& codes, Allocator& allocator) const {
-    const uint32_t* entries = entries_.as<const uint32_t>();
-    const Block features = allocator.allocateArray<uint32_t>(k_), preActivations = allocator.allocateArray<float>(k_);
-    for (int64_t i = 0; i < k_; ++i) {
-      features.as<uint32_t>()[i] = codes.feature()[entries[i]];
-      preActivations.as<float>()[i] = scores_.as<const float>()[i];
-    }
-    uint64_t* rowOffsets = codes.rowOffsets.as<uint64_t>();
-    int64_t passed = 0;
-    for (int64_t row = 1; row <= codes.rows; ++row) {
-      while (passed < k_ && entries[passed] < rowOffsets[row]) ++passed;
-      rowOffsets[row] = uint64_t(passed);
-    }
-    codes.entries = k_;
-    codes.features = features;
-    codes.preActivations = preActivations;
-  }
-
- private:
-  int64_t k_;
-  float smallest_ = 0;
-  Block scores_, entries_;
 };
 
-// Bounds for more and more entries than wanted, the first time `sampleMargin` as many; 0 where the sample holds no
-// more.
-class SampledBound {
+// Bounds, each lower than the one before, that the sample lets expect to pass somewhat more than k entries.
+class SampledBounds {
  public:
-  SampledBound(Matrix<const float> x, const Eligible& eligible, int64_t k, Allocator& allocator, ThreadPool& pool) {
-    if (x.rows < 4 * sampledRows) return;  // the sample would cost as much as it saves
+  SampledBounds(Matrix<const float> x, const Eligible& eligible, int64_t k, [[maybe_unused]] bool screening,
+                Allocator& allocator, ThreadPool& pool)
+      : expected_(double(k) * double(sampledRows) / double(x.rows)) {
+    if (x.rows < 4 * sampledRows || k == 0) return;  // the sample would cost as much as it saves
     const Block rows = allocator.allocateArray<float>(sampledRows * x.columns);
     for (int64_t i = 0; i < sampledRows; ++i)
       std::memcpy(rows.as<float>() + i * x.columns, x.row((2 * i + 1) * x.rows / (2 * sampledRows)),
                   size_t(x.columns) * sizeof(float));
-    const Block zero = boundsFor(
-        eligible, [](uint32_t) { return 0.0f; }, allocator);
-    sample_.rows = sampledRows;
-    sample_.rowOffsets = allocator.allocateArray<uint64_t>(sampledRows + 1);
-    encodeAbove({rows.as<const float>(), sampledRows, x.columns}, eligible, zero.as<const float>(), sample_, allocator,
-                pool);
-    wanted_ = double(k) * double(sampledRows) / double(x.rows);
+    const Matrix<const float> sample{rows.as<const float>(), sampledRows, x.columns};
+    const int64_t most = int64_t(factors[attempts - 1] * expected_) + 1;
+    if (most >= sampledRows * eligible.count()) return;
+    RunningTopK<ByValue> largest(pool.threads(), most, sampledRows * eligible.count(), allocator);
+#if defined(MONOSEM_SCREEN_HEADER)
+    if (screening && worthScreeningAbove(x.rows, eligible.count(), x.columns)) {
+      screenSample(sample, eligible.rows(), eligible.bias(), largest, allocator, pool);
+    } else
+#endif
+    {
+      const PackedRows packed(sample, 0, sampledRows, nullptr, allocator, pool);
+      SampleConsumer consumer{largest};
+      multiplyByBlocks(packed, eligible.rows(), eligible.bias(), nullptr, allocator, pool, consumer);
+    }
+    largest_ = allocator.allocateArray<float>(pool.threads() * most);
+    for (int thread = 0; thread < pool.threads(); ++thread) {
+      const int64_t found = largest.finish(thread);
+      std::copy(largest.scoresOf(thread), largest.scoresOf(thread) + found, largest_.as<float>() + count_);
+      count_ += found;
+    }
   }
 
   float next(Allocator& allocator) {
-    wanted_ *= sampleMargin;
-    const int64_t wanted = int64_t(std::ceil(wanted_));
-    return wanted < sample_.entries ? LargestEntries(sample_, wanted, allocator).smallest() : 0;
+    if (attempt_ == attempts) return 0;
+    const int64_t wanted = int64_t(factors[attempt_++] * expected_) + 1;
+    if (wanted >= count_) return 0;
+    const Block scores = allocator.allocateArray<float>(count_ + width);
+    const Block places = allocator.allocateArray<uint32_t>(count_ + width);
+    std::memcpy(scores.as<float>(), largest_.as<const float>(), size_t(count_) * sizeof(float));
+    return std::max(0.0f, keepLargest(scores.as<float>(), places.as<uint32_t>(), count_, wanted));
   }
 
  private:
-  Codes sample_;
-  double wanted_ = 0;
+  static constexpr int64_t sampledRows = 128;
+  // How many times as many entries as wanted.
+  static constexpr int attempts = 2;
+  static constexpr double factors[attempts] = {1.25, 2};
+
+  double expected_;
+  int attempt_ = 0;
+  int64_t count_ = 0;
+  Block largest_;
 };
 
-inline void encodeBatchTopK(Matrix<const float> x, const Eligible& eligible, int64_t k, Codes& codes,
+// Cuts codes down to the k < entries entries with the largest pre-activations; earlier entries win among equals.
+inline void keepLargestEntries(Codes& codes, int64_t k, Allocator& allocator) {
+  if (uint64_t(codes.entries) > std::numeric_limits<uint32_t>::max())
+    throw EngineError(ErrorCode::unsupported, "Among " + std::to_string(codes.entries) +
+                                                  " positive pre-activations the largest of a batch cannot be found; "
+                                                  "at most 4294967295 are possible. Use a smaller batch.");
+  const Block scores = allocator.allocateArray<float>(codes.entries + width);
+  const Block kept = allocator.allocateArray<uint32_t>(codes.entries + width);
+  uint32_t* entries = kept.as<uint32_t>();
+  std::memcpy(scores.as<float>(), codes.preActivation(), size_t(codes.entries) * sizeof(float));
+  std::iota(entries, entries + codes.entries, 0u);
+  keepLargest(scores.as<float>(), entries, codes.entries, k);
+
+  const Block features = allocator.allocateArray<uint32_t>(k), preActivations = allocator.allocateArray<float>(k);
+  for (int64_t i = 0; i < k; ++i) features.as<uint32_t>()[i] = codes.feature()[entries[i]];
+  std::memcpy(preActivations.as<float>(), scores.as<const float>(), size_t(k) * sizeof(float));
+  uint64_t* rowOffsets = codes.rowOffsets.as<uint64_t>();
+  int64_t passed = 0;
+  for (int64_t row = 1; row <= codes.rows; ++row) {
+    while (passed < k && entries[passed] < rowOffsets[row]) ++passed;
+    rowOffsets[row] = uint64_t(passed);
+  }
+  codes.entries = k;
+  codes.features = features;
+  codes.preActivations = preActivations;
+}
+
+inline void encodeBatchTopK(Matrix<const float> x, const Eligible& eligible, int64_t k, bool screening, Codes& codes,
                             Allocator& allocator, ThreadPool& pool) {
-  SampledBound sampled(x, eligible, k, allocator, pool);
+  SampledBounds sampled(x, eligible, k, screening, allocator, pool);
   float bound = k > 0 ? sampled.next(allocator) : infinity;
   while (true) {
     const Block bounds = boundsFor(
         eligible, [&](uint32_t) { return bound; }, allocator);
-    encodeAbove(x, eligible, bounds.as<const float>(), codes, allocator, pool);
+    encodeAbove(x, eligible, bounds.as<const float>(), screening, codes, allocator, pool);
     if (codes.entries >= k || bound == 0) break;
     bound = sampled.next(allocator);
   }
-  if (codes.entries > k) LargestEntries(codes, k, allocator).keepIn(codes, allocator);
+  if (codes.entries > k) keepLargestEntries(codes, k, allocator);
 }
 
 }  // namespace monosem::MONOSEM_ISA
