@@ -38,6 +38,19 @@ export class DeadLatents {
     return this.#device.kernels.featuresNotFiredFor(this.tokensSinceFired, this.#deadAfterTokens);
   }
 
+  /** {@link current}, read from the device; empty while none can be dead. */
+  async read(): Promise<Uint32Array> {
+    using dead = this.current();
+    return dead === undefined ? new Uint32Array() : dead.read();
+  }
+
+  /** Counts these latents as having just fired. Waits for the device. */
+  async revive(latents: Iterable<number>): Promise<void> {
+    const counters = (await this.tokensSinceFired.read()) as Float64Array;
+    for (const latent of latents) counters[latent] = 0;
+    this.tokensSinceFired.write(counters);
+  }
+
   dispose(): void {
     this.tokensSinceFired.dispose();
   }

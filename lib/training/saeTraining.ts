@@ -16,6 +16,7 @@ import { pickColumns, type SaeColumns } from "./hookColumns.js";
 import { type InputScales, InputScaling } from "./inputScaling.js";
 import type { InputStatistics } from "./inputStatistics.js";
 import { type AdamOptions, Optimizer } from "./optimizer.js";
+import { isResampled, resampleDeadLatents } from "./resampling.js";
 import { Scope } from "./scope.js";
 
 export interface SaeTrainingOptions {
@@ -188,6 +189,7 @@ export class SaeTraining {
 
     const y = pickColumns(batch, columns.target, device, keep);
     const x = config.transcoder ? pickColumns(batch, columns.input, device, keep) : y;
+    if (isResampled(config, place.step)) await this.#resample(this.#forward(x, y, place, keep));
     const step = this.#forward(x, y, place, keep);
     this.#dead.record(step.codes);
     const deadLatents = this.#dead.current();
@@ -262,6 +264,14 @@ export class SaeTraining {
     };
     const encoded = this.#architecture.encode(trainingStep);
     return { ...trainingStep, encoded, codes: encoded.codes };
+  }
+
+  async #resample(step: Omit<GradientStep, "deadLatents">): Promise<void> {
+    const { config, seed } = this.#options;
+    const { kernels, parameters, codes, target } = step;
+    const residual = step.keep(kernels.decode(codes, parameters.decoder, { bias: parameters.decoderBias, target }));
+    const { moments } = this.#optimizer;
+    await resampleDeadLatents({ ...step, residual }, { config, moments, dead: this.#dead, seed });
   }
 
   /** The geometric median of the targets as decoder bias. */
