@@ -5,7 +5,9 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.js";
-import type { SaeConfig } from "../../lib/sae/config.js";
+import type { SaeParameters } from "../../lib/sae/architecture.js";
+import { parseSaeConfig, type SaeConfig } from "../../lib/sae/config.js";
+import { parameterLayout } from "../../lib/sae/parameterLayout.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { relativeError } from "./goldens.js";
 
@@ -18,7 +20,21 @@ beforeAll(async () => {
 afterAll(() => device.close());
 
 describe("folders that SAELens wrote load, and compute what SAELens computes", () => {
-  test.each(["standard", "topk", "topk-rescaled"])("%s", async (name) => {
+  test.each([
+    "standard",
+    "standard-layer-norm",
+    "topk",
+    "topk-rescaled",
+    "gated",
+    "gated-layer-norm",
+    "jumprelu",
+    "jumprelu-layer-norm",
+    "jumprelu-bfloat16",
+    "transcoder",
+    "skip-transcoder",
+    "jumprelu-transcoder",
+    "jumprelu-skip-transcoder",
+  ])("%s", async (name) => {
     const folder = join(fixtures, "from-saelens", name);
     const sae = await Sae.load(folder, device);
     expect(sae.metadata).toMatchObject({ hookName: "blocks.1.hook_resid_post", modelName: "gpt2-small" });
@@ -37,9 +53,20 @@ describe("folders that SAELens wrote load, and compute what SAELens computes", (
  */
 describe("what is written is, byte for byte, what SAELens was checked with", () => {
   const shape = { dIn: 7, dSae: 19 };
+  const transcoder = { ...shape, dOut: 4, transcoder: true, applyBDecToInput: false };
   const cases: [string, SaeConfig][] = [
     ["relu", { architecture: "relu", ...shape, applyBDecToInput: false }],
     ["topk", { architecture: "topk", ...shape, k: 4, applyBDecToInput: true }],
+    ["gated", { architecture: "gated", ...shape, applyBDecToInput: true }],
+    ["jumprelu", { architecture: "jumprelu", ...shape, applyBDecToInput: true }],
+    [
+      "jumprelu-layer-norm",
+      { architecture: "jumprelu", ...shape, applyBDecToInput: true, normalizeActivations: "layer-norm" },
+    ],
+    ["transcoder", { architecture: "relu", ...transcoder }],
+    ["skip-transcoder", { architecture: "relu", ...transcoder, skip: true }],
+    ["jumprelu-transcoder", { architecture: "jumprelu", ...transcoder }],
+    ["jumprelu-skip-transcoder", { architecture: "jumprelu", ...transcoder, skip: true }],
   ];
   const metadata = {
     modelName: "gpt2-small",
@@ -51,13 +78,12 @@ describe("what is written is, byte for byte, what SAELens was checked with", () 
   test.each(cases)("%s", async (name, config) => {
     const values = (size: number, seed: number) =>
       Float32Array.from({ length: size }, (_, i) => Math.sin(i * i + seed));
-    const parameters = {
-      encoder: device.tensor(values(19 * 7, 1), [19, 7]),
-      encoderBias: device.tensor(values(19, 2), [19]),
-      decoder: device.tensor(values(19 * 7, 3), [19, 7]),
-      decoderBias: device.tensor(values(7, 4), [7]),
-    };
-    const sae = new Sae(config, parameters, device, metadata);
+    const parameters = parameterLayout(parseSaeConfig(config)).map(({ name: parameter, shape: sizes }, i) => {
+      const size = sizes.reduce((product, width) => product * width, 1);
+      const numbers = values(size, i + 1);
+      return [parameter, device.tensor(parameter === "threshold" ? numbers.map(Math.abs) : numbers, sizes)];
+    });
+    const sae = new Sae(config, Object.fromEntries(parameters) as SaeParameters, device, metadata);
     const committed = join(fixtures, "to-saelens", name);
     if (process.env.MONOSEM_UPDATE_FIXTURES === "1") await writeFixture(committed, sae, values(9 * 7, 5));
 
@@ -77,6 +103,6 @@ async function writeFixture(folder: string, sae: Sae, values: Float32Array): Pro
   await writeSafetensors(join(folder, "expected.safetensors"), {
     activations: { shape: [9, 7], data: values },
     latents: { shape: [9, 19], data: await device.kernels.densify(sae.encode(x)).readFloat32() },
-    reconstruction: { shape: [9, 7], data: await sae.reconstruct(x).readFloat32() },
+    reconstruction: { shape: [9, sae.config.dOut], data: await sae.reconstruct(x).readFloat32() },
   });
 }

@@ -124,7 +124,11 @@ describe("configuration file", () => {
   test.each<[string, unknown, RegExp]>([
     ["an unknown key", { ...topk, sae: { ...topk.sae, dsae: 3 } }, /sae\.dsae: unknown key/],
     ["an unknown section", { ...topk, trainning: {} }, /trainning: unknown key/],
-    ["an unknown architecture", { ...topk, sae: { ...topk.sae, architecture: "temporal" } }, /sae\.architecture.*temporal/],
+    [
+      "an unknown architecture",
+      { ...topk, sae: { ...topk.sae, architecture: "temporal" } },
+      /sae\.architecture.*temporal/,
+    ],
     ["a missing k", { ...topk, sae: { architecture: "topk", dIn: 4, dSae: 8 } }, /sae\.k: .*missing/],
     ["k above dSae", { ...topk, sae: { ...topk.sae, k: 513 } }, /sae\.k: must be at most dSae/],
     ["a missing l1Coefficient", { ...topk, sae: { ...topk.sae, architecture: "relu" } }, /sae\.l1Coefficient.*missing/],
