@@ -121,6 +121,47 @@ export {
 } from "./sae/evaluation.js";
 export { type DensityHistogram, type Metrics, MetricsAccumulator } from "./sae/metrics.js";
 export { Sae, type SaeCreateOptions, type SaeMetadata } from "./sae/sae.js";
+// toy models of superposition
+export {
+  type FeatureDirections,
+  measureSuperposition,
+  nearestGeometry,
+  type SuperpositionGeometry,
+  type SuperpositionMeasures,
+  superpositionGeometries,
+} from "./toy/superpositionMeasures.js";
+export {
+  geometricImportance,
+  type SuperpositionModel,
+  type SuperpositionOutput,
+  type SuperpositionShape,
+  type SuperpositionTask,
+} from "./toy/superpositionModel.js";
+export { type ModelPictureOptions, superpositionModelPicture } from "./toy/superpositionModelPicture.js";
+export { phaseDiagramPageHtml, superpositionPageHtml } from "./toy/superpositionPage.js";
+export { phaseDiagramPicture } from "./toy/superpositionPhasePicture.js";
+export {
+  type PhaseDiagram,
+  type PhaseDiagramOptions,
+  type PhasePoint,
+  type SuperpositionPhase,
+  type TrainedPhase,
+  theoreticalPhase,
+  trainPhaseDiagram,
+} from "./toy/superpositionPhases.js";
+export { type Picture, pictureElement, pictureFile } from "./toy/superpositionPicture.js";
+export type { SuperpositionEntry, SuperpositionReport } from "./toy/superpositionReport.js";
+export {
+  dimensionsPerFeaturePicture,
+  featureDimensionalityPicture,
+  type SparsityPoint,
+  type SparsitySeries,
+} from "./toy/superpositionSweepPicture.js";
+export {
+  type SuperpositionProgress,
+  type SuperpositionTrainingOptions,
+  trainSuperposition,
+} from "./toy/superpositionTraining.js";
 // training
 export {
   type DataConfig,

@@ -265,16 +265,16 @@ const PHASE_MARKS: Readonly<Record<SuperpositionPhase, string>> = {
 
 /** Theory and trained models as two blocks of marks, one line for each density. */
 function phaseText({ densities, theory, trained, agreement, relativeImportances }: PhaseDiagram): string {
-  const width = relativeImportances.length;
+  const width = Math.max("theory".length, relativeImportances.length);
   const lines = densities.map((density, row) => {
     const [left, right] = [theory[row]!, trained[row]!.map(({ phase }) => phase)].map((phases) =>
       phases.map((phase) => PHASE_MARKS[phase]).join(""),
     );
-    return `${density.toFixed(3)}  ${left}  ${right}`;
+    return `${density.toFixed(3).padStart("density".length)}  ${left!.padEnd(width)}  ${right}`;
   });
   const legend = Object.entries(PHASE_MARKS).map(([phase, mark]) => `${mark} ${phase}`);
   return [
-    `density${"theory".padEnd(width)}  trained`,
+    `density  ${"theory".padEnd(width)}  trained`,
     ...lines,
     `importance of the extra feature from ${relativeImportances[0]} (left) to ${relativeImportances.at(-1)} (right)`,
     `the extra feature: ${legend.join(", ")}`,

@@ -4,6 +4,7 @@ import { Device } from "../../lib/engine/device.js";
 import { RandomGenerator } from "../../lib/engine/random.js";
 import { geometricImportance, type SuperpositionOutput } from "../../lib/toy/superpositionModel.js";
 import { SuperpositionPack } from "../../lib/toy/superpositionPack.js";
+import { expectNothingKept } from "./deviceMemory.js";
 
 let device: Device;
 
@@ -102,7 +103,7 @@ describe.each(["relu", "linear"] as const)("%s output", (output) => {
     for (const handle of [x, u, loss, sums]) handle.dispose();
     gradients[Symbol.dispose]();
     pack.dispose();
-    expect(device.memory().currentBytes).toBe(0);
+    await expectNothingKept(device);
   });
 
   test("models in a pack train as PyTorch trains each by itself with AdamW", async () => {

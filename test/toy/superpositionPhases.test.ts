@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { type SuperpositionPhase, theoreticalPhase, trainPhaseDiagram } from "../../lib/toy/superpositionPhases.js";
+import { expectNothingKept } from "./deviceMemory.js";
 
 let device: Device;
 
@@ -116,7 +117,7 @@ describe.each([1, 2] as const)("%i dimension(s) and one feature more", (dimensio
     expect(diagram.agreement).toBeGreaterThanOrEqual(0.75);
     const agreeing = phases.flat().filter((phase, index) => phase === diagram.theory.flat()[index]);
     expect(diagram.agreement).toBe(agreeing.length / 16);
-    expect(device.memory().currentBytes).toBe(0);
+    await expectNothingKept(device);
   });
 });
 
