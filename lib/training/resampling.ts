@@ -10,7 +10,8 @@
  *
  * with everything else of it (biases, threshold) as at the start of the training, moments of the optimizer 0, and alive
  * until it has been silent for `deadAfterTokens` tokens once more. Small encoder rows, so that the latent fires a little
- * and what the others have learnt stays.
+ * and what the others have learnt stays; where latents compete for few places (TopK, BatchTopK with a small k), rows so
+ * small seldom win one, and AuxK does more.
  *
  * Bricken et al. 2023, "Towards Monosemanticity", appendix "Neuron Resampling"; they square the whole loss of a token,
  * the penalty included, over a sample of its own. dictionary_learning draws by |r| and, in its p-annealing and gated
