@@ -13,9 +13,13 @@ for (let i = 0; i < 50; i++) {
   const out = native.emptyTensor(device, "f32", [64, 64]);
   native.linear(device, x, x, null, "none", null, out);
   const codes = native.newCodes(device, 64, 64);
-  native.encode(device, x, x, bias, "topk", 4, null, codes);
+  native.encode(device, x, x, bias, "topk", 4, false, null, codes);
   const gradient = native.newEntryValues(codes);
-  native.decodeGradient(device, codes, x, x, 1, null, 1, gradient);
+  native.decodeGradient(device, codes, x, x, 1, null, 1, false, gradient);
+  const derived = native.newCodes(device, 64, 64);
+  native.withValues(device, codes, gradient, null, derived);
+  const product = native.newEntryValuesLike(gradient);
+  native.entryProduct(device, codes, gradient, null, null, 2, null, product);
   native.disposeHandle(out);
   await Promise.all([native.readTensor(x), native.readCodes(codes), native.readEntryValues(gradient)]);
 

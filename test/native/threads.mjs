@@ -15,7 +15,7 @@ async function work(rounds) {
     native.randomNormal(device, encoder, 1, i * 4096, 1);
     const bias = native.zeroTensor(device, "f32", [128]);
     const codes = native.newCodes(device, 64, 128);
-    native.encode(device, x, encoder, bias, "topk", 4, null, codes);
+    native.encode(device, x, encoder, bias, "topk", 4, false, null, codes);
     const out = native.emptyTensor(device, "f32", [64, 32]);
     native.decode(device, codes, encoder, null, x, null, out);
     const failing = native.emptyTensor(device, "f32", [64, 32]);
