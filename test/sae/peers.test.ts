@@ -1,0 +1,142 @@
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Device } from "../../lib/engine/device.js";
+import type { Tensor } from "../../lib/engine/tensor.js";
+import { SafetensorsFile } from "../../lib/formats/safetensors.js";
+import type { SaeParameters } from "../../lib/sae/architecture.js";
+import { parseSaeConfig, type SaeConfig, type SaeTrainingConfig } from "../../lib/sae/config.js";
+import { parameterLayout } from "../../lib/sae/parameterLayout.js";
+import { Sae } from "../../lib/sae/sae.js";
+import { parseConfig } from "../../lib/training/config.js";
+import { Trainer } from "../../lib/training/trainer.js";
+import { ArraySource } from "../training/arraySource.js";
+import { relativeError } from "./goldens.js";
+import { gradientStep } from "./gradientStep.js";
+
+/** What make_peer_goldens.py made of SAELens, dictionary_learning and sparsify; the conversions are written there. */
+interface Report {
+  readonly tokens: number;
+  readonly cases: readonly {
+    readonly label: string;
+    readonly config: object & { readonly transcoder?: boolean };
+    readonly arrays: readonly string[];
+    /** The arrays in which the peer differs from the definition, and why. */
+    readonly differs: readonly string[];
+    readonly why: string | null;
+  }[];
+  readonly saeLensThreshold: { readonly smallestSelected: number; readonly afterTenSteps: number };
+}
+
+const fixture = (name: string): string => fileURLToPath(new URL(`../fixtures/sae/${name}`, import.meta.url));
+const report: Report = JSON.parse(readFileSync(fixture("peers.json"), "utf8"));
+
+let device: Device;
+let arrays: ReadonlyMap<string, Float32Array>;
+beforeAll(async () => {
+  device = await Device.open("cpu", { threads: 1 });
+  await using file = await SafetensorsFile.open(fixture("peers.safetensors"));
+  const read = new Map<string, Float32Array>();
+  for (const key of file.entries.keys()) read.set(key, await file.readFloat32(key));
+  arrays = read;
+});
+afterAll(() => device.close());
+
+const agreeing = report.cases.filter(({ differs }) => differs.length === 0).map((one) => [one.label, one] as const);
+const differing = report.cases
+  .filter(({ differs }) => differs.length > 0)
+  .map((one) => [`${one.label}: ${one.why} (${one.differs.join(", ")})`, one] as const);
+
+describe("where a published implementation agrees with the paper, its first step is ours", () => {
+  test.each(agreeing)("%s", async (label, { config, arrays: compared }) => {
+    const found = await firstStep(config);
+    for (const key of compared) expect(relativeError(found[key]!, peer(label, key)), key).toBeLessThan(2e-6);
+  });
+});
+
+describe("where a published implementation departs from the paper, we do not", () => {
+  test.each(differing)("%s", async (_, { label, config, arrays: compared, differs }) => {
+    const found = await firstStep(config);
+    for (const key of compared) {
+      const error = relativeError(found[key]!, peer(label, key));
+      if (differs.includes(key)) expect(error, key).toBeGreaterThan(1e-3);
+      else expect(error, key).toBeLessThan(2e-6);
+    }
+  });
+
+  test("SAELens' BatchTopK threshold starts at 0 without correction: after 10 steps it is 10 % of ours", async () => {
+    const { smallestSelected, afterTenSteps } = report.saeLensThreshold;
+    const config = { architecture: "batchtopk", k: 2.5, decoderUnitNorm: false, dIn: 6, dSae: 20 };
+    const run = parseConfig({
+      sae: { ...config, thresholdDecay: 0.99 },
+      data: { activations: "peers" },
+      training: { batchSize: report.tokens, steps: 10, lr: 1e-12 },
+      output: "none",
+    });
+    const sae = run.sae as SaeTrainingConfig;
+    const source = new ArraySource(arrays.get("x")!, 6, device);
+    const trainer = await Trainer.create({ sae, training: run.training, source, device });
+    for (const [name, tensor] of Object.entries(initialParameters(sae))) {
+      device.kernels.scale(tensor!, 1, { out: trainer.sae.parameters[name]! });
+    }
+    for await (const _ of trainer.run());
+    const thresholds = await trainer.sae.parameters.threshold!.readFloat32();
+    for (const threshold of thresholds) expect(threshold).toBeCloseTo(smallestSelected, 6);
+    expect(afterTenSteps / thresholds[0]!).toBeCloseTo(1 - 0.99 ** 10, 5);
+  });
+});
+
+test("SAELens' layer norm: the same latents and reconstruction", async () => {
+  const config: SaeConfig = {
+    architecture: "relu",
+    dIn: 6,
+    dSae: 20,
+    applyBDecToInput: true,
+    normalizeActivations: "layer-norm",
+  };
+  const sae = new Sae(config, initialParameters({ ...config, decoderUnitNorm: false }), device);
+  const x = activations("x");
+  const latents = await device.kernels.densify(sae.encode(x)).readFloat32();
+  expect(relativeError(latents, peer("SAELens layer norm", "latents"))).toBeLessThan(1e-6);
+  expect(
+    relativeError(await sae.reconstruct(x).readFloat32(), peer("SAELens layer norm", "reconstruction")),
+  ).toBeLessThan(1e-6);
+});
+
+function peer(label: string, key: string): Float32Array {
+  return arrays.get(`${label}.${key}`)!;
+}
+
+function activations(name: "x" | "y"): Tensor {
+  return device.tensor(arrays.get(name)!, [report.tokens, 6]);
+}
+
+function initialParameters(
+  config: SaeTrainingConfig | (SaeConfig & { readonly decoderUnitNorm: boolean }),
+): SaeParameters {
+  const tensors = parameterLayout(parseSaeConfig(config)).map(({ name, shape, trained }) => {
+    const stored = name === "decoder" && !config.decoderUnitNorm ? "freeDecoder" : name;
+    return [name, trained ? device.tensor(arrays.get(`initial.${stored}`)!, shape) : device.zeros(shape)];
+  });
+  return Object.fromEntries(tensors) as SaeParameters;
+}
+
+/** Our latents, reconstruction and gradients, named as the fixture names the peer's. */
+async function firstStep(options: object & { readonly transcoder?: boolean }): Promise<Record<string, Float32Array>> {
+  const { sae: config } = parseConfig({
+    sae: { ...options, ...(options.transcoder ? { targetHook: "y" } : {}) },
+    data: { activations: "peers" },
+    training: { steps: 1 },
+    output: "none",
+  }) as { sae: SaeTrainingConfig };
+  const parameters = initialParameters(config);
+  const x = activations("x");
+  const y = config.transcoder ? { y: activations("y") } : {};
+  const { codes, gradients } = await gradientStep(config, parameters, x, device, y);
+  const sae = new Sae(parseSaeConfig(config), parameters, device);
+  return {
+    latents: await device.kernels.densify(codes).readFloat32(),
+    reconstruction: await sae.decode(codes, x).readFloat32(),
+    ...Object.fromEntries(Object.entries(gradients).map(([name, gradient]) => [`gradient.${name}`, gradient])),
+  };
+}
