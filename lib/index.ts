@@ -18,6 +18,7 @@ export { StoredActivations, type StoredActivationsOptions } from "./activations/
 // analysis
 export type { Histogram } from "./analysis/activationHistogram.js";
 export { type Contexts as ContextSource, limitTokens } from "./analysis/contextBatches.js";
+export { coreEvaluation, type EvaluatedSae, type EvaluationSetting } from "./analysis/coreEvaluation.js";
 export { rankLatents } from "./analysis/featureRanking.js";
 export { type FeatureReport, featureReportHtml, type SummaryNumber } from "./analysis/featureReport.js";
 export { featureSummary } from "./analysis/featureSummary.js";
@@ -43,6 +44,9 @@ export {
   type ModelEvaluation,
   type ModelEvaluationOptions,
 } from "./analysis/modelEvaluation.js";
+export { paretoFront, type Quality, type SweepPoint } from "./analysis/pareto.js";
+export { type ParetoReport, paretoHtml } from "./analysis/paretoPage.js";
+export { paretoSvg } from "./analysis/paretoPicture.js";
 export { hookForSae, hooksForSae, type SaeHooks } from "./analysis/saeHook.js";
 export { spliceHook } from "./analysis/spliceHook.js";
 // engine: devices, tensors, codes, kernels

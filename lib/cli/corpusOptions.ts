@@ -20,10 +20,22 @@ export function addCorpusOptions(command: Command, defaultTokens: number): Comma
     .option("--tokens <n>", "stop after this many tokens of the corpus", positiveInteger, defaultTokens);
 }
 
+/** How text is cut for a model. */
+export interface ContextShape {
+  readonly contextSize: number;
+  readonly prependBos: boolean;
+}
+
+/** As it was for the SAE's training, where its metadata tell. */
+export function contextShapeForSae(model: HookedTransformer, sae: Sae, flags: CorpusFlags): ContextShape {
+  const { contextSize, prependBos } = sae.metadata;
+  return {
+    contextSize: flags.contextSize ?? contextSize ?? Math.min(DEFAULT_CONTEXT_SIZE, model.config.contextSize),
+    prependBos: prependBos ?? model.config.bosTokenId !== undefined,
+  };
+}
+
 /** The corpus cut as it was for the SAE's training, where its metadata tell. */
 export function contextsForSae(corpus: Corpus, model: HookedTransformer, sae: Sae, flags: CorpusFlags): Contexts {
-  const contextSize =
-    flags.contextSize ?? sae.metadata.contextSize ?? Math.min(DEFAULT_CONTEXT_SIZE, model.config.contextSize);
-  const prependBos = sae.metadata.prependBos ?? model.config.bosTokenId !== undefined;
-  return limitTokens(contexts(corpus, model.tokenizer, { contextSize, prependBos }), flags.tokens);
+  return limitTokens(contexts(corpus, model.tokenizer, contextShapeForSae(model, sae, flags)), flags.tokens);
 }

@@ -1,123 +1,158 @@
-import type { Command } from "commander";
-import { Corpus } from "../activations/corpus.js";
-import { StoredActivations } from "../activations/storedActivations.js";
-import { evaluateInModel } from "../analysis/modelEvaluation.js";
+import { randomUUID } from "node:crypto";
+import { dirname, join } from "node:path";
+import { type Command, Option } from "commander";
+import { filesMatching } from "../activations/fileGlob.js";
+import { coreEvaluation, type EvaluatedSae } from "../analysis/coreEvaluation.js";
+import { evaluationText } from "../analysis/evaluationText.js";
+import type { SweepPoint } from "../analysis/pareto.js";
+import { paretoHtml } from "../analysis/paretoPage.js";
+import { paretoSvg } from "../analysis/paretoPicture.js";
+import { paretoText } from "../analysis/paretoText.js";
+import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
-import { HookedTransformer } from "../models/hookedTransformer.js";
-import { evaluate } from "../sae/evaluation.js";
-import { Sae } from "../sae/sae.js";
-import { addCorpusOptions, type CorpusFlags, contextsForSae } from "./corpusOptions.js";
+import { writeFileAtomically } from "../formats/atomicFile.js";
+import { addCorpusOptions, type CorpusFlags } from "./corpusOptions.js";
 import { withInterruption } from "./interruption.js";
+import { CONTEXTS_PER_BATCH, measureInModel, measureOnActivations, type StoredFlags } from "./measureSaes.js";
 import { type DeviceFlags, deviceOption, positiveInteger, threadsOption, withDevice } from "./options.js";
-import { startProgress } from "./progress.js";
+import { packageVersion } from "./version.js";
 
-interface EvalFlags extends DeviceFlags, CorpusFlags {
-  readonly sae: string;
+interface EvalFlags extends DeviceFlags, CorpusFlags, StoredFlags {
+  readonly sae: readonly string[];
   readonly activations?: string;
-  readonly tensor?: string;
-  readonly batchSize: number;
   readonly model?: string;
   readonly hook?: string;
   readonly corpus?: readonly string[];
   readonly json?: boolean;
+  readonly html?: string;
+  readonly svg?: string;
 }
 
 export function registerEval(program: Command): void {
   const command = program
     .command("eval")
-    .summary("measure how well an SAE reconstructs")
+    .summary("measure how well SAEs reconstruct, and what that costs the model")
     .description(
-      `On stored activations (--activations): l0, mse (summed over dIn, averaged over rows), fvu, explainedVariance, cosine, deadFraction (latents that fire on no row).
+      `Evaluates one SAE, or several against each other.
 
-In the model (--model, --corpus): ceClean, ceSae, ceZero (cross-entropy in nats per token, untouched, with the SAE, with zeros at the hook point), lossRecovered and klDivergence. Special tokens keep their activations.`,
+In the model (--model, --corpus) everything is measured: the model's loss and the divergence of its predictions with the SAE in place of the activations, against zeros and against the mean activation there; reconstruction, shrinkage, sparsity, density and consistency of the latents. Special tokens keep their activations and are not counted. On stored activations (--activations) everything but the model.
+
+Several SAEs give a table by L0 in which those are marked that no other one beats in both L0 and the column.
+
+--json prints one line for each SAE: SAEBench's "core" evaluation with its numbers per latent, and under "monosem" what that has no place for.`,
     )
-    .requiredOption("--sae <dir>", "folder of the SAE")
-    .option("--activations <file>", "safetensors file, or folder of shards, of activations")
-    .option("--tensor <name>", 'name of the tensor in the file (default: "activations")')
-    .option("--batch-size <n>", "rows at a time", positiveInteger, 4096)
-    .option("--model <dir>", "folder of the model that the SAE was trained on")
-    .option("--hook <name>", "hook point (default: the SAE's)")
+    .requiredOption("--sae <dir...>", "folders of the SAEs, or patterns such as 'runs/*/sae'")
+    .option("--model <dir>", "folder of the model that the SAEs were trained on")
     .option("--corpus <glob...>", "text files (.txt, .jsonl)")
-    .option("--json", "print one JSON object");
+    .option("--hook <name>", "hook point (default: the SAE's)");
   addCorpusOptions(command, 100_000)
+    .addOption(
+      new Option("--activations <file>", "safetensors file, or folder of shards, of activations").conflicts([
+        "model",
+        "corpus",
+        "hook",
+      ]),
+    )
+    .option("--tensor <name...>", 'tensor in the file, of a crosscoder several (default: "activations")')
+    .option("--target-tensor <name>", "tensor that a transcoder reconstructs")
+    .option("--batch-size <n>", "rows of stored activations at a time", positiveInteger, 4096)
+    .option("--json", "print one JSON object for each SAE")
+    .option("--html <file>", "also write a page with the table and a picture of it")
+    .option("--svg <file>", "also write the picture")
     .addOption(deviceOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",
       `
 Examples:
-  monosem eval --sae runs/first/sae --activations heldout.safetensors --json
-  monosem eval --sae runs/first/sae --activations heldout.safetensors --model models/gpt2 --corpus 'heldout/*.txt'`,
+  monosem eval --sae runs/first/sae --model models/gpt2 --corpus 'heldout/*.txt'
+  monosem eval --sae runs/first/sae --activations heldout.safetensors --json > first.json
+  monosem eval --sae 'runs/sweep/*/sae' --model models/gpt2 --corpus 'heldout/*.txt' --html sweep.html`,
     )
     .action((flags: EvalFlags) =>
-      withInterruption((signal) => withDevice(flags, (device) => evaluateSae(flags, device, signal))),
+      withInterruption((signal) => withDevice(flags, (device) => evaluateSaes(flags, device, signal))),
     );
 }
 
-async function evaluateSae(flags: EvalFlags, device: Device, signal: AbortSignal): Promise<void> {
+async function evaluateSaes(flags: EvalFlags, device: Device, signal: AbortSignal): Promise<void> {
+  const measured = await measure(flags, device, signal);
+  if (flags.json) await printJson(measured, flags);
+  else process.stdout.write(tableOf(measured));
+  const points = measured.map(pointOf);
+  const title = measured.length === 1 ? measured[0]!.name : `${measured.length} sparse autoencoders`;
+  if (flags.html !== undefined) await write(flags.html, paretoHtml({ title, facts: factsOf(measured, flags), points }));
+  if (flags.svg !== undefined) await write(flags.svg, paretoSvg(points));
+}
+
+async function measure(flags: EvalFlags, device: Device, signal: AbortSignal): Promise<readonly EvaluatedSae[]> {
   const { activations, model, corpus } = flags;
   if ((model === undefined) !== (corpus === undefined)) {
     throw new MonosemError("ERR_CONFIG", "--model and --corpus belong together: give both or neither");
   }
-  if (activations === undefined && model === undefined) {
-    throw new MonosemError("ERR_CONFIG", "nothing to evaluate on: give --activations, or --model and --corpus, or all");
-  }
-  using sae = await Sae.load(flags.sae, device);
-  const metrics: Record<string, number> = {};
-  if (activations !== undefined) Object.assign(metrics, await onActivations(sae, activations, flags, signal));
-  if (model !== undefined && corpus !== undefined) {
-    Object.assign(metrics, await inModel(sae, model, corpus, flags, signal));
-  }
-  for (const [name, value] of Object.entries(metrics)) {
-    if (!Number.isFinite(value)) {
-      throw new MonosemError("ERR_NON_FINITE", `${name} is ${value}: are the activations all the same, or too large?`);
-    }
-  }
-  const lines = Object.entries(metrics).map(([name, value]) => `${name.padEnd(18)}${value}\n`);
-  process.stdout.write(flags.json ? `${JSON.stringify(metrics)}\n` : lines.join(""));
+  const folders = await saeFolders(flags.sae);
+  const options = { folders, device, signal };
+  if (activations !== undefined) return await measureOnActivations(activations, flags, options);
+  if (model !== undefined && corpus !== undefined) return await measureInModel({ ...flags, model, corpus }, options);
+  throw new MonosemError("ERR_CONFIG", "nothing to evaluate on: give --model and --corpus, or --activations");
 }
 
-async function onActivations(
-  sae: Sae,
-  path: string,
-  flags: EvalFlags,
-  signal: AbortSignal,
-): Promise<Record<string, number>> {
-  const source = await StoredActivations.open(path, sae.device, {
-    ...(flags.tensor === undefined ? {} : { tensor: flags.tensor }),
-    shuffle: false,
-    seed: 0,
-  });
-  try {
-    const { l0, mse, fvu, explainedVariance, cosine, deadFraction } = await evaluate(sae, source, {
-      batchSize: flags.batchSize,
-      tokens: source.rows, // stored activations start again after the last row
-      signal,
-    });
-    return { l0, mse, fvu, explainedVariance, cosine, deadFraction };
-  } finally {
-    source.dispose();
+/** The folders that the arguments name, patterns replaced by the SAEs that match. */
+async function saeFolders(patterns: readonly string[]): Promise<readonly string[]> {
+  const folders: string[] = [];
+  for (const pattern of patterns) {
+    if (/[*?]/.test(pattern)) folders.push(...(await filesMatching(join(pattern, "cfg.json"))).map(dirname));
+    else folders.push(pattern);
   }
+  return [...new Set(folders)];
 }
 
-async function inModel(
-  sae: Sae,
-  directory: string,
-  globs: readonly string[],
-  flags: EvalFlags,
-  signal: AbortSignal,
-): Promise<Record<string, number>> {
-  using model = await HookedTransformer.load(directory, sae.device);
-  const contexts = contextsForSae(await Corpus.fromFiles(globs), model, sae, flags);
-  const progress = startProgress("evaluating", undefined, "tokens");
-  const { ceClean, ceSae, ceZero, lossRecovered, klDivergence } = await evaluateInModel({
-    sae,
-    model,
-    contexts,
-    ...(flags.hook === undefined ? {} : { hook: flags.hook }),
-    signal,
-    onProgress: ({ tokens }) => progress.update(tokens),
-  }).finally(() => progress.stop());
-  return { ceClean, ceSae, ceZero, lossRecovered, klDivergence };
+async function printJson(measured: readonly EvaluatedSae[], flags: EvalFlags): Promise<void> {
+  const setting = {
+    id: randomUUID(),
+    time: new Date(),
+    madeBy: `monosem ${await packageVersion()}`,
+    dataset: datasetOf(flags),
+    contextsPerBatch: CONTEXTS_PER_BATCH,
+  };
+  for (const sae of measured) process.stdout.write(`${JSON.stringify(coreEvaluation(sae, setting))}\n`);
+}
+
+function tableOf(measured: readonly EvaluatedSae[]): string {
+  const [sae] = measured;
+  if (measured.length !== 1 || sae === undefined) return paretoText(measured.map(pointOf));
+  const { architecture, reconstruction } = sae;
+  const facts = `${architecture}, ${reconstruction.latents.density.length} latents, on ${reconstruction.tokens} tokens`;
+  return `${visibleText(`${sae.name}: ${facts}`)}\n\n${evaluationText(sae)}`;
+}
+
+function pointOf({ name, architecture, reconstruction, inModel }: EvaluatedSae): SweepPoint {
+  const { l0, explainedVariance, latents } = reconstruction;
+  return {
+    name,
+    architecture,
+    dSae: latents.density.length,
+    l0,
+    explainedVariance,
+    lossRecovered: inModel?.lossRecovered,
+  };
+}
+
+function factsOf(measured: readonly EvaluatedSae[], flags: EvalFlags): readonly (readonly [string, string])[] {
+  const tokens = [...new Set(measured.map(({ reconstruction }) => reconstruction.tokens))];
+  return [
+    ...(flags.model === undefined ? [] : ([["model", flags.model]] as const)),
+    [flags.activations === undefined ? "text" : "activations", datasetOf(flags)],
+    ["tokens", tokens.join(", ")],
+  ];
+}
+
+function datasetOf({ activations, corpus = [] }: EvalFlags): string {
+  return activations ?? corpus.join(" ");
+}
+
+/** What was written is said where it does not get into the results. */
+async function write(path: string, content: string): Promise<void> {
+  await writeFileAtomically(path, content);
+  process.stderr.write(`wrote ${visibleText(path)}\n`);
 }

@@ -40,34 +40,6 @@ test("train writes an SAE folder, metrics and the configuration, with --set appl
   expect(lines.map((line) => JSON.parse(line).step)).toEqual([4, 8, 12]);
 });
 
-test("eval prints the metrics of a trained SAE as one JSON object", async () => {
-  const { folder, config, output } = await prepareRun();
-  await runCli("train", config);
-  const activations = join(folder, "activations.safetensors");
-  const result = await runCli("eval", "--sae", join(output, "sae"), "--activations", activations, "--json");
-  expect(result.exitCode).toBe(0);
-  const metrics = JSON.parse(result.stdout);
-  expect(Object.keys(metrics)).toEqual(["l0", "mse", "fvu", "explainedVariance", "cosine", "deadFraction"]);
-  expect(metrics.l0).toBeGreaterThan(1);
-  expect(metrics.l0).toBeLessThanOrEqual(3);
-  expect(metrics.explainedVariance).toBeCloseTo(1 - metrics.fvu, 12);
-  const table = await runCli("eval", "--sae", join(output, "sae"), "--activations", activations);
-  expect(table.stdout).toMatch(/^l0 +[\d.]+\nmse +[\d.]+\n/);
-});
-
-test("eval refuses activations without variance, which have no fvu, and such that are not numbers", async () => {
-  const { folder, config, output } = await prepareRun();
-  await runCli("train", config);
-  for (const [value, message] of [
-    [1, /^monosem: fvu is .*\n$/],
-    [Number.NaN, /^monosem: .*(NaN|finite).*\n$/],
-  ] as const) {
-    const activations = await writeActivations(folder, 8, (data) => data.fill(value));
-    const result = await runCli("eval", "--sae", join(output, "sae"), "--activations", activations, "--json");
-    expect(result).toMatchObject({ exitCode: 1, stdout: "", stderr: expect.stringMatching(message) });
-  }
-});
-
 test("Ctrl-C leaves a checkpoint and exit code 130, and --resume ends where an uninterrupted run ends", async () => {
   const { config, output, folder } = await prepareRun();
   const steps = 60_000; // more than are done before the signal arrives
@@ -137,7 +109,7 @@ test("a truncated file and activations that are not numbers end the run with an 
   });
 });
 
-test("train on a model's hook point, then eval and features on the model; another hook point or model is refused", async () => {
+test("train on a model's hook point, then features on the model; another hook point or model is refused", async () => {
   const { folder, config, output } = await prepareRun();
   const text = join(folder, "text.txt");
   writeFileSync(text, "The old man said that he would go home. She was very happy, and he looked at her. ".repeat(40));
@@ -154,16 +126,6 @@ test("train on a model's hook point, then eval and features on the model; anothe
 
   const sae = join(output, "sae");
   const onModel = ["--sae", sae, "--model", modelDirectory, "--corpus", text];
-  const metrics = await runCli("eval", ...onModel, "--json");
-  expect(metrics).toMatchObject({ exitCode: 0 });
-  expect(Object.keys(JSON.parse(metrics.stdout))).toEqual([
-    "ceClean",
-    "ceSae",
-    "ceZero",
-    "lossRecovered",
-    "klDivergence",
-  ]);
-
   const html = join(folder, "features.html");
   const features = await runCli("features", ...onModel, "--top", "3", "--html", html, "--tokens", "300");
   expect(features).toMatchObject({ exitCode: 0 });
@@ -183,7 +145,7 @@ test("train on a model's hook point, then eval and features on the model; anothe
   const cfg = JSON.parse(readFileSync(join(sae, "cfg.json"), "utf8"));
   cfg.metadata.model_name = "gpt2";
   writeFileSync(join(sae, "cfg.json"), JSON.stringify(cfg));
-  const stranger = await runCli("eval", ...onModel);
+  const stranger = await runCli("features", ...onModel);
   expect(stranger).toMatchObject({
     exitCode: 1,
     stderr: expect.stringMatching(/^monosem: .*"gpt2".*"tiny-gpt2".*\n$/),

@@ -1,0 +1,57 @@
+/** SAEs of a sweep against each other: few active latents, and a reconstruction that keeps what the model needs. */
+
+import { visibleText } from "./visibleText.js";
+
+/** One SAE of a sweep. */
+export interface SweepPoint {
+  readonly name: string;
+  readonly architecture: string;
+  readonly dSae: number;
+  readonly l0: number;
+  readonly explainedVariance: number;
+  /** Undefined where the SAEs were not evaluated in their model. */
+  readonly lossRecovered?: number | undefined;
+}
+
+/** What is wanted beside a low L0, in the order in which it is shown. */
+export const qualities = ["lossRecovered", "explainedVariance"] as const;
+export type Quality = (typeof qualities)[number];
+
+export const qualityNames: Readonly<Record<Quality, string>> = {
+  lossRecovered: "loss recovered",
+  explainedVariance: "explained variance",
+};
+
+/** A name is a path, which may be long, and may hold anything: as much of it as is shown. */
+export function nameText({ name }: SweepPoint): string {
+  return visibleText(name, 80);
+}
+
+/** A quality that the point has, as it is to be read. */
+export function qualityText(point: SweepPoint, quality: Quality): string {
+  return `${(100 * point[quality]!).toFixed(2)}%`;
+}
+
+export function l0Text({ l0 }: SweepPoint): string {
+  return l0.toFixed(l0 < 1 ? 2 : 1);
+}
+
+/** The qualities that every point has. */
+export function qualitiesOf(points: readonly SweepPoint[]): readonly Quality[] {
+  return qualities.filter((quality) => points.every((point) => point[quality] !== undefined));
+}
+
+/**
+ * The points that no other point dominates, by ascending L0. One point dominates another if it is no worse in L0 and in
+ * the quality, and better in one of them; equal points do not dominate each other.
+ */
+export function paretoFront(points: readonly SweepPoint[], quality: Quality): readonly SweepPoint[] {
+  const qualityOf = (point: SweepPoint): number => point[quality] ?? Number.NEGATIVE_INFINITY;
+  const front: SweepPoint[] = [];
+  for (const point of points.toSorted((a, b) => a.l0 - b.l0 || qualityOf(b) - qualityOf(a))) {
+    const last = front.at(-1);
+    const equal = last !== undefined && last.l0 === point.l0 && qualityOf(last) === qualityOf(point);
+    if (last === undefined || equal || qualityOf(point) > qualityOf(last)) front.push(point);
+  }
+  return front;
+}

@@ -1,0 +1,66 @@
+import { htmlPage } from "./htmlPage.js";
+import { l0Text, nameText, paretoFront, qualitiesOf, qualityNames, qualityText, type SweepPoint } from "./pareto.js";
+import { paretoPicture } from "./paretoPicture.js";
+import { escapeHtml, visibleText } from "./visibleText.js";
+
+/** What a page of a sweep shows. Every string in it may be hostile: it is escaped where it is written. */
+export interface ParetoReport {
+  readonly title: string;
+  /** Short facts under the title, such as ["model", "tiny-gpt2"]. */
+  readonly facts: readonly (readonly [name: string, value: string])[];
+  readonly points: readonly SweepPoint[];
+}
+
+/** One self-contained HTML page: the picture and the table behind it. See `htmlPage` for what it may do: nothing. */
+export function paretoHtml({ title, facts, points }: ParetoReport): string {
+  const shown = qualitiesOf(points);
+  const fronts = shown.map((quality) => new Set(paretoFront(points, quality)));
+  const rows = points
+    .toSorted((a, b) => a.l0 - b.l0)
+    .map((point) => {
+      const cells = shown.map((quality, index) => {
+        const best = fronts[index]!.has(point) ? ' class="best"' : "";
+        return `<td${best}>${qualityText(point, quality)}</td>`;
+      });
+      return `<tr><th scope="row">${escapeHtml(nameText(point))}</th><td class="name">${inHtml(point.architecture, 40)}</td><td>${point.dSae}</td><td>${l0Text(point)}</td>${cells.join("")}</tr>`;
+    });
+  const titles = shown.map((quality) => `<th scope="col">${qualityNames[quality]}</th>`).join("");
+  const body = `<header>
+<h1>${inHtml(title)}</h1>
+<p>${facts.map(([name, value]) => `<span>${inHtml(name)} <b>${inHtml(value)}</b></span>`).join(" ")}</p>
+</header>
+<main>
+<figure>${paretoPicture(points)}</figure>
+<table>
+<thead><tr><th scope="col" class="name">SAE</th><th scope="col" class="name">architecture</th><th scope="col">latents</th><th scope="col">L0</th>${titles}</tr></thead>
+<tbody>
+${rows.join("\n")}
+</tbody>
+</table>
+<p><b class="best">Marked</b>: no other SAE has as low an L0 and as much of that column. Hover over a point for its name.</p>
+</main>`;
+  return htmlPage({ title, style: STYLE, body });
+}
+
+function inHtml(text: string, maximumLength?: number): string {
+  return escapeHtml(visibleText(text, maximumLength));
+}
+
+const STYLE = `
+:root{color-scheme:light dark;--text:#1d2129;--quiet:#667085;--page:#f7f7f5;--card:#fff;--line:#e2e2de;--best:#0072b2}
+@media (prefers-color-scheme:dark){:root{--text:#e6e6e3;--quiet:#9aa1ac;--page:#16181c;--card:#1f2228;--line:#343840;--best:#56b4e9}}
+*{box-sizing:border-box}
+body{margin:0 auto;padding:2rem 1.25rem 3rem;max-width:64rem;background:var(--page);color:var(--text);font:16px/1.5 system-ui,"Segoe UI","Helvetica Neue",Arial,sans-serif}
+h1{margin:0;font-size:1.6rem;letter-spacing:-.01em;overflow-wrap:anywhere}
+p{margin:.25rem 0 1.25rem;color:var(--quiet);font-size:.9rem;overflow-wrap:anywhere}
+p span{margin-right:1.1em;display:inline-block}
+p b{color:var(--text);font-weight:600}
+figure{margin:0 0 1.25rem;padding:.75rem;background:var(--card);border:1px solid var(--line);border-radius:10px;overflow-x:auto}
+svg{display:block;max-width:100%;height:auto;margin:0 auto}
+table{width:100%;border-collapse:collapse;background:var(--card);border:1px solid var(--line);border-radius:10px;font-size:.9rem;font-variant-numeric:tabular-nums;margin-bottom:.75rem}
+th,td{padding:.4rem .75rem;border-bottom:1px solid var(--line);text-align:right;font-weight:400}
+thead th{color:var(--quiet);font-size:.82rem}
+tbody th,.name{text-align:left;overflow-wrap:anywhere}
+tbody tr:last-child>*{border-bottom:0}
+.best{color:var(--best);font-weight:650}
+`;

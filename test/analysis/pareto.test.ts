@@ -1,0 +1,116 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { paretoFront, qualitiesOf, type SweepPoint } from "../../lib/analysis/pareto.js";
+import { paretoHtml } from "../../lib/analysis/paretoPage.js";
+import { paretoSvg } from "../../lib/analysis/paretoPicture.js";
+import { paretoText } from "../../lib/analysis/paretoText.js";
+import { hostileTokens } from "./hostileReport.js";
+
+function point(l0: number, explainedVariance: number, rest: Partial<SweepPoint> = {}): SweepPoint {
+  return { name: `${l0}/${explainedVariance}`, architecture: "topk", dSae: 64, l0, explainedVariance, ...rest };
+}
+
+describe("the Pareto front", () => {
+  test("is what no other point beats, whatever the order; equal points do not beat each other", () => {
+    const l0s = fc.constantFrom(0, 1, 2, 3.5);
+    const qualities = fc.constantFrom(-0.5, 0, 0.5, 1);
+    fc.assert(
+      fc.property(fc.array(fc.tuple(l0s, qualities), { maxLength: 12 }), (pairs) => {
+        const points = pairs.map(([l0, quality]) => point(l0, quality));
+        const beaten = (p: SweepPoint): boolean =>
+          points.some(
+            (q) =>
+              q.l0 <= p.l0 &&
+              q.explainedVariance >= p.explainedVariance &&
+              (q.l0 < p.l0 || q.explainedVariance > p.explainedVariance),
+          );
+        const front = paretoFront(points, "explainedVariance");
+        expect(new Set(front)).toEqual(new Set(points.filter((p) => !beaten(p))));
+        expect(front).toHaveLength(new Set(front).size);
+      }),
+    );
+  });
+
+  test("a quality counts only where all have it", () => {
+    expect(qualitiesOf([point(1, 0.5, { lossRecovered: 0.9 }), point(2, 0.6)])).toEqual(["explainedVariance"]);
+    expect(qualitiesOf([point(1, 0.5, { lossRecovered: 0.9 })])).toEqual(["lossRecovered", "explainedVariance"]);
+  });
+});
+
+const sweep = [
+  point(32, 0.8, { name: "k32", lossRecovered: 0.97 }),
+  point(8, 0.6, { name: "k8", lossRecovered: 0.9 }),
+  point(40, 0.7, { name: "l1", architecture: "relu", lossRecovered: 0.98 }),
+];
+
+test("the table is sorted by L0 and marks each column's front", () => {
+  expect(paretoText(sweep)).toBe(
+    [
+      "SAE  architecture  latents    L0  loss recovered    explained variance",
+      "k8   topk               64   8.0          90.00% *              60.00% *",
+      "k32  topk               64  32.0          97.00% *              80.00% *",
+      "l1   relu               64  40.0          98.00% *              70.00%",
+      "* no other SAE has as low an L0 and as much loss recovered or explained variance",
+      "",
+    ].join("\n"),
+  );
+});
+
+const hostile = hostileTokens.map((name, index) =>
+  point(index + 1, index / 10, { name, architecture: `${name}${index}`, lossRecovered: 0.5 }),
+);
+
+describe("the picture", () => {
+  test("has a symbol and a title for each SAE in each panel, dominated ones pale", () => {
+    const svg = paretoSvg(sweep);
+    expect(svg.match(/<title>/g)).toHaveLength(6);
+    expect(svg.match(/\(dominated\)/g)).toHaveLength(1);
+    expect(svg).toContain("<title>l1: L0 40.0, explained variance 70.00% (dominated)</title>");
+    expect(svg).toContain(">loss recovered</text>");
+    expect(paretoSvg(sweep.map(({ lossRecovered: _, ...rest }) => rest))).not.toContain("loss recovered");
+  });
+
+  test("has finite coordinates for one SAE, equal ones, an L0 of 0, and qualities far below 0", () => {
+    for (const points of [
+      [point(5, 0.5)],
+      [point(5, 0.5), point(5, 0.5)],
+      [point(0, 0)],
+      [point(0, -30), point(700, 1)],
+      [point(0.03, 0.2), point(2000, 0.9)],
+    ]) {
+      const svg = paretoSvg(points);
+      expect(svg).not.toMatch(/NaN|Infinity|undefined/);
+      expect(svg.match(/<title>/g)).toHaveLength(points.length);
+      // two labels at least on either axis
+      expect(svg.match(/text-anchor="end">-?[\d.]+%</g)!.length).toBeGreaterThanOrEqual(2);
+    }
+  });
+
+  test("lets no name out of its text, and needs no style but attributes", () => {
+    const svg = paretoSvg(hostile);
+    expect(svg.replaceAll("\n", "")).not.toMatch(/[\p{C}\p{Zl}\p{Zp}]/u);
+    const names = [...svg.matchAll(/<\/?([a-zA-Z][^\s/>]*)/g)].map(([, name]) => name);
+    expect([...new Set(names)].sort()).toEqual(["path", "rect", "svg", "text", "title"]);
+    for (const [, attributes] of svg.matchAll(/<[a-z]+([^>]*)>/g)) {
+      expect(attributes!.replace(/"[^"]*"/g, '""')).not.toMatch(/\b(on\w+|style|href|class)\s*=/i);
+    }
+  });
+});
+
+test("the page shows picture and table under a policy that allows nothing else, whatever the names are", () => {
+  const html = paretoHtml({ title: "<script>", facts: [["<b>", "</style>"]], points: [...sweep, ...hostile] });
+  expect(html).toContain("default-src 'none'; style-src 'sha256-");
+  expect(html.replaceAll("\n", "")).not.toMatch(/[\p{C}\p{Zl}\p{Zp}]/u);
+  expect(html).not.toMatch(/<(script|img|iframe|link)/i);
+  expect(html).toContain("<span>&lt;b&gt; <b>&lt;/style&gt;</b></span>");
+  expect(html).not.toContain("o".repeat(100));
+  expect(html.match(/<style>/g)).toHaveLength(1);
+  expect(html.match(/<tr>/g)).toHaveLength(1 + sweep.length + hostile.length);
+  expect(html).toContain('<td class="best">98.00%</td>');
+  const open: string[] = [];
+  for (const [tag, closing, name] of html.matchAll(/<(\/?)([a-z][a-z0-9]*)[^>]*>/g)) {
+    if (closing === "/") expect(open.pop()).toBe(name);
+    else if (name !== "meta" && !tag.endsWith("/>")) open.push(name!);
+  }
+  expect(open).toEqual([]);
+});

@@ -1,0 +1,139 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { Device } from "../../lib/engine/device.js";
+import { writeSafetensors } from "../../lib/formats/safetensors.js";
+import { Sae } from "../../lib/sae/sae.js";
+import { HOOK, modelDirectory } from "../analysis/tinyModel.js";
+import { runCli, temporaryFolder } from "./runCli.js";
+import { dIn, dSae, numbers, writeActivations, writeSae } from "./saeFiles.js";
+
+/** SAEs of the tiny model with 2, 4, ... latents active, in folders sweep/k2/sae, ... */
+async function writeSweep(folder: string, ks: readonly number[]): Promise<void> {
+  const device = await Device.open("cpu", { threads: 1 });
+  for (const k of ks) {
+    const config = { architecture: "topk" as const, dIn: 192, dSae: 64, k, applyBDecToInput: true };
+    using sae = Sae.create(config, device, k, { metadata: { hookName: HOOK, modelName: "tiny-gpt2" } });
+    await sae.save(join(folder, `sweep/k${k}/sae`));
+  }
+  await device.close();
+}
+
+function writeText(folder: string): string {
+  const text = join(folder, "text.txt");
+  writeFileSync(text, "The old man said that he would go home. She was very happy, and he looked at her. ".repeat(20));
+  return text;
+}
+
+test("an SAE is evaluated on stored activations, as a table or as SAEBench's JSON", async () => {
+  const folder = await temporaryFolder();
+  const [sae, activations] = [await writeSae(folder), await writeActivations(folder, 100)];
+  const table = await runCli("eval", "--sae", sae, "--activations", activations);
+  expect(table).toMatchObject({ exitCode: 0 });
+  expect(table.stdout).toContain(`${sae}: topk, ${dSae} latents, on 100 tokens\n\nreconstruction\n`);
+  expect(table.stdout).toMatch(/^ {2}explained variance +-?[\d.]+% {2}/m);
+  expect(table.stdout).toMatch(/^ {2}L0 +[\d.]+ {2}latents active on a token$/m);
+  expect(table.stdout).not.toContain("in the model");
+  expect(table.stderr).toContain("100/100 rows");
+
+  const json = await runCli("eval", "--sae", sae, "--activations", activations, "--json");
+  expect(json.stdout.trimEnd().split("\n")).toHaveLength(1);
+  const result = JSON.parse(json.stdout);
+  expect(result).toMatchObject({ eval_type_id: "core", sae_lens_release_id: sae, sae_cfg_dict: { d_in: dIn } });
+  expect(result.eval_result_details).toHaveLength(dSae);
+  expect(Object.keys(result.eval_result_metrics)).not.toContain("model_performance_preservation");
+  expect(result.monosem.l0).toBeCloseTo(result.eval_result_metrics.sparsity.l0, 12);
+  expect(result.monosem.fvu).toBeCloseTo(1 - result.monosem.explainedVariance, 12);
+});
+
+test("in the model, several SAEs are compared, those marked that no other one beats", async () => {
+  const folder = await temporaryFolder();
+  await writeSweep(folder, [2, 4, 8]);
+  const onModel = ["--model", modelDirectory, "--corpus", writeText(folder), "--tokens", "300", "--context-size", "32"];
+  const pattern = ["--sae", join(folder, "sweep/*/sae")];
+  const [html, svg] = [join(folder, "sweep.html"), join(folder, "sweep.svg")];
+  const sweep = await runCli("eval", ...pattern, ...onModel, "--html", html, "--svg", svg);
+  expect(sweep).toMatchObject({ exitCode: 0 });
+  expect(sweep.stdout).toMatch(/^SAE +architecture +latents +L0 +loss recovered +explained variance\n/);
+  expect([...sweep.stdout.matchAll(/^k(\d) +topk +64 +(\d)\.0 /gm)].map(([, k, l0]) => [k, l0])).toEqual([
+    ["2", "2"],
+    ["4", "4"],
+    ["8", "8"],
+  ]);
+  expect(sweep.stdout).toMatch(/^k2 .*%\s\*.*%\s\*$/m);
+  expect(sweep.stderr).toMatch(/evaluating 3 SAEs: \d+ tokens/);
+  expect(readFileSync(html, "utf8")).toContain("<h1>3 sparse autoencoders</h1>");
+  expect(readFileSync(svg, "utf8")).toMatch(/^<svg /);
+
+  const folders = [2, 4].flatMap((k) => ["--sae", join(folder, `sweep/k${k}/sae`)]);
+  const json = await runCli("eval", ...folders, ...onModel, "--json");
+  const results = json.stdout
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  expect(results.map((result) => result.sae_lens_release_id)).toEqual(["k2", "k4"]);
+  const alone = await runCli("eval", "--sae", join(folder, "sweep/k4/sae"), ...onModel, "--json");
+  const { monosem, eval_config: config, eval_result_metrics: metrics } = JSON.parse(alone.stdout);
+  expect(results[1].monosem).toEqual(monosem);
+  expect(config).toMatchObject({ model_name: "tiny-gpt2", context_size: 32, compute_kl: true });
+  expect(metrics.model_performance_preservation.ce_loss_score).toBe(monosem.lossRecovered);
+  const table = await runCli("eval", "--sae", join(folder, "sweep/k4/sae"), ...onModel);
+  expect(table.stdout).toContain(`loss recovered ${`${(100 * monosem.lossRecovered).toFixed(2)}%`.padStart(13)}`);
+});
+
+test("a transcoder is evaluated on the tensor that it reconstructs", async () => {
+  const folder = await temporaryFolder();
+  const device = await Device.open("cpu", { threads: 1 });
+  const config = { architecture: "relu", dIn, dSae, transcoder: true, dOut: 4, applyBDecToInput: false } as const;
+  using sae = Sae.create(config, device, 1);
+  await sae.save(join(folder, "sae"));
+  await device.close();
+  const activations = join(folder, "activations.safetensors");
+  await writeSafetensors(activations, {
+    x: { shape: [50, dIn], data: numbers(50 * dIn) },
+    y: { shape: [50, 4], data: numbers(200, 7) },
+  });
+  const onBoth = ["--sae", join(folder, "sae"), "--activations", activations, "--tensor", "x"];
+  const result = await runCli("eval", ...onBoth, "--target-tensor", "y", "--json");
+  expect(result).toMatchObject({ exitCode: 0 });
+  expect(JSON.parse(result.stdout).eval_result_details[0]).not.toHaveProperty("encoder_decoder_cosine_sim");
+  const without = await runCli("eval", ...onBoth);
+  expect(without).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringMatching(/needs 6 that it reads and 4 that it writes/),
+  });
+});
+
+test("mistakes are named, one line, exit code 1", async () => {
+  const folder = await temporaryFolder();
+  const [sae, activations] = [
+    await writeSae(folder, { hookName: HOOK, modelName: "gpt2" }, 192),
+    await writeActivations(folder, 8),
+  ];
+  const text = writeText(folder);
+  for (const [commandLine, message] of [
+    [["--sae", sae], /nothing to evaluate on: give --model and --corpus, or --activations/],
+    [["--sae", sae, "--model", modelDirectory], /--model and --corpus belong together/],
+    [["--sae", sae, "--activations", activations, "--model", modelDirectory], /cannot be used with/],
+    [["--sae", join(folder, "none/*"), "--activations", activations], /no file matches ".*none\/\*\/cfg\.json"/],
+    [["--sae", sae, "--activations", activations], /6 wide, but the SAE was made for 192/],
+    [["--sae", sae, "--model", modelDirectory, "--corpus", text], /trained on model "gpt2".*"tiny-gpt2"/],
+  ] as const) {
+    const result = await runCli("eval", ...commandLine);
+    expect(result.stderr).toMatch(message);
+    expect(result).toMatchObject({ exitCode: 1, stdout: "" });
+  }
+});
+
+test("activations without variance, which have no fvu, and such that are not numbers are refused", async () => {
+  const folder = await temporaryFolder();
+  const sae = await writeSae(folder);
+  for (const [value, message] of [
+    [1, /monosem: fvu is .*\n$/],
+    [Number.NaN, /monosem: .*(NaN|finite).*\n$/],
+  ] as const) {
+    const activations = await writeActivations(folder, 8, (data) => data.fill(value));
+    const result = await runCli("eval", "--sae", sae, "--activations", activations, "--json");
+    expect(result).toMatchObject({ exitCode: 1, stdout: "", stderr: expect.stringMatching(message) });
+  }
+});
