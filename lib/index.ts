@@ -53,6 +53,7 @@ export { spliceHook } from "./analysis/spliceHook.js";
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
 export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./engine/device.js";
 export type { EntryFunction, EntryProduct } from "./engine/entryKernels.js";
+export { drawFeatures, type FeatureDistribution } from "./engine/drawFeatures.js";
 export type { Handle } from "./engine/handle.js";
 export { KeptGradient } from "./engine/keptGradient.js";
 export {
@@ -125,6 +126,15 @@ export {
 } from "./sae/evaluation.js";
 export { type DensityHistogram, type Metrics, MetricsAccumulator } from "./sae/metrics.js";
 export { Sae, type SaeCreateOptions, type SaeMetadata } from "./sae/sae.js";
+// synthetic data with known features, and what an SAE recovers of them
+export { maximumAssignment } from "./toy/linearAssignment.js";
+export { heldOutSample, measureRecovery, type Recovery } from "./toy/recovery.js";
+export { compareDirections, type DirectionRecovery } from "./toy/recoveryDirections.js";
+export type { FiringRecovery } from "./toy/recoveryFiring.js";
+export { SyntheticActivations } from "./toy/syntheticActivations.js";
+export { parseSyntheticConfig, type SyntheticConfig, type SyntheticOptions } from "./toy/syntheticConfig.js";
+export { loadSyntheticModel, saveSyntheticModel, writeSynthetic } from "./toy/syntheticFiles.js";
+export { SyntheticModel, type SyntheticTruth } from "./toy/syntheticModel.js";
 // toy models of superposition
 export {
   type FeatureDirections,

@@ -29,6 +29,7 @@ import {
   withDevice,
 } from "./options.js";
 import { type Progress, startProgress } from "./progress.js";
+import { registerToySynthetic } from "./toySynthetic.js";
 
 interface TrainingFlags extends DeviceFlags {
   readonly dimensions: number;
@@ -58,7 +59,7 @@ export function registerToy(program: Command): void {
   const toy = program
     .command("toy")
     .helpCommand(false)
-    .summary("train toy models of superposition")
+    .summary("toy models of superposition; synthetic data with known features")
     .description(
       "Experiments on data whose features are known (Elhage et al. 2022, Toy Models of Superposition, arXiv:2209.10652). Without a command it is superposition.",
     )
@@ -72,6 +73,7 @@ Examples:
     );
   registerSuperposition(toy);
   registerPhases(toy);
+  registerToySynthetic(toy);
 }
 
 function registerSuperposition(toy: Command): void {
