@@ -37,6 +37,17 @@ test("train-on-activations finds the true features", async () => {
   expect(existsSync(join(folder, "run", "sae", "cfg.json"))).toBe(true);
 });
 
+test("abs-topk trains, saves and loads an architecture that the library does not have", async () => {
+  const printed = await runExample("abs-topk", await mkdtemp(join(folder, "abs-topk-")));
+  expect(printed).toMatch(/^step 600: explained variance 0\.\d+, L0 3\.00$/m);
+  expect(Number(/^(\d+) of 24 true features were found/m.exec(printed)?.[1])).toBeGreaterThanOrEqual(20);
+  const negative = Number(/^([\d.]+)% of the latents' values are negative$/m.exec(printed)?.[1]);
+  expect(negative).toBeGreaterThan(30);
+  expect(negative).toBeLessThan(70);
+  const saved = /^the SAE is in (.+)$/m.exec(printed)![1]!;
+  expect(JSON.parse(await readFile(join(saved, "cfg.json"), "utf8"))).toMatchObject({ architecture: "abstopk", k: 3 });
+});
+
 test("read-a-cache prints a norm per token and layer", async () => {
   const lines = (await runExample("read-a-cache", "He said no.")).trim().split("\n");
   expect(lines[0]!.trim().split(/ +/)).toHaveLength(4);
