@@ -4,7 +4,7 @@ import { type Metrics, MetricsAccumulator } from "../sae/metrics.js";
 import type { Sae } from "../sae/sae.js";
 import { ActivationHistogram, type Histogram } from "./activationHistogram.js";
 import { type Contexts, contextBatches } from "./contextBatches.js";
-import { hookForSae } from "./saeHook.js";
+import { hooksForSae } from "./saeHook.js";
 
 /** A stretch of text on which a latent fires, with the latent's activation on each of its tokens. */
 export interface FeatureExample {
@@ -88,10 +88,11 @@ export interface FeatureOptions extends ExampleWindow {
 export async function collectFeatures(options: FeatureOptions): Promise<CollectedFeatures> {
   const { sae, model, contextsPerBatch = 8, excludeSpecialTokens = true, signal } = options;
   const { kernels } = sae.device;
-  const hook = hookForSae(model, sae, options.hook);
+  const { dIn, dOut, dSae, transcoder } = sae.config;
+  const { input, output } = hooksForSae(model, sae, options.hook);
   const special = excludeSpecialTokens ? model.tokenizer.specialTokenIds : new Set<number>();
-  const collector = new FeatureCollector(sae.config.dSae, options);
-  using metrics = new MetricsAccumulator(sae.device, sae.config.dIn, sae.config.dSae);
+  const collector = new FeatureCollector(dSae, options);
+  using metrics = new MetricsAccumulator(sae.device, dOut, dSae);
   for await (const batch of contextBatches(options.contexts, contextsPerBatch, signal)) {
     const countedPositions = batch.contexts.map((tokens) =>
       Int32Array.from(tokens.keys()).filter((position) => !special.has(tokens[position]!)),
@@ -100,12 +101,15 @@ export async function collectFeatures(options: FeatureOptions): Promise<Collecte
       Array.from(positions, (position) => index * batch.positions + position),
     );
     if (countedRows.length === 0) continue;
-    using all = await model.activations(batch.contexts, hook);
+    using all = await model.activations(batch.contexts, transcoder ? [...input, ...output] : input);
     using rows = sae.device.tensor(Int32Array.from(countedRows), [countedRows.length]);
-    using x = kernels.gatherRows(all, rows);
+    using counted = kernels.gatherRows(all, rows);
+    using x = transcoder ? kernels.sliceColumns(counted, 0, dIn) : counted;
+    using target = transcoder ? kernels.sliceColumns(counted, dIn, dOut) : counted;
     using codes = sae.encode(x);
-    using residual = kernels.decode(codes, sae.parameters.decoder, { bias: sae.parameters.decoderBias, target: x });
-    metrics.add(x, residual, codes);
+    using reconstruction = sae.decode(codes, x);
+    using residual = kernels.add(reconstruction, target, { scale: -1 });
+    metrics.add(target, residual, codes);
     const entries = await codes.read();
     let firstRow = 0;
     batch.contexts.forEach((tokens, index) => {

@@ -1,7 +1,7 @@
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { Sae } from "../sae/sae.js";
-import { hookForSae } from "./saeHook.js";
+import { hooksForSae } from "./saeHook.js";
 
 /** A token and how much a latent, active at 1, adds to its logit. */
 export interface TokenEffect {
@@ -35,7 +35,8 @@ const BLOCK = 64;
 
 /** Whether the SAE's decoder writes to the residual stream, so that its directions have an effect on the logits. */
 export function hasLogitEffects(model: HookedTransformer, sae: Sae, hook?: string): boolean {
-  return WRITES_TO_RESIDUAL.test(hookForSae(model, sae, hook));
+  const { output } = hooksForSae(model, sae, hook);
+  return output.length === 1 && WRITES_TO_RESIDUAL.test(output[0]!);
 }
 
 /**
@@ -52,10 +53,10 @@ export async function logitEffects(options: LogitEffectOptions): Promise<readonl
   const { dSae } = sae.config;
   const { kernels } = sae.device;
   if (!hasLogitEffects(model, sae, options.hook)) {
-    const hook = hookForSae(model, sae, options.hook);
+    const { output } = hooksForSae(model, sae, options.hook);
     throw new MonosemError(
       "ERR_UNSUPPORTED",
-      `"${hook}" is not part of the residual stream: its directions have no logits`,
+      `"${output.join('" with "')}" is not part of the residual stream: its directions have no logits`,
     );
   }
   for (const latent of latents) {

@@ -6,7 +6,7 @@ import { featureSummary } from "../analysis/featureSummary.js";
 import { collectFeatures } from "../analysis/features.js";
 import { featureReportText } from "../analysis/featureText.js";
 import { hasLogitEffects, logitEffects } from "../analysis/logitEffects.js";
-import { hookForSae } from "../analysis/saeHook.js";
+import { hooksForSae } from "../analysis/saeHook.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
@@ -73,7 +73,8 @@ Examples:
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
   using sae = await Sae.load(flags.sae, device);
   using model = await HookedTransformer.load(flags.model, device);
-  const hook = hookForSae(model, sae, flags.hook);
+  const chosen = flags.hook === undefined ? {} : { hook: flags.hook };
+  const { input, output } = hooksForSae(model, sae, flags.hook);
   const { dSae } = sae.config;
   for (const latent of flags.latents ?? []) {
     if (latent >= dSae)
@@ -84,7 +85,7 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
   const { statistics, metrics } = await collectFeatures({
     sae,
     model,
-    hook,
+    ...chosen,
     contexts,
     signal,
     onProgress: ({ tokens }) => progress.update(tokens),
@@ -95,14 +96,17 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
     title: `Features of ${flags.sae}`,
     facts: [
       ["model", model.config.name],
-      ["hook point", hook],
+      ["hook point", input.join(", ")],
+      ...(sae.config.transcoder ? ([["writes to", output.join(", ")]] as const) : []),
       ["architecture", sae.config.architecture],
       ["latents", String(dSae)],
     ],
     summary: featureSummary({ statistics, metrics }),
     statistics,
     latents,
-    logitEffects: hasLogitEffects(model, sae, hook) ? await logitEffects({ sae, model, hook, latents }) : undefined,
+    logitEffects: hasLogitEffects(model, sae, flags.hook)
+      ? await logitEffects({ sae, model, ...chosen, latents })
+      : undefined,
     tokenText,
   };
   process.stdout.write(

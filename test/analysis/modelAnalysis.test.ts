@@ -6,6 +6,7 @@ import { hookForSae } from "../../lib/analysis/saeHook.js";
 import type { Device } from "../../lib/engine/device.js";
 import { SafetensorsFile } from "../../lib/formats/safetensors.js";
 import type { HookedTransformer } from "../../lib/models/hookedTransformer.js";
+import { Sae } from "../../lib/sae/sae.js";
 import { exactSae, HOOK, modelDirectory, openTinyModel, tinyContexts } from "./tinyModel.js";
 
 let device: Device;
@@ -42,6 +43,31 @@ test("features of text are those of the activations, token by token, without spe
   expect(metrics.explainedVariance).toBeCloseTo(1, 6);
   const all = await collectFeatures({ sae, model, contexts, excludeSpecialTokens: false });
   expect(all.statistics.tokens).toBe(48);
+});
+
+test("a transcoder is measured against what it writes, a crosscoder over all of its hook points", async () => {
+  const contexts = tinyContexts(model);
+  const [before, after] = ["blocks.1.hook_resid_post", "blocks.2.hook_resid_pre"]; // the same activations
+  using plain = exactSae(device, 192);
+  const transcoder = { ...plain.config, transcoder: true };
+  for (const [hookNameOut, explained] of [
+    [after, 1],
+    ["blocks.2.hook_mlp_out", undefined],
+  ] as const) {
+    const sae = new Sae(transcoder, plain.parameters, device, { hookName: before, hookNameOut });
+    const { metrics } = await collectFeatures({ sae, model, contexts });
+    if (explained === 1) expect(metrics.explainedVariance).toBeCloseTo(1, 6);
+    else expect(metrics.explainedVariance).toBeLessThan(0.5);
+  }
+  using both = exactSae(device, 384, { hookNames: [before, "blocks.3.hook_resid_post"] });
+  const { metrics } = await collectFeatures({ sae: both, model, contexts });
+  expect(metrics.explainedVariance).toBeCloseTo(1, 6);
+  expect(hasLogitEffects(model, both)).toBe(false);
+  const reader = new Sae(transcoder, plain.parameters, device, {
+    hookName: "blocks.1.attn.hook_z",
+    hookNameOut: after,
+  });
+  expect(hasLogitEffects(model, reader)).toBe(true);
 });
 
 test("logit effects are decoder direction times unembedding, centred and weighted as the last LayerNorm does", async () => {

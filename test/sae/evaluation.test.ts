@@ -50,6 +50,16 @@ describe("evaluate", () => {
     expect(single.explainedVarianceLegacy).toBeNull();
   });
 
+  test("an SAE with layer norm is measured in the scale of the activations", async () => {
+    using sae = Sae.create({ ...config, normalizeActivations: "layer-norm" }, device, 4);
+    const evaluation = await evaluate(sae, source(), { tokens: Infinity });
+    const x = device.tensor(activations, [rows, dIn]);
+    const latents = await device.kernels.densify(sae.encode(x)).readFloat32();
+    const reconstruction = await sae.reconstruct(x).readFloat32();
+    expectDefinitions(evaluation, { target: activations, reconstruction, latents });
+    expect(evaluation.l2Ratio).toBeCloseTo(1, 2);
+  });
+
   test("a transcoder is measured against its targets, which lie beside its inputs", async () => {
     const dOut = 4;
     const transcoder = {
