@@ -52,8 +52,8 @@ export { spliceHook } from "./analysis/spliceHook.js";
 // engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
 export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./engine/device.js";
-export type { EntryFunction, EntryProduct } from "./engine/entryKernels.js";
 export { drawFeatures, type FeatureDistribution } from "./engine/drawFeatures.js";
+export type { EntryFunction, EntryProduct } from "./engine/entryKernels.js";
 export type { Handle } from "./engine/handle.js";
 export { KeptGradient } from "./engine/keptGradient.js";
 export {
@@ -131,10 +131,6 @@ export { maximumAssignment } from "./toy/linearAssignment.js";
 export { heldOutSample, measureRecovery, type Recovery } from "./toy/recovery.js";
 export { compareDirections, type DirectionRecovery } from "./toy/recoveryDirections.js";
 export type { FiringRecovery } from "./toy/recoveryFiring.js";
-export { SyntheticActivations } from "./toy/syntheticActivations.js";
-export { parseSyntheticConfig, type SyntheticConfig, type SyntheticOptions } from "./toy/syntheticConfig.js";
-export { loadSyntheticModel, saveSyntheticModel, writeSynthetic } from "./toy/syntheticFiles.js";
-export { SyntheticModel, type SyntheticTruth } from "./toy/syntheticModel.js";
 // toy models of superposition
 export {
   type FeatureDirections,
@@ -164,7 +160,7 @@ export {
   trainPhaseDiagram,
 } from "./toy/superpositionPhases.js";
 export { type Picture, pictureElement, pictureFile } from "./toy/superpositionPicture.js";
-export type { SuperpositionEntry, SuperpositionReport } from "./toy/superpositionReport.js";
+export { geometryText, type SuperpositionEntry, type SuperpositionReport } from "./toy/superpositionReport.js";
 export {
   dimensionsPerFeaturePicture,
   featureDimensionalityPicture,
@@ -176,6 +172,10 @@ export {
   type SuperpositionTrainingOptions,
   trainSuperposition,
 } from "./toy/superpositionTraining.js";
+export { SyntheticActivations } from "./toy/syntheticActivations.js";
+export { parseSyntheticConfig, type SyntheticConfig, type SyntheticOptions } from "./toy/syntheticConfig.js";
+export { loadSyntheticModel, saveSyntheticModel, writeSynthetic } from "./toy/syntheticFiles.js";
+export { SyntheticModel, type SyntheticTruth } from "./toy/syntheticModel.js";
 // training
 export {
   type DataConfig,
