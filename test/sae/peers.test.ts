@@ -5,10 +5,10 @@ import { Device } from "../../lib/engine/device.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
 import { SafetensorsFile } from "../../lib/formats/safetensors.js";
 import type { SaeParameters } from "../../lib/sae/architecture.js";
-import { parseSaeConfig, type SaeConfig, type SaeTrainingConfig } from "../../lib/sae/config.js";
+import { parseSaeConfig, type SaeTrainingConfig } from "../../lib/sae/config.js";
 import { parameterLayout } from "../../lib/sae/parameterLayout.js";
 import { normalisedRows, Sae } from "../../lib/sae/sae.js";
-import { parseConfig } from "../../lib/training/config.js";
+import { parseConfig, type TrainingConfig } from "../../lib/training/config.js";
 import { Trainer } from "../../lib/training/trainer.js";
 import { ArraySource } from "../training/arraySource.js";
 import { relativeError } from "./goldens.js";
@@ -19,8 +19,10 @@ interface Report {
   readonly tokens: number;
   readonly cases: readonly {
     readonly label: string;
-    readonly config: object & { readonly transcoder?: boolean };
+    readonly config: object;
     readonly arrays: readonly string[];
+    /** How the peer's own trainer was run, on the same batch in every step. */
+    readonly training: object | null;
     /** The arrays in which the peer differs from the definition, and why. */
     readonly differs: readonly string[];
     readonly why: string | null;
@@ -48,16 +50,28 @@ const differing = report.cases
   .map((one) => [`${one.label}: ${one.why} (${one.differs.join(", ")})`, one] as const);
 
 describe("where a published implementation agrees with the paper, its first step is ours", () => {
-  test.each(agreeing)("%s", async (label, { config, arrays: compared }) => {
+  test.each(agreeing)("%s", async (label, { config, arrays: names }) => {
     const found = await firstStep(config);
-    for (const key of compared) expect(relativeError(found[key]!, peer(label, key)), key).toBeLessThan(2e-6);
+    for (const key of names.filter((name) => !name.startsWith("trained."))) {
+      expect(relativeError(found[key]!, peer(label, key)), key).toBeLessThan(2e-6);
+    }
+  });
+});
+
+describe("and its own trainer, with its own optimizer, ends where ours ends", () => {
+  test.each(agreeing.filter(([, { training }]) => training !== null))("%s", async (label, { config, training }) => {
+    for (const [name, values] of Object.entries(await trained(config, training!))) {
+      if (!arrays.has(`${label}.trained.${name}`))
+        expect(name).toBe("threshold"); // which is not trained
+      else expect(relativeError(values, peer(label, `trained.${name}`)), name).toBeLessThan(1e-5);
+    }
   });
 });
 
 describe("where a published implementation departs from the paper, we do not", () => {
-  test.each(differing)("%s", async (_, { label, config, arrays: compared, differs }) => {
+  test.each(differing)("%s", async (_, { label, config, arrays: names, differs }) => {
     const found = await firstStep(config);
-    for (const key of compared) {
+    for (const key of names) {
       const error = relativeError(found[key]!, peer(label, key));
       if (differs.includes(key)) expect(error, key).toBeGreaterThan(1e-3);
       else expect(error, key).toBeLessThan(2e-6);
@@ -66,23 +80,10 @@ describe("where a published implementation departs from the paper, we do not", (
 
   test("SAELens' BatchTopK threshold starts at 0 without correction: after 10 steps it is 10 % of ours", async () => {
     const { smallestSelected, afterTenSteps } = report.saeLensThreshold;
-    const config = { architecture: "batchtopk", k: 2.5, decoderUnitNorm: false, dIn: 6, dSae: 20 };
-    const run = parseConfig({
-      sae: { ...config, thresholdDecay: 0.99 },
-      data: { activations: "peers" },
-      training: { batchSize: report.tokens, steps: 10, lr: 1e-12 },
-      output: "none",
-    });
-    const sae = run.sae as SaeTrainingConfig;
-    const source = new ArraySource(arrays.get("x")!, 6, device);
-    const trainer = await Trainer.create({ sae, training: run.training, source, device });
-    for (const [name, tensor] of Object.entries(initialParameters(sae))) {
-      device.kernels.scale(tensor!, 1, { out: trainer.sae.parameters[name]! });
-    }
-    for await (const _ of trainer.run());
-    const thresholds = await trainer.sae.parameters.threshold!.readFloat32();
-    for (const threshold of thresholds) expect(threshold).toBeCloseTo(smallestSelected, 6);
-    expect(afterTenSteps / thresholds[0]!).toBeCloseTo(1 - 0.99 ** 10, 5);
+    const config = { architecture: "batchtopk", k: 2.5, thresholdDecay: 0.99, decoderUnitNorm: false };
+    const { threshold } = await trained({ ...config, dIn: 6, dSae: 20 }, { steps: 10, lr: 1e-12 });
+    for (const value of threshold!) expect(value).toBeCloseTo(smallestSelected, 6);
+    expect(afterTenSteps / threshold![0]!).toBeCloseTo(1 - 0.99 ** 10, 5);
   });
 });
 
@@ -94,28 +95,34 @@ function activations(name: "x" | "y"): Tensor {
   return device.tensor(arrays.get(name)!, [report.tokens, 6]);
 }
 
-function initialParameters(
-  config: SaeTrainingConfig | (SaeConfig & { readonly decoderUnitNorm: boolean }),
-): SaeParameters {
-  const tensors = parameterLayout(parseSaeConfig(config)).map(({ name, shape, trained }) => {
+function configured(
+  sae: object & { readonly transcoder?: boolean },
+  training: object,
+): { config: SaeTrainingConfig; training: TrainingConfig } {
+  const run = parseConfig({
+    sae: { ...sae, ...(sae.transcoder ? { targetHook: "y" } : {}) },
+    data: { activations: "peers" },
+    training: { batchSize: report.tokens, ...training },
+    output: "none",
+  });
+  return { config: run.sae as SaeTrainingConfig, training: run.training };
+}
+
+function initialParameters(config: SaeTrainingConfig): SaeParameters {
+  const tensors = parameterLayout(parseSaeConfig(config)).map(({ name, shape, trained: isTrained }) => {
     const stored = name === "decoder" && !config.decoderUnitNorm ? "freeDecoder" : name;
-    return [name, trained ? device.tensor(arrays.get(`initial.${stored}`)!, shape) : device.zeros(shape)];
+    return [name, isTrained ? device.tensor(arrays.get(`initial.${stored}`)!, shape) : device.zeros(shape)];
   });
   return Object.fromEntries(tensors) as SaeParameters;
 }
 
 /** Our latents, reconstruction and gradients, named as the fixture names the peer's. */
-async function firstStep(options: object & { readonly transcoder?: boolean }): Promise<Record<string, Float32Array>> {
-  const { sae: config } = parseConfig({
-    sae: { ...options, ...(options.transcoder ? { targetHook: "y" } : {}) },
-    data: { activations: "peers" },
-    training: { steps: 1 },
-    output: "none",
-  }) as { sae: SaeTrainingConfig };
+async function firstStep(options: object): Promise<Record<string, Float32Array>> {
+  const { config } = configured(options, { steps: 1 });
   const parameters = initialParameters(config);
   const x = activations("x");
-  const y = config.transcoder ? { y: activations("y") } : {};
   const scaled = config.normalizeActivations === "layer-norm" ? normalisedRows(x, device) : x;
+  const y = config.transcoder ? { y: activations("y") } : {};
   const { codes, gradients } = await gradientStep(config, parameters, scaled, device, y);
   const sae = new Sae(parseSaeConfig(config), parameters, device);
   return {
@@ -123,4 +130,18 @@ async function firstStep(options: object & { readonly transcoder?: boolean }): P
     reconstruction: await sae.decode(codes, x).readFloat32(),
     ...Object.fromEntries(Object.entries(gradients).map(([name, gradient]) => [`gradient.${name}`, gradient])),
   };
+}
+
+/** Our parameters after training on the same batch in every step. */
+async function trained(options: object, schedule: object): Promise<Record<string, Float32Array>> {
+  const { config, training } = configured(options, schedule);
+  const source = new ArraySource(arrays.get("x")!, config.dIn, device);
+  const trainer = await Trainer.create({ sae: config, training, source, device });
+  const { parameters } = trainer.sae;
+  for (const [name, tensor] of Object.entries(initialParameters(config))) {
+    device.kernels.scale(tensor!, 1, { out: parameters[name]! });
+  }
+  for await (const _ of trainer.run());
+  const values = Object.entries(parameters).map(async ([name, tensor]) => [name, await tensor!.readFloat32()]);
+  return Object.fromEntries(await Promise.all(values));
 }
