@@ -28,7 +28,7 @@ const SPREAD = 14;
 
 /** Dimensions per feature D* = m / |W|² against 1 / (1 - S), with the paper's plateaus at 1 and 1/2 as lines. */
 export function dimensionsPerFeaturePicture(series: readonly SparsitySeries[]): Picture {
-  const axes = new Axes(series, Math.max(...values(series, ({ measures }) => measures.dimensionsPerFeature)));
+  const axes = new Axes(series);
   const plateaus = superpositionGeometries.filter(
     ({ dimensionality }) => dimensionality === 1 || dimensionality === 0.5,
   );
@@ -36,7 +36,7 @@ export function dimensionsPerFeaturePicture(series: readonly SparsitySeries[]): 
     name: "dimensions-per-feature",
     label: "Dimensions per feature against 1 / (1 - S)",
     width: WIDTH,
-    height: HEIGHT,
+    height: heightWithLegend(series),
     content: [
       axes.draw("D* = m / |W|²"),
       axes.levels(
@@ -50,7 +50,7 @@ export function dimensionsPerFeaturePicture(series: readonly SparsitySeries[]): 
 
 /** The dimensionality D_i of every feature against 1 / (1 - S), D* as a curve, and the known arrangements as lines. */
 export function featureDimensionalityPicture(series: readonly SparsitySeries[]): Picture {
-  const axes = new Axes(series, 1);
+  const axes = new Axes(series);
   const scatter = series.flatMap(({ points }, index) =>
     points.map(({ sparsity, measures }) => {
       const circles = Array.from(measures.dimensionality, (dimensionality, feature) => {
@@ -65,7 +65,7 @@ export function featureDimensionalityPicture(series: readonly SparsitySeries[]):
     name: "feature-dimensionality",
     label: "Dimensionality of each feature against 1 / (1 - S)",
     width: WIDTH,
-    height: HEIGHT,
+    height: heightWithLegend(series),
     content: [
       axes.draw("dimensionality of each feature"),
       axes.levels(
@@ -86,9 +86,10 @@ class Axes {
   readonly #largest: number;
   readonly #top: number;
 
-  constructor(series: readonly SparsitySeries[], largestValue: number) {
+  constructor(series: readonly SparsitySeries[]) {
     this.#largest = Math.max(2, ...values(series, ({ sparsity }) => 1 / (1 - sparsity)));
-    this.#top = Math.max(1.05, Number.isFinite(largestValue) ? 1.05 * largestValue : 0);
+    const highest = Math.max(...values(series, ({ measures }) => measures.dimensionsPerFeature));
+    this.#top = Math.min(1.5, Math.max(1.05, 1.05 * highest));
   }
 
   x(sparsity: number): number {
@@ -97,8 +98,9 @@ class Axes {
     return LEFT + inset + (Math.log(1 / (1 - sparsity)) / Math.log(this.#largest)) * width;
   }
 
+  /** D* of weights that are all small is anything from 1 to infinity: it stays at the upper end. */
   y(value: number): number {
-    return TOP + (1 - value / this.#top) * (HEIGHT - TOP - BOTTOM);
+    return TOP + (1 - Math.min(1, value / this.#top)) * (HEIGHT - TOP - BOTTOM);
   }
 
   draw(title: string): string {
@@ -142,8 +144,7 @@ class Axes {
 }
 
 function curve(axes: Axes, points: readonly SparsityPoint[], colour: string, marked: boolean): string {
-  const places = points
-    .filter(({ measures }) => Number.isFinite(measures.dimensionsPerFeature))
+  const places = [...points]
     .sort((a, b) => a.sparsity - b.sparsity)
     .map(({ sparsity, measures }) => [axes.x(sparsity), axes.y(measures.dimensionsPerFeature)] as const);
   const path = places.map(([x, y]) => `${fixed(x)},${fixed(y)}`).join(" ");
@@ -151,15 +152,23 @@ function curve(axes: Axes, points: readonly SparsityPoint[], colour: string, mar
   return `<polyline points="${path}" fill="none" stroke="${colour}" stroke-width="${marked ? 2 : 1.5}"${marked ? "" : ' stroke-opacity="0.6"'}/>${marked ? marks.join("") : ""}`;
 }
 
+const LEGEND_COLUMNS = 2;
+const LEGEND_ROW = 16;
+
+/** Which colour is which series, below the chart; nothing for a single series. */
 function legend(series: readonly SparsitySeries[]): string {
   if (series.length === 1) return "";
-  const x = WIDTH - RIGHT + 12;
   return series
     .map(({ label }, index) => {
-      const y = HEIGHT - BOTTOM + 10 - 14 * (series.length - index);
+      const x = LEFT + (index % LEGEND_COLUMNS) * 200;
+      const y = HEIGHT + 12 + Math.floor(index / LEGEND_COLUMNS) * LEGEND_ROW;
       return `<rect x="${x}" y="${y - 8}" width="9" height="9" fill="${seriesColour(index)}"/>${text(x + 14, y, label)}`;
     })
     .join("");
+}
+
+function heightWithLegend(series: readonly SparsitySeries[]): number {
+  return series.length === 1 ? HEIGHT : HEIGHT + 4 + Math.ceil(series.length / LEGEND_COLUMNS) * LEGEND_ROW;
 }
 
 function seriesColour(index: number): string {
