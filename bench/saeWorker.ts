@@ -3,10 +3,19 @@
  * A training step is one step of the real Trainer: encode, decode, gradients, global-norm clipping, Adam.
  */
 import { createInterface } from "node:readline";
-import { type ActivationSource, Device, RandomGenerator, type SourceState, type Tensor, Trainer } from "monosem";
+import {
+  type ActivationSource,
+  Device,
+  parseConfig,
+  RandomGenerator,
+  type SaeTrainingConfig,
+  type SourceState,
+  type Tensor,
+  Trainer,
+} from "monosem";
 
 interface Setup {
-  variant: "encode" | "topk" | "relu";
+  variant: "encode" | SaeTrainingConfig["architecture"];
   batch: number;
   dIn: number;
   dSae: number;
@@ -78,7 +87,29 @@ function normalQuantile(probability: number): number {
   return low;
 }
 
-async function build({ variant, batch, dIn, dSae, k, density, threads }: Setup): Promise<() => Promise<void>> {
+/** The SAE of a variant; what is not said here are the defaults of a configuration file. */
+function saeOptions({ variant, dIn, dSae, k, density }: Setup): object {
+  const options: Readonly<Record<Exclude<Setup["variant"], "encode">, object>> = {
+    relu: { l1Coefficient: 1e-3 },
+    topk: { k },
+    batchtopk: { k },
+    matryoshka: { k, widths: [dSae / 16, dSae / 4] },
+    gated: { l1Coefficient: 1e-3 },
+    "soft-gated": { l1Coefficient: 1e-3 },
+    jumprelu: { l0Coefficient: 1e-3, targetL0: density * dSae },
+  };
+  return {
+    architecture: variant,
+    dIn,
+    dSae,
+    decoderUnitNorm: false,
+    deadAfterTokens: Number.MAX_SAFE_INTEGER,
+    ...options[variant as keyof typeof options],
+  };
+}
+
+async function build(setup: Setup): Promise<() => Promise<void>> {
+  const { variant, batch, dIn, dSae, k, density, threads } = setup;
   const device = await Device.open("cpu", { threads });
   const { kernels } = device;
   const random = new RandomGenerator(0);
@@ -96,42 +127,27 @@ async function build({ variant, batch, dIn, dSae, k, density, threads }: Setup):
   }
 
   const source = new GatedBatch(x);
-  const common = {
-    dIn,
-    dSae,
-    applyBDecToInput: true,
-    decoderUnitNorm: false,
-    deadAfterTokens: Number.MAX_SAFE_INTEGER,
-    bDecInit: "zero",
-    normalizeActivations: "none",
-  } as const;
-  const trainer = await Trainer.create({
-    sae:
-      variant === "topk"
-        ? { ...common, architecture: "topk", k, auxK: 0, auxCoefficient: 0 }
-        : { ...common, architecture: "relu", l1Coefficient: 1e-3 },
+  const { sae, training } = parseConfig({
+    sae: saeOptions(setup),
+    data: { activations: "none" },
     training: {
       batchSize: batch,
       steps: Number.MAX_SAFE_INTEGER,
       lr: 1e-6,
-      adamBeta1: 0.9,
-      adamBeta2: 0.999,
-      adamEpsilon: 1e-8,
-      lrWarmupSteps: 0,
-      lrDecaySteps: 0,
-      lrSchedule: "constant",
-      l1WarmupSteps: 0,
-      clipGradNorm: 1,
-      seed: 0,
       logEvery: Number.MAX_SAFE_INTEGER,
       checkpointEvery: Number.MAX_SAFE_INTEGER,
     },
-    source,
-    device,
+    output: "none",
   });
-  const { encoder, encoderBias } = trainer.sae.parameters;
+  const trainer = await Trainer.create({ sae, training, source, device });
+
+  // pre-activations are standard normal; the part `density` of them is above the quantile
+  const quantile = normalQuantile(1 - density);
+  const { encoder, encoderBias, gateBias, threshold } = trainer.sae.parameters;
   random.normal(encoder, 1 / Math.sqrt(dIn));
-  kernels.fill(encoderBias, variant === "relu" ? -normalQuantile(1 - density) : 0);
+  if (variant === "relu") kernels.fill(encoderBias!, -quantile);
+  if (variant === "gated") kernels.fill(gateBias!, -quantile);
+  if (variant === "jumprelu") kernels.fill(threshold!, quantile);
 
   void trainer.run().next(); // runs up to its first request for a batch
   return async () => {

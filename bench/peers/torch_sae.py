@@ -12,6 +12,11 @@ Variants:
   topk-sparse  the same step in the style of OpenAI's and EleutherAI's trainers: top-k, embedding-bag decode and a
                hand-written sparse backward (index_add in chunks of 256 tokens, so that it fits in memory)
   relu         ReLU + L1, dense autograd; the encoder bias is set so that `density` of the latents fire
+  batchtopk, matryoshka, jumprelu, gated
+               dense autograd with the operations of SAELens 6.54's training forward pass: one top-k over the flattened
+               batch; two more decoder products for the inner of three levels; its straight-through functions and the
+               quadratic penalty; three encoder and two decoder products. Latents are not rescaled by the decoder norms
+  soft-gated   sigmoid(gate) * ReLU(magnitude), each with an encoder of its own, dense autograd
 """
 
 import json
@@ -67,12 +72,45 @@ class SparseDecode(torch.autograd.Function):
         return d_values, None, d_weight
 
 
+def rectangle(x):
+    return ((x > -0.5) & (x < 0.5)).to(x)
+
+
+class Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, threshold, bandwidth):
+        ctx.save_for_backward(x, threshold)
+        ctx.bandwidth = bandwidth
+        return (x > threshold).to(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, threshold = ctx.saved_tensors
+        ste = (1 / ctx.bandwidth) * rectangle((x - threshold) / ctx.bandwidth) * gradient
+        return None, torch.sum(-ste, dim=0), None
+
+
+class JumpReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, threshold, bandwidth):
+        ctx.save_for_backward(x, threshold)
+        ctx.bandwidth = bandwidth
+        return (x * (x > threshold)).to(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, threshold = ctx.saved_tensors
+        ste = (threshold / ctx.bandwidth) * rectangle((x - threshold) / ctx.bandwidth) * gradient
+        return (x > threshold) * gradient, torch.sum(-ste, dim=0), None
+
+
 def build(variant, batch, dIn, dSae, k=32, density=0.01, threads=2):
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     x = torch.randn(batch, dIn)
     encoder = torch.randn(dSae, dIn) / dIn**0.5
-    bias = torch.full((dSae,), -statistics.NormalDist().inv_cdf(1 - density)) if variant == "relu" else torch.zeros(dSae)
+    quantile = statistics.NormalDist().inv_cdf(1 - density) if 0 < density < 1 else 0.0
+    bias = torch.full((dSae,), -quantile) if variant in ("relu", "gated") else torch.zeros(dSae)
     if variant == "encode":
 
         def product():
@@ -85,24 +123,80 @@ def build(variant, batch, dIn, dSae, k=32, density=0.01, threads=2):
     w_enc = torch.nn.Parameter(encoder if rows else encoder.t().contiguous())
     w_dec = torch.nn.Parameter(encoder.clone())
     b_enc, b_dec = torch.nn.Parameter(bias), torch.nn.Parameter(torch.zeros(dIn))
-    parameters = [w_enc, w_dec, b_enc, b_dec]
+    own = {
+        "gated": lambda: [torch.nn.Parameter(torch.zeros(dSae)), torch.nn.Parameter(torch.zeros(dSae))],
+        "soft-gated": lambda: [torch.nn.Parameter(w_enc.detach().clone()), torch.nn.Parameter(torch.zeros(dSae))],
+        "jumprelu": lambda: [torch.nn.Parameter(torch.full((dSae,), quantile))],
+    }.get(variant, list)()
+    parameters = [w_enc, w_dec, b_enc, b_dec, *own]
     optimizer = torch.optim.Adam(parameters, lr=1e-6, fused=True)
+    widths = [dSae // 16, dSae // 4]  # of matryoshka's inner levels
+    target_l0, bandwidth = density * dSae, 0.05
+    threshold_mean = torch.zeros((), dtype=torch.float64)
+
+    def squared_error(output):
+        return (output - x).pow(2).sum(-1).mean()
+
+    def top_k():
+        pre = torch.addmm(b_enc, x - b_dec, w_enc)
+        values, indices = pre.topk(k, -1, sorted=False)
+        latents = torch.zeros_like(pre).scatter(-1, indices, torch.relu(values))
+        return squared_error(torch.addmm(b_dec, latents, w_dec))
+
+    def top_k_sparse():
+        values, indices = SparseEncode.apply(x - b_dec, w_enc, b_enc, k)
+        return squared_error(SparseDecode.apply(values, indices, w_dec) + b_dec)
+
+    def relu():
+        latents = torch.relu(torch.addmm(b_enc, x - b_dec, w_enc))
+        sparsity = (latents * w_dec.norm(dim=1)).sum(-1).mean()
+        return squared_error(torch.addmm(b_dec, latents, w_dec)) + 1e-3 * sparsity
+
+    def batch_top_k():
+        nonlocal threshold_mean
+        flat = torch.relu((x - b_dec) @ w_enc + b_enc).flatten()
+        top = torch.topk(flat, k * batch)
+        latents = torch.zeros_like(flat).scatter(-1, top.indices, top.values).reshape(batch, dSae)
+        with torch.no_grad():
+            threshold_mean = 0.99 * threshold_mean + 0.01 * latents[latents > 0].min()
+        loss = squared_error(latents @ w_dec + b_dec)
+        if variant == "matryoshka":
+            decoded = b_dec
+            for first, last in zip([0, *widths], widths):
+                decoded = latents[:, first:last] @ w_dec[first:last] + decoded
+                loss = loss + squared_error(decoded)
+        return loss
+
+    def jump_relu():
+        (threshold,) = own
+        pre = (x - b_dec) @ w_enc + b_enc
+        latents = JumpReLU.apply(pre, threshold, bandwidth)
+        l0 = Step.apply(pre, threshold, bandwidth).sum(-1)
+        sparsity = (1e-3 * 2 / target_l0 * (l0 - target_l0) ** 2).mean()
+        return squared_error(latents @ w_dec + b_dec) + sparsity
+
+    def gated():
+        r_mag, b_mag = own
+        open_gates = ((x - b_dec) @ w_enc + b_enc > 0).to(x)
+        magnitudes = (x - b_dec) @ (w_enc * r_mag.exp()) + b_mag
+        latents = open_gates * torch.relu(magnitudes)
+        gate = torch.relu((x - b_dec) @ w_enc + b_enc)
+        sparsity = (gate * w_dec.norm(dim=1)).sum(-1).mean()
+        return squared_error(latents @ w_dec + b_dec) + 1e-3 * sparsity + squared_error(gate @ w_dec + b_dec)
+
+    def soft_gated():
+        w_gate, b_gate = own
+        gate = torch.sigmoid((x - b_dec) @ w_gate + b_gate)
+        latents = gate * torch.relu((x - b_dec) @ w_enc + b_enc)
+        return squared_error(latents @ w_dec + b_dec) + 1e-3 * (gate * w_dec.norm(dim=1)).sum(-1).mean()
+
+    loss_of = {
+        "topk": top_k, "topk-sparse": top_k_sparse, "relu": relu, "batchtopk": batch_top_k, "matryoshka": batch_top_k,
+        "jumprelu": jump_relu, "gated": gated, "soft-gated": soft_gated,
+    }[variant]
 
     def step():
-        sparsity = 0.0
-        if variant == "topk-sparse":
-            values, indices = SparseEncode.apply(x - b_dec, w_enc, b_enc, k)
-            reconstruction = SparseDecode.apply(values, indices, w_dec) + b_dec
-        else:
-            pre = torch.addmm(b_enc, x - b_dec, w_enc)
-            if variant == "relu":
-                latents = torch.relu(pre)
-                sparsity = 1e-3 * (latents * w_dec.norm(dim=1)).sum(-1).mean()
-            else:
-                values, indices = pre.topk(k, -1, sorted=False)
-                latents = torch.zeros_like(pre).scatter(-1, indices, torch.relu(values))
-            reconstruction = torch.addmm(b_dec, latents, w_dec)
-        loss = (reconstruction - x).pow(2).sum(-1).mean() + sparsity
+        loss = loss_of()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
