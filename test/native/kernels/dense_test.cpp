@@ -328,6 +328,13 @@ KERNEL_TEST("convert", convertTests) {
     }
     test.check(exact, brain ? "every bf16 number" : "every f16 number");
   }
+  const std::vector<double> doubles{1.0 / 3, 1 + std::ldexp(1, -25), -1e300, 0, 5e-324};
+  const Floats rounded = test.floats("convert of f64", [&](Kernels& k) {
+    Floats result(doubles.size());
+    k.convert(doubles.data(), 64, false, view(result));
+    return result;
+  });
+  test.same("convert of f64", rounded, Floats{1.0f / 3, 1, -INFINITY, 0, 0});
 }
 
 }  // namespace
