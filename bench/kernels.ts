@@ -1,9 +1,10 @@
 /**
- * The kernels of a TopK training step one by one, with tinybench: where the time of a step goes.
+ * The kernels of a training step one by one, with tinybench: where the time of a step goes. The encoder with each of its
+ * selections, at the number of active entries per row that the name says; the others with the codes of top k.
  *
  *     npm run bench:kernels -- [dSae]
  */
-import { Device, RandomGenerator } from "monosem";
+import { Device, RandomGenerator, type Selection, type Tensor } from "monosem";
 import { Bench } from "tinybench";
 
 const [batch, dIn, k] = [4096, 768, 32];
@@ -16,6 +17,12 @@ const normal = (shape: readonly number[], standardDeviation = 1) => {
   random.normal(tensor, standardDeviation);
   return tensor;
 };
+
+/** What a standard normal variable exceeds with probability p < 1/2 (Abramowitz and Stegun 26.2.23, to 4.5e-4). */
+function upperQuantile(p: number): number {
+  const t = Math.sqrt(-2 * Math.log(p));
+  return t - (2.515517 + 0.802853 * t + 0.010328 * t ** 2) / (1 + 1.432788 * t + 0.189269 * t ** 2 + 0.001308 * t ** 3);
+}
 
 const x = normal([batch, dIn]);
 const encoder = normal([dSae, dIn], dIn ** -0.5);
@@ -34,8 +41,19 @@ const add = (name: string, queue: () => Disposable | undefined) =>
     using _ = queue();
     await device.synchronize();
   });
-add("encode, top k", () => kernels.encode(x, encoder, encoderBias, { select: "topk", k }));
+// Pre-activations are nearly standard normal: shifted or cut at these quantiles, so many are left of dSae.
+const shiftedBias = device.tensor(new Float32Array(dSae).fill(-upperQuantile(0.01)), [dSae]);
+const thresholds = device.tensor(new Float32Array(dSae).fill(upperQuantile(64 / dSae)), [dSae]);
+const encodeWith = (name: string, bias: Tensor, selection: Selection) =>
+  add(`encode, ${name}`, () => kernels.encode(x, encoder, bias, selection));
+encodeWith(`top ${k}`, encoderBias, { select: "topk", k });
+encodeWith(`top ${k} by magnitude`, encoderBias, { select: "topk", k, by: "magnitude" });
+encodeWith(`batch top ${k} * rows`, encoderBias, { select: "batchtopk", k: k * batch });
+encodeWith("positive, 1 %", shiftedBias, { select: "positive" });
+encodeWith("positive, 50 %", encoderBias, { select: "positive" });
+encodeWith("above thresholds, 64", encoderBias, { select: "above", thresholds });
 add("decode", () => kernels.decode(codes, decoder, { target: x }));
+add("selectTop, half", () => kernels.selectTop(codes, k / 2));
 add("decodeGradient", () => kernels.decodeGradient(codes, decoder, residual));
 add("featureSums", () => kernels.featureSums(codes));
 add("rowGradientSquaredNorm", () => kernels.rowGradientSquaredNorm(gradient, decoder, squaredNorm));

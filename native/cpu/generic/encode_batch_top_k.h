@@ -26,15 +26,15 @@ struct SampleConsumer {
 class SampledBounds {
  public:
   SampledBounds(Matrix<const float> x, const Eligible& eligible, int64_t k, [[maybe_unused]] bool screening,
-                Allocator& allocator, ThreadPool& pool)
-      : expected_(double(k) * double(sampledRows) / double(x.rows)) {
+                Allocator& allocator, ThreadPool& pool) {
     if (x.rows < 4 * sampledRows || k == 0) return;  // the sample would cost as much as it saves
+    expected_ = double(k) * double(sampledRows) / double(x.rows);
     const Block rows = allocator.allocateArray<float>(sampledRows * x.columns);
     for (int64_t i = 0; i < sampledRows; ++i)
       std::memcpy(rows.as<float>() + i * x.columns, x.row((2 * i + 1) * x.rows / (2 * sampledRows)),
                   size_t(x.columns) * sizeof(float));
     const Matrix<const float> sample{rows.as<const float>(), sampledRows, x.columns};
-    const int64_t most = int64_t(factors[attempts - 1] * expected_) + 1;
+    const int64_t most = int64_t(factors[attempts - 1] * expected_) + 2;  // one more than the last bound needs
     if (most >= sampledRows * eligible.count()) return;
     RunningTopK<ByValue> largest(pool.threads(), most, sampledRows * eligible.count(), allocator);
 #if defined(MONOSEM_SCREEN_HEADER)
@@ -56,7 +56,7 @@ class SampledBounds {
   }
 
   float next(Allocator& allocator) {
-    if (attempt_ == attempts) return 0;
+    if (attempt_ == attempts || count_ == 0) return 0;
     const int64_t wanted = int64_t(factors[attempt_++] * expected_) + 1;
     if (wanted >= count_) return 0;
     const Block scores = allocator.allocateArray<float>(count_ + width);
@@ -71,7 +71,7 @@ class SampledBounds {
   static constexpr int attempts = 2;
   static constexpr double factors[attempts] = {1.25, 2};
 
-  double expected_;
+  double expected_ = 0;  // how many of the k largest the sample holds
   int attempt_ = 0;
   int64_t count_ = 0;
   Block largest_;
