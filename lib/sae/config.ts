@@ -69,7 +69,7 @@ export interface CommonTrainingOptions {
   readonly init?: string | undefined;
 }
 
-/** A trained SAE and how it is trained. */
+/** A trained SAE and how it is trained, as `parseConfig` gives it. */
 export type SaeTrainingConfig = {
   [Name in ArchitectureName]: SaeShape & { readonly architecture: Name } & OptionsOf<Name> &
     TrainingOptionsOf<Name> &

@@ -35,9 +35,9 @@ export function parameterGradients(
     encoders[rows] ??= { terms: [], sums: [] };
     encoders[rows].terms.push({ codes, coefficients: dPreActivations, dense: step.input });
     encoders[rows].sums.push(sums);
-    if (bias !== undefined) (vectors[bias] ??= []).push(sums);
+    if (bias !== undefined) addTerm(vectors, bias, sums);
   }
-  for (const [name, gradient] of Object.entries(gradients.vectors ?? {})) (vectors[name] ??= []).push(gradient);
+  for (const [name, gradient] of Object.entries(gradients.vectors ?? {})) addTerm(vectors, name, gradient);
   vectors.decoderBias = biased.map((path) => keep(kernels.columnSums(path.dOutput, { scale: path.scale })));
   if (applyBDecToInput) {
     for (const [rows, { sums }] of Object.entries(encoders)) {
@@ -70,6 +70,10 @@ function skipGradient({ kernels, input }: GradientStep, dOutput: Tensor, scale: 
   using inputs = kernels.transpose(input);
   const gradient = kernels.linear(outputs, inputs);
   return kernels.scale(gradient, scale, { out: gradient });
+}
+
+function addTerm(terms: Record<string, Tensor[]>, name: string, term: Tensor): void {
+  terms[name] = [...(terms[name] ?? []), term];
 }
 
 /** The sum of tensors, in a new one: an architecture may state the same vector for two parameters. */

@@ -19,6 +19,8 @@ export const sae: SaeTrainingConfig = {
   k: 3,
   auxK: 4,
   auxCoefficient: 1 / 32,
+  kAnnealSteps: 0,
+  multiTopkCoefficient: 0,
   applyBDecToInput: true,
   decoderUnitNorm: true,
   deadAfterTokens: 64,

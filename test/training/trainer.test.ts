@@ -114,6 +114,11 @@ describe("resuming continues bit for bit", () => {
         dIn,
         dSae: 24,
         l1Coefficient: 0.1,
+        pEnd: 0.5,
+        pAnnealStart: 2,
+        pAnnealSteps: 12,
+        pAnnealUpdates: 3,
+        ghostGradients: false,
         applyBDecToInput: false,
         decoderUnitNorm: false,
         deadAfterTokens: 64,
@@ -334,7 +339,7 @@ describe("input scaling", () => {
     await runToEnd(trainer);
     const before = await Sae.load(init, device);
     for (const name of parameterNames) {
-      const [a, b] = [await trainer.sae.parameters[name].readFloat32(), await before.parameters[name].readFloat32()];
+      const [a, b] = [await trainer.sae.parameters[name]!.readFloat32(), await before.parameters[name]!.readFloat32()];
       expect(relativeError(a, b), name).toBeLessThan(name === "decoder" ? 1 : 1e-6); // unit rows are another norm
     }
   });
