@@ -120,4 +120,5 @@ console.log(`${found} of ${trueFeatures} true features were found (cosine above 
 console.log(`${(100 * negative).toFixed(1)}% of the latents' values are negative`);
 console.log(`the SAE is in ${join(config.output, "sae")}`);
 
+source.dispose();
 await device.close();
