@@ -22,6 +22,7 @@ function typeText(json) {
   if (json.type === "array") return `list of ${typeText(json.items)}`;
   if (json.type === "integer" || json.type === "number") {
     const noun = json.type === "integer" ? "integer" : "number";
+    if (json.exclusiveMinimum === 0 && json.maximum === 1) return `${noun} in (0, 1]`;
     if (json.exclusiveMinimum === 0) return `${noun} > 0`;
     if (json.minimum === 0) return json.exclusiveMaximum === 1 ? `${noun} in [0, 1)` : `${noun} ≥ 0`;
     if (json.minimum === 1) return `${noun} ≥ 1`;
@@ -64,7 +65,7 @@ model runs once for all of them. Besides the keys of every architecture there ar
 *other* architectures may stand in the file, too, and are left out, so that \`--set sae.architecture=relu\` compares
 architectures.
 
-${table("sae", configurationKeys.sae)}
+${table("sae", { architecture: z.enum(Object.keys(architectures)).describe("What kind of SAE."), ...configurationKeys.sae })}
 
 ${Object.values(architectures)
   .map(({ name, options, trainingOptions, decoderUnitNorm, initialDecoderNorm }) => {

@@ -48,7 +48,7 @@ export const gated: Architecture<"gated", object, { readonly l1Coefficient: numb
 >({
   name: "gated",
   options: {},
-  trainingOptions: { l1Coefficient: nonNegative },
+  trainingOptions: { l1Coefficient: nonNegative.describe("Weight of the sparsity penalty on the gate.") },
   parameters: {
     gateBias: { shape: "latents", initial: 0, savedAs: "b_gate" },
     magnitudeScale: { shape: "latents", initial: 0, savedAs: "r_mag", inPreActivationScale: false },

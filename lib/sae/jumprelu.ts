@@ -105,15 +105,24 @@ export const jumprelu: Architecture<"jumprelu", JumpReluOptions, JumpReluTrainin
   JumpReluEncoded
 >({
   name: "jumprelu",
-  options: { shifted: z.boolean().default(false) },
+  options: {
+    shifted: z.boolean().default(false).describe("Latents ReLU(z − θ) instead of z where z > θ."),
+  },
   trainingOptions: {
-    bandwidth: positive.default(0.05),
-    initialThreshold: nonNegative.default(defaultThreshold),
-    sparsityLoss: z.enum(["quadratic", "step", "tanh"]).default("quadratic"),
-    l0Coefficient: nonNegative,
-    targetL0: positive.optional(),
-    tanhScale: positive.default(4),
-    preActivationCoefficient: nonNegative.default(0),
+    sparsityLoss: z
+      .enum(["quadratic", "step", "tanh"])
+      .default("quadratic")
+      .describe("(L0 / targetL0 − 1)², L0 itself, or Σ tanh(tanhScale f_i ‖W_dec,i‖)."),
+    l0Coefficient: nonNegative.describe("Weight of the sparsity loss."),
+    targetL0: positive.optional().describe("Active latents per token that `quadratic` aims at, and needs."),
+    bandwidth: positive
+      .default(0.05)
+      .describe("Width of the window around the threshold from which its gradient is estimated, in the scale of z."),
+    initialThreshold: nonNegative.default(defaultThreshold).describe("The thresholds at the start."),
+    tanhScale: positive.default(4).describe("Of `tanh`."),
+    preActivationCoefficient: nonNegative
+      .default(0)
+      .describe("Weight of the loss that brings dead latents back by their pre-activations (3e-6 is usual); 0: none."),
   },
   parameters: {
     encoderBias: { shape: "latents", initial: 0, savedAs: "b_enc" },

@@ -31,28 +31,25 @@ import {
 import { dotProduct, ones } from "./lossTerms.js";
 
 export interface PAnnealingOptions {
-  /** The last p, in (0, 1]; 1, the default, turns p-annealing off. */
-  readonly pEnd?: number | undefined;
-  /** The step from which p's decrements are counted. Default: 0. */
-  readonly pAnnealStart?: number | undefined;
-  /** The number of steps after that at which p has reached `pEnd`. Default: 0. */
-  readonly pAnnealSteps?: number | undefined;
-  /** Number of decrements. Default: 10. */
-  readonly pAnnealUpdates?: number | undefined;
+  /** The last p, in (0, 1]; 1 turns p-annealing off. */
+  readonly pEnd: number;
+  /** The step from which p's decrements are counted. */
+  readonly pAnnealStart: number;
+  /** The number of steps after that at which p has reached `pEnd`. */
+  readonly pAnnealSteps: number;
+  readonly pAnnealUpdates: number;
 }
-
-const defaults = { pEnd: 1, pAnnealStart: 0, pAnnealSteps: 0, pAnnealUpdates: 10 } as const;
 
 export const pAnnealingOptions: OptionShape<PAnnealingOptions> = {
   pEnd: z
     .number()
     .positive()
     .max(1)
-    .default(defaults.pEnd)
+    .default(1)
     .describe("p-annealing: the penalty's exponent goes from 1 to pEnd; 1: it stays."),
-  pAnnealStart: naturalNumber.default(defaults.pAnnealStart).describe("The step at which p-annealing begins."),
-  pAnnealSteps: naturalNumber.default(defaults.pAnnealSteps).describe("Steps from there to pEnd."),
-  pAnnealUpdates: positiveInteger.default(defaults.pAnnealUpdates).describe("Number of equal decrements of p."),
+  pAnnealStart: naturalNumber.default(0).describe("The step at which p-annealing begins."),
+  pAnnealSteps: naturalNumber.default(0).describe("Steps from there to pEnd."),
+  pAnnealUpdates: positiveInteger.default(10).describe("Number of equal decrements of p."),
 };
 
 /** A and B so far, and c; 0 stands for c = 1, which it is until the first change. */
@@ -78,13 +75,10 @@ export interface Penalised {
 const window = 10;
 
 /** p at a step (0-based). */
-export function exponentAt(options: PAnnealingOptions, step: number): number {
-  const {
-    pEnd = defaults.pEnd,
-    pAnnealStart = defaults.pAnnealStart,
-    pAnnealSteps = defaults.pAnnealSteps,
-    pAnnealUpdates = defaults.pAnnealUpdates,
-  } = options;
+export function exponentAt(
+  { pEnd, pAnnealStart, pAnnealSteps, pAnnealUpdates }: PAnnealingOptions,
+  step: number,
+): number {
   if (pEnd === 1) return 1;
   let decrements = 0;
   while (

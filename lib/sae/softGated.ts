@@ -39,7 +39,7 @@ export const softGated: Architecture<"soft-gated", object, { readonly l1Coeffici
 >({
   name: "soft-gated",
   options: {},
-  trainingOptions: { l1Coefficient: nonNegative },
+  trainingOptions: { l1Coefficient: nonNegative.describe("Weight of the sparsity penalty on the gate.") },
   parameters: {
     encoderBias: { shape: "latents", initial: 0, savedAs: "b_enc" },
     gateEncoder: { shape: "encoder", initial: "encoder", savedAs: "W_gate", inPreActivationScale: false },
