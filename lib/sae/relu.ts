@@ -25,8 +25,8 @@ import {
 export interface ReluTrainingOptions extends PAnnealingOptions {
   /** λ, which multiplies the sum over latents, averaged over tokens. */
   readonly l1Coefficient: number;
-  /** Adds the loss "ghost", whose gradient revives dead latents. Default: false. */
-  readonly ghostGradients?: boolean | undefined;
+  /** Adds the loss "ghost", whose gradient revives dead latents. */
+  readonly ghostGradients: boolean;
 }
 
 export const relu: Architecture<"relu", object, ReluTrainingOptions> = defineArchitecture<
