@@ -2,12 +2,13 @@
 saves it as it would be used.
 
 The only argument is a JSON object: activations (folder of safetensors shards), output, architecture ("standard",
-"gated", "jumprelu", "topk", "batchtopk", "matryoshka"), value (the coefficient, or the L0 of the last three), samples,
-dIn, dSae, batchSize, lr, threads, matryoshkaWidths. The last line of the output is
+"gated", "jumprelu", "topk", "batchtopk", "matryoshka"), value (the L1 coefficient of the first two, the L0 of the
+others), samples, dIn, dSae, batchSize, lr, threads, matryoshkaWidths. The last line of the output is
   {"wallSeconds": ..., "cpuSeconds": ...}     of the training alone, reading the samples included
 
 SAELens' defaults, and what arXiv:2602.14687 changed of them: L1 warm-up over a third of the steps; JumpReLU on inputs of
-expected norm with bandwidth 1, threshold 1 at first and decoder norm 0.5.
+expected norm with bandwidth 1, threshold 1 at first and decoder norm 0.5. Unlike there, JumpReLU is told its L0 by the
+quadratic loss, which SAELens takes per token (2 / L0 (l0 - L0)^2, here times 20 / L0).
 """
 
 import json
@@ -82,11 +83,12 @@ def build(options):
         return GatedTrainingSAE(cfg)
     if architecture == "jumprelu":
         cfg = JumpReLUTrainingSAEConfig(
-            l0_coefficient=value,
+            l0_coefficient=20 / value,
+            target_l0=value,
             l0_warm_up_steps=steps // 3,
             jumprelu_bandwidth=1.0,
             jumprelu_init_threshold=1.0,
-            jumprelu_sparsity_loss_mode="step",
+            jumprelu_sparsity_loss_mode="quadratic",
             normalize_activations="expected_average_only_in",
             decoder_init_norm=0.5,
             **common,

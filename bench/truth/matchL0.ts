@@ -14,13 +14,13 @@ interface Point {
 const searchTolerance = 0.05;
 const tolerance = 0.03;
 const searchRuns = 8;
-const fullRuns = 3;
+const fullRuns = 4;
 /** No guess is farther than this factor from the last one. */
 const farthest = 8;
 
 /**
  * Searches on short runs, then trains in full, again with a corrected coefficient while the L0 is off by more than 3 %; of
- * at most 3 full runs the one that is nearest.
+ * at most 4 full runs the one that is nearest.
  *
  * @param train - trains an SAE with a coefficient; `full` or for the search only
  */

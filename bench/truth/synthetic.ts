@@ -4,7 +4,7 @@
  *
  *     npm run build:bench && node build/bench/truth/synthetic.js [--samples N] [--python PATH --data DIR] [--json FILE]
  *
- *   --samples N        samples to train on (20,000,000); the searches for a coefficient take a tenth
+ *   --samples N        samples to train on (20,000,000)
  *   --features, --dimensions, --width   of the data and of the SAEs (1024, 128, 512)
  *   --l0 N             default: the mean number of the `width` most frequent features that fire, rounded
  *   --architectures a,b,...   default: all
@@ -12,9 +12,10 @@
  *   --data DIR         where the samples are written for SAELens (4 * samples * dimensions bytes), or lie already
  *   --json FILE        the rows as JSON, rewritten after each
  *
- * Batches of 1024, Adam at 3e-4, gradients clipped to norm 1, 2 threads, in both systems. TopK, BatchTopK and Matryoshka
- * are told the L0; the others are trained again and again until it fits (matchL0.ts); the wall time is that of the last
- * training alone, in which monosem draws the samples and SAELens reads them.
+ * Batches of 1024, Adam at 3e-4, gradients clipped to norm 1, 2 threads, in both systems. TopK, BatchTopK, Matryoshka and
+ * JumpReLU (by its quadratic loss) are told the L0; the others are trained again and again until it fits (matchL0.ts), at first on a tenth of the samples with
+ * ten times the learning rate, because L0 falls for as long as the weights can move. The wall time is that of the training
+ * shown alone, in which monosem draws the samples and SAELens reads them.
  */
 import { execFile } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -54,7 +55,9 @@ const samples = Number(flags.samples);
 const dIn = Number(flags.dimensions);
 const dSae = Number(flags.width);
 const [batchSize, threads, lr] = [1024, 2, 3e-4];
+/** Of the search for a coefficient. */
 const searchSamples = Math.max(batchSize, Math.round(samples / 10));
+const learningRate = (count: number): number => (lr * samples) / count;
 const measuredSamples = Math.min(500_000, Math.max(10_000, Math.round(samples / 10)));
 const peer = fileURLToPath(new URL("../../../bench/peers/saelens_synthetic.py", import.meta.url));
 
@@ -72,19 +75,17 @@ interface Contender {
   readonly sae: (value: number) => object;
 }
 
-/** L1 and L0 penalties, and the constants of JumpReLU, as published for SynthSAEBench (arXiv:2602.14687). */
 const contenders: Readonly<Record<string, Contender>> = {
   relu: { saelens: "standard", start: 2, sae: (l1Coefficient) => ({ l1Coefficient }) },
   gated: { saelens: "gated", start: 2, sae: (l1Coefficient) => ({ l1Coefficient }) },
   jumprelu: {
     saelens: "jumprelu",
-    start: 1,
-    sae: (l0Coefficient) => ({
+    sae: (targetL0) => ({
       normalizeActivations: "expected-average-only-in",
-      sparsityLoss: "step",
-      l0Coefficient,
-      bandwidth: 1,
-      initialThreshold: 1,
+      targetL0,
+      l0Coefficient: 40,
+      bandwidth: 0.5,
+      initialThreshold: 0.1,
     }),
   },
   topk: { saelens: "topk", sae: (l0) => ({ k: Math.round(l0), auxK: dIn / 2 }) },
@@ -167,10 +168,12 @@ async function compete(
   contender: Contender,
   train: (value: number, samples: number) => Promise<Trained>,
 ): Promise<void> {
+  // What fitted ours is a good first guess for theirs: the losses are the same.
+  const start = rows.find((row) => row.architecture === architecture)?.coefficient ?? contender.start;
   const { coefficient, result } =
-    contender.start === undefined
+    start === undefined
       ? { coefficient: undefined, result: await train(targetL0, samples) }
-      : await matchL0(targetL0, contender.start, (value, full) => train(value, full ? samples : searchSamples));
+      : await matchL0(targetL0, start, (value, full) => train(value, full ? samples : searchSamples));
   const row = { system, architecture, coefficient, ...result };
   rows.push(row);
   const figures = [row.f1, row.precision, row.recall, row.mcc, row.mmcs, row.uniqueness, row.explainedVariance];
@@ -189,7 +192,7 @@ async function trainOurs(architecture: string, contender: Contender, value: numb
     training: {
       tokens: count,
       batchSize,
-      lr,
+      lr: learningRate(count),
       l1WarmupSteps: contender.start === undefined ? 0 : Math.floor(count / batchSize / 3),
       logEvery: Number.MAX_SAFE_INTEGER,
       checkpointEvery: Number.MAX_SAFE_INTEGER,
@@ -221,7 +224,7 @@ async function trainTheirs(architecture: string, value: number, count: number): 
     dIn,
     dSae,
     batchSize,
-    lr,
+    lr: learningRate(count),
     threads,
     matryoshkaWidths: [...matryoshkaWidths, dSae],
   };
