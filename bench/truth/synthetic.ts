@@ -6,13 +6,14 @@
  *
  *   --samples N        samples to train on (20,000,000)
  *   --features, --dimensions, --width   of the data and of the SAEs (1024, 128, 512)
+ *   --lr X             learning rate (3e-4); fewer samples need a larger one, for Adam's steps are of its size
  *   --l0 N             default: the mean number of the `width` most frequent features that fire, rounded
  *   --architectures a,b,...   default: all
  *   --python PATH      a Python with sae-lens; without it, SAELens is left out
  *   --data DIR         where the samples are written for SAELens (4 * samples * dimensions bytes), or lie already
  *   --json FILE        the rows as JSON, rewritten after each
  *
- * Batches of 1024, Adam at 3e-4, gradients clipped to norm 1, 2 threads, in both systems. TopK, BatchTopK, Matryoshka and
+ * Batches of 1024, Adam, gradients clipped to norm 1, 2 threads, in both systems. TopK, BatchTopK, Matryoshka and
  * JumpReLU (by its quadratic loss) are told the L0; the others are trained again and again until it fits (matchL0.ts), at first on a tenth of the samples with
  * ten times the learning rate, because L0 falls for as long as the weights can move. The wall time is that of the training
  * shown alone, in which monosem draws the samples and SAELens reads them.
@@ -44,6 +45,7 @@ const { values: flags } = parseArgs({
     features: { type: "string", default: "1024" },
     dimensions: { type: "string", default: "128" },
     width: { type: "string", default: "512" },
+    lr: { type: "string", default: "3e-4" },
     l0: { type: "string" },
     architectures: { type: "string", default: "relu,gated,jumprelu,topk,batchtopk,matryoshka" },
     python: { type: "string" },
@@ -54,7 +56,8 @@ const { values: flags } = parseArgs({
 const samples = Number(flags.samples);
 const dIn = Number(flags.dimensions);
 const dSae = Number(flags.width);
-const [batchSize, threads, lr] = [1024, 2, 3e-4];
+const lr = Number(flags.lr);
+const [batchSize, threads] = [1024, 2];
 /** Of the search for a coefficient. */
 const searchSamples = Math.max(batchSize, Math.round(samples / 10));
 const learningRate = (count: number): number => (lr * samples) / count;
@@ -113,7 +116,7 @@ const rows: Row[] = [];
 try {
   console.log(
     `${device.description}, ${cpus()[0]?.model}, Node ${process.version}, ${new Date().toISOString()}; ${samples} samples of ` +
-      `${model.config.features} features in ${dIn} dimensions, ${dSae} latents, L0 ${targetL0}\n`,
+      `${model.config.features} features in ${dIn} dimensions, ${dSae} latents, L0 ${targetL0}, learning rate ${lr}\n`,
   );
   console.log(
     "| architecture | | coefficient | L0 | F1 | precision | recall | MCC | MMCS | uniqueness | explained variance | shrinkage | dead | wall s | CPU s |",
