@@ -15,7 +15,7 @@ import {
   Corpus,
   contexts,
   Device,
-  evaluateInModel,
+  evaluateAllInModel,
   HookedTransformer,
   limitTokens,
   parseConfig,
@@ -41,15 +41,15 @@ const [dSae, batchSize] = [1536, 2048];
 
 /** The SAEs by the name of their row; the members of a row differ in their coefficient. */
 const rows: Readonly<Record<string, readonly object[]>> = {
-  relu: [6, 9, 13, 19, 28].map((l1Coefficient) => ({ architecture: "relu", l1Coefficient })),
-  "relu, p-annealed to 0.5": [1, 1.6, 2.5, 4].map((l1Coefficient) => ({
+  relu: [7, 10, 14].map((l1Coefficient) => ({ architecture: "relu", l1Coefficient })),
+  "relu, p-annealed to 0.5": [5, 8, 12].map((l1Coefficient) => ({
     architecture: "relu",
     l1Coefficient,
     pEnd: 0.5,
     pAnnealStart: Math.round(steps / 3),
     pAnnealSteps: Math.round(steps / 2),
   })),
-  gated: [2, 3, 4.5, 7, 10].map((l1Coefficient) => ({ architecture: "gated", l1Coefficient })),
+  gated: [5, 12, 30].map((l1Coefficient) => ({ architecture: "gated", l1Coefficient })),
   jumprelu: [{ architecture: "jumprelu", targetL0: l0, l0Coefficient: 40, bandwidth: 0.5, initialThreshold: 0.1 }],
   topk: [{ architecture: "topk", k: l0, auxK: 32 }],
   batchtopk: [{ architecture: "batchtopk", k: l0, auxK: 32 }],
@@ -105,14 +105,17 @@ for await (const progress of trainer.run()) {
 }
 const seconds = (performance.now() - began) / 1000;
 
-const measured = [];
-for (const [i, { row, name, own }] of list.entries()) {
-  const sae = trainer.saes[i]!;
-  const limited = limitTokens(contexts(heldOut, model.tokenizer, cut), 20_000);
-  const { lossRecovered, klDivergence } = await evaluateInModel({ sae, model, hook, contexts: limited });
+const evaluations = await evaluateAllInModel({
+  saes: trainer.saes,
+  hook,
+  model,
+  contexts: limitTokens(contexts(heldOut, model.tokenizer, cut), 20_000),
+});
+const measured = list.map(({ row, name, own }, i) => {
+  const { lossRecovered, klDivergence } = evaluations[i]!;
   const { l0: trainedL0, explainedVariance, deadFraction } = last.get(name)!;
-  measured.push({ row, own, lossRecovered, klDivergence, l0: trainedL0, explainedVariance, deadFraction });
-}
+  return { row, own, lossRecovered, klDivergence, l0: trainedL0, explainedVariance, deadFraction };
+});
 const percent = (value: number): string => `${(100 * value).toFixed(1)} %`;
 process.stdout.write(
   `${steps} steps of ${batchSize} tokens, ${model.hookWidth(hook)} -> ${dSae}, ${list.length} SAEs side by side in ${seconds.toFixed(0)} s\n\n` +
