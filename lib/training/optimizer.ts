@@ -90,7 +90,7 @@ export class Optimizer {
     const adam: AdamStep = { learningRate, beta1, beta2, epsilon, step: step + 1 };
     const clip =
       clipGradNorm === null || norm === undefined
-        ? { squaredNorm: guard, maxNorm: Number.POSITIVE_INFINITY }
+        ? { squaredNorm: guard, maxNorm: Number.POSITIVE_INFINITY } // no clipping, but a look whether all is finite
         : { squaredNorm: norm.squared, maxNorm: clipGradNorm };
     for (const [name, moments] of this.moments) {
       const parameter = this.#parameters[name]!;

@@ -199,8 +199,7 @@ export class SaeTraining {
     const gradients = this.#architecture.gradients(gradientStep);
     const rows = parameterGradients(gradientStep, gradients, config.applyBDecToInput);
     const norm = adam.clipGradNorm !== null || place.logged ? keep(this.#optimizer.norm(rows)) : undefined;
-    const guard = Object.values(gradients.losses)[0]!.sum;
-    this.#optimizer.step(rows, { norm, guard, ...place });
+    this.#optimizer.step(rows, { norm, guard: norm?.squared ?? lossesTogether(step, gradients), ...place });
     this.#architecture.afterStep(gradientStep);
     if (!place.logged || norm === undefined) return undefined;
 
@@ -315,6 +314,16 @@ async function initialSae(directory: string, { config, device, metadata }: SaeTr
     }
   }
   return new Sae(wanted, loaded.parameters, device, metadata ?? loaded.metadata);
+}
+
+/** f64 [1] that is finite as long as every loss is: without clipping nobody takes the gradient's norm. */
+function lossesTogether(
+  { kernels, device, keep }: Pick<GradientStep, "kernels" | "device" | "keep">,
+  gradients: Gradients,
+): Tensor {
+  const together = keep(device.zeros([1], "f64"));
+  for (const { sum } of Object.values(gradients.losses)) kernels.sum(keep(kernels.toFloat32(sum)), together);
+  return together;
 }
 
 async function readLosses({ losses }: Gradients): Promise<Record<string, number>> {
