@@ -167,6 +167,11 @@ export interface ArchitectureDefinition<
   readonly parameters: { readonly [Key in Own]: ParameterSpecification<Options & TrainingOptions> };
   /** Running state of the training: number of f64 elements. */
   readonly state?: { readonly [Key in State]: number };
+  /**
+   * Whether latents scale with everything that is `inPreActivationScale`: twice that, twice the latents. Default true;
+   * false where the latent is, say, a square root, so that decoder norms cannot be folded into the encoder.
+   */
+  readonly homogeneous?: boolean;
   /** Norm of the decoder rows at initialisation, where they are not kept at 1. */
   readonly initialDecoderNorm: number;
   /** The default of `decoderUnitNorm`. */
@@ -206,6 +211,7 @@ export interface Architecture<Name extends string, Options, TrainingOptions> {
   readonly trainingOptions: OptionShape<TrainingOptions>;
   readonly parameters: Readonly<Record<string, ParameterSpecification<Options & TrainingOptions>>>;
   readonly state: Readonly<Record<string, number>>;
+  readonly homogeneous: boolean;
   readonly initialDecoderNorm: number;
   readonly decoderUnitNorm: boolean;
   readonly saved: SavedForm<Options> | { readonly as: string };
@@ -235,6 +241,7 @@ export function defineArchitecture<
     trainingOptions: definition.trainingOptions,
     parameters: definition.parameters,
     state: definition.state ?? {},
+    homogeneous: definition.homogeneous ?? true,
     initialDecoderNorm: definition.initialDecoderNorm,
     decoderUnitNorm: definition.decoderUnitNorm,
     saved: definition.saved,

@@ -36,7 +36,8 @@ export function knownArchitectures(): ReadonlyMap<string, AnyArchitecture> {
  * Makes an architecture from outside the library known by its name: to configurations, to `Sae.create` and to
  * `Sae.load`.
  *
- * @throws MonosemError ERR_INVALID_ARGUMENT when another architecture of that name is known already.
+ * @throws MonosemError ERR_INVALID_ARGUMENT when another architecture of that name, or one that is saved under the same
+ *   name, is known already.
  */
 export function registerArchitecture<Name extends string, Options, TrainingOptions>(
   architecture: Architecture<Name, Options, TrainingOptions>,
@@ -46,7 +47,21 @@ export function registerArchitecture<Name extends string, Options, TrainingOptio
   if (known !== undefined && known !== erased) {
     throw new MonosemError("ERR_INVALID_ARGUMENT", `an architecture "${architecture.name}" is known already`);
   }
+  const taken = new Set([...registered.values()].filter((other) => other !== erased).flatMap(savedNames));
+  const conflict = savedNames(erased).find((name) => taken.has(name));
+  if (conflict !== undefined) {
+    throw new MonosemError(
+      "ERR_INVALID_ARGUMENT",
+      `architecture "${architecture.name}" is to be saved as "${conflict}", as which another is saved: such folders would ` +
+        "be loaded as the wrong one",
+    );
+  }
   registered.set(architecture.name, erased);
+}
+
+/** What cfg.json calls it. */
+function savedNames({ saved }: AnyArchitecture): string[] {
+  return "as" in saved ? [] : [saved.name, ...Object.keys(saved.variants ?? {})];
 }
 
 /** @throws MonosemError ERR_CONFIG for an unknown name, listing those that are known. */

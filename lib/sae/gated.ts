@@ -48,7 +48,11 @@ export const gated: Architecture<"gated", object, { readonly l1Coefficient: numb
 >({
   name: "gated",
   options: {},
-  trainingOptions: { l1Coefficient: nonNegative.describe("Weight of the sparsity penalty on the gate.") },
+  trainingOptions: {
+    l1Coefficient: nonNegative.describe(
+      "Weight of the sparsity penalty on the gate; with normalised activations 1 to 10 is usual.",
+    ),
+  },
   parameters: {
     gateBias: { shape: "latents", initial: 0, savedAs: "b_gate" },
     magnitudeScale: { shape: "latents", initial: 0, savedAs: "r_mag", inPreActivationScale: false },

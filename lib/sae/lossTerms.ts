@@ -35,7 +35,11 @@ export interface AuxOptions {
 }
 
 export const auxOptions: OptionShape<AuxOptions> = {
-  auxK: naturalNumber.default(0).describe("AuxK: dead latents per token that model the residual; 0: none."),
+  auxK: naturalNumber
+    .default(0)
+    .describe(
+      "AuxK: dead latents per token that model the residual, once there are such (see deadAfterTokens); 0: none.",
+    ),
   auxCoefficient: nonNegative.default(1 / 32).describe("Weight of AuxK's loss."),
 };
 

@@ -15,8 +15,12 @@ export interface SaeMetadata {
   readonly modelName?: string | undefined;
   /** TransformerLens name of the hook point, for example "blocks.2.hook_resid_post". */
   readonly hookName?: string | undefined;
+  /** Of a crosscoder: its hook points, in the order in which their activations lie side by side. */
+  readonly hookNames?: readonly string[] | undefined;
   /** Of a transcoder: the hook point whose activations it reconstructs. */
   readonly hookNameOut?: string | undefined;
+  /** The architecture as which it was trained, where it was saved as another: "batchtopk" of a saved jumprelu. */
+  readonly trainedAs?: string | undefined;
   readonly contextSize?: number | undefined;
   readonly prependBos?: boolean | undefined;
   /** Anything else that the folder's metadata holds. */
@@ -206,11 +210,19 @@ export class Sae {
   /**
    * Makes every decoder row one of norm 1 (in a crosscoder: of summed norm 1), with latents and everything in their
    * scale multiplied by the former norm. Reconstructions stay the same. Rows of norm 0 keep their latents.
+   *
+   * @throws MonosemError ERR_UNSUPPORTED for an architecture whose latents do not scale with their pre-activations.
    */
   foldDecoderNorm(): void {
     const { kernels } = this.device;
     const { encoder, decoder } = this.parameters;
     const { dSae, hookWidths, architecture } = this.config;
+    if (!architectureNamed(architecture).homogeneous) {
+      throw new MonosemError(
+        "ERR_UNSUPPORTED",
+        `the latents of architecture "${architecture}" do not scale with their pre-activations: decoder norms cannot be folded`,
+      );
+    }
     using norms = kernels.rowNorms(decoder, hookWidths === undefined ? {} : { blockWidths: hookWidths });
     // 1 in place of 0: norms + (norms == 0)
     using positive = kernels.activation(norms, "heaviside");

@@ -47,7 +47,8 @@ export async function writeSaeLensFolder(
     { shape: savedTransposed ? [...shape].reverse() : shape, data: weights[name]! },
   ]);
   await writeSafetensors(join(directory, weightsFile), Object.fromEntries(tensors));
-  const { modelName, hookName, hookNameOut, contextSize, prependBos, ...others } = metadata;
+  const { modelName, hookName, hookNames, hookNameOut, trainedAs, contextSize, prependBos, ...others } = metadata;
+  const trainedAsAnother = saved.architecture === config.architecture ? trainedAs : config.architecture;
   const form = savedFormOf(saved.architecture);
   const name = nameInForm(form, saved);
   const cfg = {
@@ -67,7 +68,9 @@ export async function writeSaeLensFolder(
       ...others,
       model_name: modelName,
       hook_name: hookName,
+      ...(hookNames === undefined ? {} : { hook_names: hookNames }),
       ...(hookNameOut === undefined ? {} : { hook_name_out: hookNameOut }),
+      ...(trainedAsAnother === undefined ? {} : { trained_as: trainedAsAnother }),
       ...(saved.hookWidths === undefined ? {} : { hook_widths: saved.hookWidths }),
       context_size: contextSize,
       prepend_bos: prependBos,
@@ -256,8 +259,10 @@ function readMetadata(metadata: Record<string, unknown>): SaeMetadata {
   const {
     model_name,
     hook_name,
+    hook_names,
     hook_name_out,
     hook_widths: _,
+    trained_as,
     context_size,
     prepend_bos,
     ...rest
@@ -267,6 +272,8 @@ function readMetadata(metadata: Record<string, unknown>): SaeMetadata {
     ...others,
     ...(typeof model_name === "string" ? { modelName: model_name } : {}),
     ...(typeof hook_name === "string" ? { hookName: hook_name } : {}),
+    ...(Array.isArray(hook_names) ? { hookNames: hook_names.map(String) } : {}),
+    ...(typeof trained_as === "string" ? { trainedAs: trained_as } : {}),
     ...(typeof hook_name_out === "string" ? { hookNameOut: hook_name_out } : {}),
     ...(typeof context_size === "number" ? { contextSize: context_size } : {}),
     ...(typeof prepend_bos === "boolean" ? { prependBos: prepend_bos } : {}),

@@ -75,7 +75,9 @@ const names: z.ZodType<string | string[]> = z.union([z.string().min(1), z.array(
 
 /** The keys of `sae` that every architecture has. */
 const commonSaeKeys = {
-  dIn: positiveInteger.describe("Width of the activations that are encoded."),
+  dIn: positiveInteger.describe(
+    "Width of the activations that are encoded; of a crosscoder the sum of its hooks' widths.",
+  ),
   dSae: positiveInteger.describe("Number of latents."),
   decoderUnitNorm: z
     .boolean()
@@ -129,7 +131,13 @@ const commonSaeKeys = {
     .optional()
     .describe("In a list of SAEs: its folder in the output. Default: its place in the list and its architecture."),
   seed: naturalNumber.optional().describe("Of the initial weights. Default: `training.seed`."),
-  init: z.string().min(1).optional().describe("Folder of an SAE to start from."),
+  init: z
+    .string()
+    .min(1)
+    .optional()
+    .describe(
+      "Folder of an SAE to start from, of the same architecture and sizes; batchtopk and matryoshka start from what they were saved as.",
+    ),
 };
 
 /**
@@ -196,7 +204,12 @@ const modelDataKeys = {
       "TransformerLens' name of the hook point that is encoded, or of several side by side (a crosscoder). Needed unless every SAE names its own.",
     ),
   targetHook: z.string().min(1).optional().describe("The hook point that a transcoder reconstructs."),
-  corpus: z.array(z.string().min(1)).min(1).describe("Globs of .txt files and .jsonl files (objects with a `text`)."),
+  corpus: z
+    .array(z.string().min(1))
+    .min(1)
+    .describe(
+      "Globs of .txt files and .jsonl files (objects with a `text`). Gone through again and again where the run is longer.",
+    ),
   contextSize: positiveInteger.default(128).describe("Texts are joined and cut into contexts of so many tokens."),
   prependBos: z.boolean().default(true).describe("Every context begins with the BOS token."),
   excludeSpecialTokens: z.boolean().default(true).describe("Leave BOS and the like out of training."),
@@ -246,7 +259,7 @@ const runKeys = {
     .string()
     .regex(/^(auto|cpu|cuda:\d+)$/, 'must be "auto", "cpu" or "cuda:N"')
     .default("auto")
-    .describe('"auto", "cpu" or "cuda:N".'),
+    .describe('"auto" or "cpu"; "cuda:N" needs a build with CUDA.'),
   threads: positiveInteger.optional().describe("CPU threads. Default: all cores."),
   output: z
     .string()

@@ -6,6 +6,8 @@ import type { SaeTrainingConfig } from "../sae/config.js";
 
 /** Neighbouring columns of a source's batches. */
 export interface Columns {
+  /** The hook's, where the source names it. */
+  readonly name?: string;
   readonly from: number;
   readonly width: number;
 }
@@ -58,7 +60,7 @@ function named(names: readonly string[] | undefined, { dIn, hooks }: ActivationS
   let from = 0;
   const all = new Map<string, Columns>();
   for (const { name, width } of hooks ?? []) {
-    all.set(name, { from, width });
+    all.set(name, { name, from, width });
     from += width;
   }
   return (names ?? [...all.keys()]).map((name) => {

@@ -14,7 +14,7 @@ import type { SaeTrainingConfig } from "../sae/config.js";
 import type { Sae, SaeMetadata } from "../sae/sae.js";
 import { type Checkpoint, type CheckpointArray, readLatestCheckpoint, writeCheckpoint } from "./checkpoint.js";
 import type { TrainingConfig } from "./config.js";
-import { columnsOf } from "./hookColumns.js";
+import { columnsOf, type SaeColumns } from "./hookColumns.js";
 import { measureInputs } from "./inputStatistics.js";
 import { isLogged, MetricsLog } from "./metricsLog.js";
 import { SaeTraining, type SaeTrainingOptions, type SaeTrainingState, type StepMeasures } from "./saeTraining.js";
@@ -356,22 +356,26 @@ function saeOptions({ sae, training, source, device, metadata }: TrainerOptions)
       columns,
       adam: training,
       seed: config.seed ?? training.seed,
-      metadata: metadataOf(config, metadata),
+      metadata: metadataOf(config, columns, metadata),
       device,
     };
   });
 }
 
+/** With the hooks that an SAE names, and those of a crosscoder. */
 function metadataOf(
   { hook, targetHook }: SaeTrainingConfig,
+  { input }: SaeColumns,
   metadata: SaeMetadata | undefined,
 ): SaeMetadata | undefined {
-  if (hook === undefined && targetHook === undefined) return metadata;
-  return {
-    ...metadata,
-    ...(hook === undefined ? {} : typeof hook === "string" ? { hookName: hook } : { hookNames: hook }),
-    ...(targetHook === undefined ? {} : { hookNameOut: targetHook }),
-  };
+  const several = input.length > 1;
+  if (hook === undefined && targetHook === undefined && !several) return metadata;
+  const hooks = several
+    ? { hookName: undefined, hookNames: input.map(({ name }, i) => name ?? String(i)) }
+    : hook === undefined
+      ? {}
+      : { hookName: String(hook) };
+  return { ...metadata, ...hooks, ...(targetHook === undefined ? {} : { hookNameOut: targetHook }) };
 }
 
 function checkpointsIn(output: string): string {

@@ -182,10 +182,13 @@ describe("a transcoder", () => {
 });
 
 describe("a crosscoder", () => {
-  test("scales each hook by itself and is saved with the widths of its hooks", async () => {
+  test.each([
+    ["named by the SAE", { hook: ["left", "right"] }],
+    ["being all that the source has", {}],
+  ])("scales each hook by itself and is saved with its hooks and their widths: hooks %s", async (_, named) => {
     const config = {
       ...sae,
-      hook: ["left", "right"],
+      ...named,
       decoderUnitNorm: false,
       normalizeActivations: "expected-average-only-in" as const,
     };
