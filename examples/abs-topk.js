@@ -42,6 +42,7 @@ const absTopk = defineArchitecture({
   check: ({ k, dSae }) => (k > dSae ? [["k", `must be at most dSae (${dSae})`]] : []),
 
   // Matrix product, bias and selection in one pass. `input` is x - b_dec already, where the configuration asks for it.
+  // Whatever handles `encode` makes besides its result, it disposes; in a training step `keep` does that.
   encode: ({ kernels, parameters: p, options }, input) =>
     kernels.encode(input, p.encoder, p.encoderBias, { select: "topk", k: options.k, by: "magnitude" }),
 
@@ -62,7 +63,8 @@ const absTopk = defineArchitecture({
   },
 });
 
-// From here on configurations and saved folders can name it.
+// From here on configurations and saved folders can name it. In a module of its own it serves the command line, too:
+//     NODE_OPTIONS="--import ./abs-topk.mjs" npx monosem train run.json
 registerArchitecture(absTopk);
 
 // 2. Something to train on: sums of three out of 24 directions in 16 dimensions, each forwards or backwards.
