@@ -96,7 +96,11 @@ function registerSuperposition(toy: Command): void {
         .default([0.9], "0.9"),
     )
     .option("--linear", "leave out the ReLU");
-  addTrainingOptions(command, { steps: 10_000, batchSize: 1024, lr: 1e-3, attempts: 4 })
+  addTrainingOptions(
+    command,
+    { steps: 10_000, batchSize: 1024, lr: 1e-3, attempts: 4 },
+    "weights, biases, losses and measures of the models",
+  )
     .addHelpText(
       "after",
       `
@@ -118,7 +122,11 @@ function registerPhases(toy: Command): void {
     )
     .option("--dimensions <m>", "1 or 2", oneOrTwo, 1)
     .option("--points <n>", "points along each axis", positiveInteger, 16);
-  addTrainingOptions(command, { steps: 1000, batchSize: 512, lr: 1e-2, attempts: 10 })
+  addTrainingOptions(
+    command,
+    { steps: 1000, batchSize: 512, lr: 1e-2, attempts: 10 },
+    "at each point phase and loss in theory; phase, norm, superposition and loss of the trained model",
+  )
     .addHelpText(
       "after",
       `
@@ -134,16 +142,22 @@ Examples:
 function addTrainingOptions(
   command: Command,
   defaults: { readonly steps: number; readonly batchSize: number; readonly lr: number; readonly attempts: number },
+  jsonContent: string,
 ): Command {
   return command
     .option("--steps <n>", "training steps", positiveInteger, defaults.steps)
     .option("--batch-size <n>", "inputs per step", positiveInteger, defaults.batchSize)
     .option("--lr <rate>", "learning rate of AdamW", nonNegativeNumber, defaults.lr)
-    .option("--attempts <n>", "train each model so many times, keep the best", positiveInteger, defaults.attempts)
+    .option(
+      "--attempts <n>",
+      "train each model so many times, keep the one of the lowest expected loss",
+      positiveInteger,
+      defaults.attempts,
+    )
     .option("--seed <n>", "of weights and data", naturalNumber, 0)
     .option("--html <file>", "also write a self-contained HTML page with pictures")
     .option("--svg <folder>", "also write the pictures as SVG files")
-    .option("--json", "print one JSON object, weights included, instead of the table")
+    .option("--json", `print one JSON object instead of the table: ${jsonContent}`)
     .addOption(deviceOption())
     .option("--threads <n>", "CPU threads; models this small hardly gain from more", positiveInteger, 1);
 }

@@ -32,7 +32,7 @@ export interface SuperpositionModel extends SuperpositionShape, SuperpositionTas
   readonly weights: Float32Array;
   /** b, [features] */
   readonly bias: Float32Array;
-  /** The loss on inputs that it was not trained on. */
+  /** The expected loss, measured for each number of active features by itself: right for the rarest features, too. */
   readonly loss: number;
 }
 

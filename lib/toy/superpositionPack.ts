@@ -4,6 +4,15 @@ import type { RandomGenerator } from "../engine/random.js";
 import type { Tensor } from "../engine/tensor.js";
 import type { SuperpositionShape, SuperpositionTask } from "./superpositionModel.js";
 
+/** What one model of a pack is trained on. */
+export interface PackTask extends SuperpositionTask {
+  /**
+   * In [0, 1): the sparsity of the inputs that the model is trained on; the loss of an input is multiplied by how much
+   * likelier it is at the true sparsity. Default: the true one.
+   */
+  readonly drawnSparsity?: number | undefined;
+}
+
 /** The gradient of a pack's parameters; the caller's to dispose. */
 export interface PackGradients extends Disposable {
   /** [models * features, models * dimensions], 0 outside of the models' blocks */
@@ -16,6 +25,17 @@ export interface PackGradients extends Disposable {
 export interface PackedParameters {
   readonly weights: Float32Array;
   readonly bias: Float32Array;
+}
+
+/**
+ * Of an input with k active features, P(k) at the true sparsity divided by P(k) at the drawn one:
+ * exp(logOfNone + k logOfActive).
+ */
+interface LikelihoodRatio {
+  /** [models * features, models * features], its logarithm in the models' blocks, 0 outside of them */
+  readonly logOfActive: Tensor;
+  /** [models * features] */
+  readonly logOfNone: Tensor;
 }
 
 /** The forward pass of a batch. */
@@ -49,22 +69,24 @@ export class SuperpositionPack {
   readonly #blocks: Tensor;
   readonly #weightMoments: Moments;
   readonly #biasMoments: Moments;
-  /** [models * features]: -S of each feature, 1 / (1 - S), and I. */
+  /** [models * features]: -S of each feature as drawn, 1 / (1 - S), and I. */
   readonly #minusSparsity: Tensor;
   readonly #spread: Tensor;
   readonly #importance: Tensor;
+  /** Undefined when all models are trained on inputs as they occur. */
+  readonly #likelihoodRatio: LikelihoodRatio | undefined;
 
   /** Weights are drawn as torch.nn.init.xavier_normal_ draws those of one model; biases are 0. */
-  constructor(device: Device, shape: SuperpositionShape, tasks: readonly SuperpositionTask[], random: RandomGenerator) {
+  constructor(device: Device, shape: SuperpositionShape, tasks: readonly PackTask[], random: RandomGenerator) {
     const { features, dimensions } = shape;
     const [rows, columns] = [tasks.length * features, tasks.length * dimensions];
-    const perFeature = (value: (task: SuperpositionTask, feature: number) => number): Tensor =>
+    const perFeature = (value: (task: PackTask, feature: number) => number): Tensor =>
       device.tensor(Float32Array.from(tasks.flatMap((task) => range(features).map((i) => value(task, i)))), [rows]);
     this.models = tasks.length;
     this.#device = device;
     this.#shape = shape;
-    this.#minusSparsity = perFeature(({ sparsity }) => -sparsity);
-    this.#spread = perFeature(({ sparsity }) => 1 / (1 - sparsity));
+    this.#minusSparsity = perFeature((task) => -drawn(task));
+    this.#spread = perFeature((task) => 1 / (1 - drawn(task)));
     this.#importance = perFeature(({ importance }, i) => importance[i]!);
     this.#blocks = device.tensor(
       Float32Array.from({ length: rows * columns }, (_, index) =>
@@ -76,6 +98,18 @@ export class SuperpositionPack {
     random.normal(this.weights, Math.sqrt(2 / (features + dimensions)));
     device.kernels.multiply(this.weights, this.#blocks, { out: this.weights });
     this.bias = device.zeros([rows]);
+    if (tasks.some((task) => drawn(task) !== task.sparsity)) {
+      this.#likelihoodRatio = {
+        logOfActive: device.tensor(
+          Float32Array.from({ length: rows * rows }, (_, index) => {
+            const [model, other] = [Math.floor(index / rows / features), Math.floor((index % rows) / features)];
+            return model === other ? logOfOneActive(tasks[model]!) : 0;
+          }),
+          [rows, rows],
+        ),
+        logOfNone: perFeature((task) => features * logOfInactive(task)),
+      };
+    }
     this.#weightMoments = { m: device.zeros([rows, columns]), v: device.zeros([rows, columns]) };
     this.#biasMoments = { m: device.zeros([rows]), v: device.zeros([rows]) };
   }
@@ -93,16 +127,18 @@ export class SuperpositionPack {
   }
 
   /**
-   * The gradient of the sum of the models' losses, each (1 / batch) sum over inputs and features of I_i (x̂_i - x_i)².
+   * The gradient of the sum of the models' losses, each (1 / batch) sum over inputs and features of w I_i (x̂_i - x_i)²,
+   * where w is the input's likelihood at the true sparsity divided by that at the drawn one, 1 where these are the same.
    * To `loss` (f64 [1]) that sum times the batch is added. With h = x W and z = h Wᵀ + b:
    *
-   *     dz = 2 / batch * I ⊙ (x̂ - x) ⊙ [x̂ > 0]      (without the last factor in the linear model)
+   *     dz = 2 / batch * w I ⊙ (x̂ - x) ⊙ [x̂ > 0]      (without the last factor in the linear model)
    *     db = sum over inputs of dz
    *     dW = dzᵀ h + xᵀ (dz W)
    */
   gradients(x: Tensor, loss?: Tensor): PackGradients {
     const { kernels } = this.#device;
     using forward = this.#forward(x);
+    this.#weightByLikelihood(forward.weightedError, x);
     if (loss !== undefined) kernels.dot(forward.error, forward.weightedError, loss);
     using dz = kernels.scale(forward.weightedError, 2 / x.shape[0]!);
     if (this.#shape.output === "relu") {
@@ -158,10 +194,23 @@ export class SuperpositionPack {
     for (const tensor of [this.weights, this.bias, this.#blocks, this.#minusSparsity, this.#spread, this.#importance]) {
       tensor.dispose();
     }
+    if (this.#likelihoodRatio !== undefined) {
+      this.#likelihoodRatio.logOfActive.dispose();
+      this.#likelihoodRatio.logOfNone.dispose();
+    }
     for (const { m, v } of [this.#weightMoments, this.#biasMoments]) {
       m.dispose();
       v.dispose();
     }
+  }
+
+  #weightByLikelihood(errors: Tensor, x: Tensor): void {
+    if (this.#likelihoodRatio === undefined) return;
+    const { kernels } = this.#device;
+    const { logOfActive, logOfNone } = this.#likelihoodRatio;
+    using active = kernels.activation(x, "heaviside");
+    using ratios = kernels.linear(active, logOfActive, { bias: logOfNone, activation: "exp" });
+    kernels.multiply(errors, ratios, { out: errors });
   }
 
   #forward(x: Tensor): PackForward {
@@ -174,6 +223,20 @@ export class SuperpositionPack {
     const weightedError = kernels.scaleColumns(error, this.#importance);
     return disposable({ hidden, output, error, weightedError, transposed });
   }
+}
+
+function drawn({ sparsity, drawnSparsity = sparsity }: PackTask): number {
+  return drawnSparsity;
+}
+
+/** The logarithm of the likelihood ratio of a feature that is 0. */
+function logOfInactive(task: PackTask): number {
+  return drawn(task) === task.sparsity ? 0 : Math.log(task.sparsity / drawn(task));
+}
+
+/** What an active feature adds to the logarithm of the likelihood ratio of one that is 0. */
+function logOfOneActive(task: PackTask): number {
+  return Math.log((1 - task.sparsity) / (1 - drawn(task))) - logOfInactive(task);
 }
 
 function disposable<Tensors extends Readonly<Record<string, Tensor>>>(tensors: Tensors): Tensors & Disposable {

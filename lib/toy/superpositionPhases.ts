@@ -25,17 +25,20 @@ export interface TrainedPhase {
   readonly norm: number;
   /** The sum over the other features j of (Ŵ_extra · W_j)². */
   readonly superposition: number;
+  /** The expected loss. */
   readonly loss: number;
 }
 
 export interface PhaseDiagram {
   /** 1 or 2; there is one feature more. */
   readonly dimensions: 1 | 2;
-  /** From the least important on; columns of `theory` and `trained`. */
+  /** From the least important on; columns of the following. */
   readonly relativeImportances: readonly number[];
-  /** From dense to sparse; rows of `theory` and `trained`. */
+  /** From dense to sparse; rows of the following. */
   readonly densities: readonly number[];
   readonly theory: readonly (readonly SuperpositionPhase[])[];
+  /** The exact expected losses of the solutions of `theory`; a trained model's may be somewhat lower. */
+  readonly theoreticalLosses: readonly (readonly number[])[];
   readonly trained: readonly (readonly TrainedPhase[])[];
   /** The share of points where both say the same. */
   readonly agreement: number;
@@ -72,17 +75,23 @@ export interface PhaseDiagramOptions {
  *
  * A feature that is left out costs its variance (the bias is its mean), a pair only when both features occur.
  */
-export function theoreticalPhase(
-  { relativeImportance: r, density: p }: PhasePoint,
-  dimensions: 1 | 2,
-): SuperpositionPhase {
+export function theoreticalPhase(point: PhasePoint, dimensions: 1 | 2): SuperpositionPhase {
+  return bestSolution(point, dimensions).phase;
+}
+
+interface Solution {
+  readonly phase: SuperpositionPhase;
+  readonly loss: number;
+}
+
+function bestSolution({ relativeImportance: r, density: p }: PhasePoint, dimensions: 1 | 2): Solution {
   const variance = p / 3 - p ** 2 / 4;
-  const solutions: readonly { readonly phase: SuperpositionPhase; readonly loss: number }[] = [
+  const solutions: readonly Solution[] = [
     { phase: "not represented", loss: r * variance },
     { phase: "dedicated dimension", loss: dimensions === 1 ? variance : Math.min(variance, p ** 2 / 3) },
     { phase: "superposition", loss: ((1 + r) * p ** 2) / 6 },
   ];
-  return solutions.reduce((best, solution) => (solution.loss < best.loss ? solution : best)).phase;
+  return solutions.reduce((best, solution) => (solution.loss < best.loss ? solution : best));
 }
 
 /**
@@ -122,11 +131,14 @@ export async function trainPhaseDiagram(options: PhaseDiagramOptions): Promise<P
     return { phase: phaseOf(norm, superposition), norm, superposition, loss: model.loss };
   });
   const trained = densities.map((_, row) => phases.slice(row * points, (row + 1) * points));
-  const theory = densities.map((density) =>
-    relativeImportances.map((relativeImportance) => theoreticalPhase({ relativeImportance, density }, dimensions)),
+  const solutions = densities.map((density) =>
+    relativeImportances.map((relativeImportance) => bestSolution({ relativeImportance, density }, dimensions)),
   );
+  const theory = solutions.map((row) => row.map(({ phase }) => phase));
+  const theoreticalLosses = solutions.map((row) => row.map(({ loss }) => loss));
   const agreeing = phases.filter(({ phase }, index) => phase === theory[Math.floor(index / points)]![index % points]);
-  return { dimensions, relativeImportances, densities, theory, trained, agreement: agreeing.length / phases.length };
+  const agreement = agreeing.length / phases.length;
+  return { dimensions, relativeImportances, densities, theory, theoreticalLosses, trained, agreement };
 }
 
 /** Halfway between "left out" and "there"; and a feature alone in its dimension has superposition 0, in a triangle 1/2, in a pair 1. */

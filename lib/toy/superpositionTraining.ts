@@ -2,13 +2,14 @@ import type { Device } from "../engine/device.js";
 import { RandomGenerator } from "../engine/random.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
+import { expectedLosses } from "./superpositionLoss.js";
 import type {
   SuperpositionModel,
   SuperpositionOutput,
   SuperpositionShape,
   SuperpositionTask,
 } from "./superpositionModel.js";
-import { SuperpositionPack } from "./superpositionPack.js";
+import { type PackTask, SuperpositionPack } from "./superpositionPack.js";
 
 export interface SuperpositionTrainingOptions {
   readonly device: Device;
@@ -20,7 +21,7 @@ export interface SuperpositionTrainingOptions {
   readonly output?: SuperpositionOutput | undefined;
   /** One model is trained for each. */
   readonly tasks: readonly SuperpositionTask[];
-  /** Models trained for each task, from different weights; the one with the lowest loss is kept. Default: 1. */
+  /** Models trained for each task, from different weights; the one with the lowest expected loss is kept. Default: 1. */
   readonly attempts?: number | undefined;
   /** Default: 10,000, as in the paper's notebook; so are the following. */
   readonly steps?: number | undefined;
@@ -50,14 +51,12 @@ const FEATURES_PER_PACK = 64;
 /** Steps of packs that are queued between two looks at the signal: some ten milliseconds of work. */
 const QUEUED_PACK_STEPS = 64;
 
-/** Batches on which the final losses are measured. */
-const EVALUATION_BATCHES = 32;
-
 const ADAM = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
 
 /**
- * Trains toy models of superposition, all at the same time, each on inputs drawn anew for every step. The same options
- * give the same models, bit for bit, on the CPU. All models see the same inputs but for their sparsity; they start from
+ * Trains toy models of superposition, all at the same time, each on inputs drawn anew for every step. Features that are
+ * active more rarely than one at a time are drawn more often than they occur, and the loss is weighted so that its
+ * expectation stays the same. The same options give the same models, bit for bit, on the CPU. All models see the same inputs but for their sparsity; they start from
  * different weights, which depend on their place in `tasks`.
  *
  * @throws {MonosemError} (rejects) ERR_INVALID_ARGUMENT and ERR_SHAPE_MISMATCH for options that do not fit, ERR_ABORTED
@@ -67,22 +66,31 @@ export async function trainSuperposition(
   options: SuperpositionTrainingOptions,
 ): Promise<readonly SuperpositionModel[]> {
   const settings = requireSettings(options);
-  const { device, shape, attempts, random } = settings;
+  const { device, shape, attempts, random, signal } = settings;
   const tasks = settings.tasks.flatMap((task) => Array.from({ length: attempts }, () => task));
   const modelsPerPack = Math.max(1, Math.floor(FEATURES_PER_PACK / shape.features));
   const packs: SuperpositionPack[] = [];
   try {
     for (let first = 0; first < tasks.length; first += modelsPerPack) {
-      packs.push(new SuperpositionPack(device, shape, tasks.slice(first, first + modelsPerPack), random));
+      const own = tasks.slice(first, first + modelsPerPack);
+      packs.push(new SuperpositionPack(device, shape, own.map(withDrawnSparsity), random));
     }
     await trainPacks(packs, settings);
-    const losses = await evaluatePacks(packs, settings);
+    const losses = await expectedLosses(packs, { device, features: shape.features, tasks, random, signal });
     const parameters = (await Promise.all(packs.map((pack) => pack.read()))).flat();
     const models = tasks.map((task, index) => ({ ...shape, ...task, ...parameters[index]!, loss: losses[index]! }));
     return settings.tasks.map((_, task) => bestOf(models.slice(task * attempts, (task + 1) * attempts)));
   } finally {
     for (const pack of packs) pack.dispose();
   }
+}
+
+/**
+ * Sparser features are drawn as often as if one were active on average, and the loss is weighted accordingly: at a
+ * density of 0.01, two of three features are active together in 3 of 10,000 inputs, too few to learn from.
+ */
+function withDrawnSparsity(task: SuperpositionTask): PackTask {
+  return { ...task, drawnSparsity: Math.min(task.sparsity, 1 - 1 / Math.max(2, task.importance.length)) };
 }
 
 interface Settings {
@@ -123,28 +131,6 @@ async function trainPacks(packs: readonly SuperpositionPack[], settings: Setting
     throwIfAborted(signal, "the training of toy models");
     onProgress?.({ step, steps, loss });
     lossSum.write(new Float64Array(1));
-  }
-}
-
-/** The loss of each model on fresh inputs. */
-async function evaluatePacks(packs: readonly SuperpositionPack[], settings: Settings): Promise<readonly number[]> {
-  const { device, shape, batchSize } = settings;
-  const sums = packs.map((pack) => device.zeros([pack.models * shape.features], "f64"));
-  try {
-    for (let batch = 0; batch < EVALUATION_BATCHES; batch++) {
-      using u = draw(packs, settings);
-      for (const [index, pack] of packs.entries()) {
-        using x = pack.inputs(u);
-        pack.addLosses(x, sums[index]!);
-      }
-    }
-    const perFeature = (await Promise.all(sums.map((sum) => sum.read()))).flatMap((sum) => [...sum]);
-    return Array.from({ length: perFeature.length / shape.features }, (_, model) => {
-      const own = perFeature.slice(model * shape.features, (model + 1) * shape.features);
-      return own.reduce((total, loss) => total + loss, 0) / (EVALUATION_BATCHES * batchSize);
-    });
-  } finally {
-    for (const sum of sums) sum.dispose();
   }
 }
 

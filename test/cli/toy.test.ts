@@ -73,7 +73,11 @@ test("toy phases prints theory and trained models side by side", async () => {
   expect(stdout).toMatch(/agree at \d+% of the points\nwrote /);
   expect(await readFile(html, "utf8")).toContain("Superposition as a phase change");
   const { stdout: json } = await runCli("toy", "phases", ...short, "--points", "3", "--dimensions", "2", "--json");
-  expect(JSON.parse(json)).toMatchObject({ dimensions: 2, densities: [1, expect.closeTo(0.1, 12), 0.01] });
+  const diagram = JSON.parse(json) as Record<"theory" | "theoreticalLosses" | "trained", unknown[][]>;
+  expect(diagram).toMatchObject({ dimensions: 2, densities: [1, expect.closeTo(0.1, 12), 0.01] });
+  expect(diagram.theory[2]![0]).toBe("superposition");
+  expect(diagram.theoreticalLosses[2]![0]).toBeCloseTo((1.1 * 0.01 ** 2) / 6, 12);
+  expect(Object.keys(diagram.trained[2]![0]!)).toEqual(["phase", "norm", "superposition", "loss"]);
 });
 
 test("values that cannot be meant are refused before anything is trained", async () => {
@@ -93,9 +97,13 @@ test("values that cannot be meant are refused before anything is trained", async
   }
 });
 
-test.each(["superposition", "phases"])("toy %s --help says what it does and shows examples", async (command) => {
+test.each([
+  ["superposition", /weights, biases, losses/],
+  ["phases", /at each point phase and loss in theory/],
+])("toy %s --help says what it does, what --json holds, and shows examples", async (command, jsonContent) => {
   const { exitCode, stdout } = await runCli("toy", command, "--help");
   expect(exitCode).toBe(0);
   expect(stdout).toContain(`Usage: monosem toy ${command} [options]`);
+  expect(stdout.slice(stdout.indexOf("--json")).replaceAll(/\s+/g, " ")).toMatch(jsonContent);
   expect(stdout).toMatch(new RegExp(`Examples:\n  monosem toy ${command}`));
 });

@@ -173,6 +173,38 @@ interface Golden {
   }[];
 }
 
+test("inputs drawn denser than they are count as often as they occur: the loss and its slopes stay", async () => {
+  const [features, dimensions, batch] = [3, 2, 400_000];
+  const importance = [1, 0.5, 2];
+  const as = (drawnSparsity?: number) => ({ sparsity: 0.8, importance, drawnSparsity });
+  const random = new RandomGenerator(3);
+  // The model of the last place sees its inputs as they are, beside others that do not.
+  const pack = new SuperpositionPack(
+    device,
+    { features, dimensions, output: "relu" },
+    [as(0.5), as(0.7), as()],
+    random,
+  );
+  const block = [0.9, 0.1, -0.8, 0.3, 0.2, 1];
+  pack.weights.write(blockDiagonal([block, block, block], features, dimensions));
+  pack.bias.write(Float32Array.from([-0.05, 0.02, 0.01, -0.05, 0.02, 0.01, -0.05, 0.02, 0.01]));
+  using u = device.empty([batch, 3 * features]);
+  random.uniform(u, 0, 1);
+  using x = pack.inputs(u);
+  using gradients = pack.gradients(x);
+  const [weights, bias] = [await gradients.weights.readFloat32(), await gradients.bias.readFloat32()];
+  const slopes = [0, 1, 2].map((model) => {
+    const own = block.map((_, index) => {
+      const row = model * features + Math.floor(index / dimensions);
+      return weights[row * 3 * dimensions + model * dimensions + (index % dimensions)]!;
+    });
+    return [...own, ...bias.subarray(model * features, (model + 1) * features)];
+  });
+  expect(relativeError(slopes[0]!, slopes[2]!)).toBeLessThan(0.02);
+  expect(relativeError(slopes[1]!, slopes[2]!)).toBeLessThan(0.02);
+  pack.dispose();
+});
+
 test("inputs are 0 with probability S and else uniform in [0, 1); wider draws serve narrower packs", async () => {
   const sparsities = [0, 0.5, 0.99];
   const tasks = sparsities.map((sparsity) => ({ sparsity, importance: [1] }));

@@ -48,6 +48,10 @@ const diagram: PhaseDiagram = {
     ["not represented", "dedicated dimension"],
     ["superposition", "superposition"],
   ],
+  theoreticalLosses: [
+    [0.1, 0.1],
+    [0.1, 0.1],
+  ],
   trained: [
     [
       { phase: "not represented", norm: 0, superposition: 0, loss: 0.1 },
