@@ -41,16 +41,16 @@ const [dSae, batchSize] = [1536, 2048];
 
 /** The SAEs by the name of their row; the members of a row differ in their coefficient. */
 const rows: Readonly<Record<string, readonly object[]>> = {
-  relu: [7, 10, 14].map((l1Coefficient) => ({ architecture: "relu", l1Coefficient })),
-  "relu, p-annealed to 0.5": [5, 8, 12].map((l1Coefficient) => ({
+  relu: [2.5, 3.5, 5].map((l1Coefficient) => ({ architecture: "relu", l1Coefficient })),
+  "relu, p-annealed to 0.5": [0.8, 1.3, 2].map((l1Coefficient) => ({
     architecture: "relu",
     l1Coefficient,
     pEnd: 0.5,
     pAnnealStart: Math.round(steps / 3),
     pAnnealSteps: Math.round(steps / 2),
   })),
-  gated: [5, 12, 30].map((l1Coefficient) => ({ architecture: "gated", l1Coefficient })),
-  jumprelu: [{ architecture: "jumprelu", targetL0: l0, l0Coefficient: 40, bandwidth: 0.5, initialThreshold: 0.1 }],
+  gated: [2.2, 3, 4].map((l1Coefficient) => ({ architecture: "gated", l1Coefficient })),
+  jumprelu: [{ architecture: "jumprelu", targetL0: l0, l0Coefficient: 10, bandwidth: 0.5, initialThreshold: 0.5 }],
   topk: [{ architecture: "topk", k: l0, auxK: 32 }],
   batchtopk: [{ architecture: "batchtopk", k: l0, auxK: 32 }],
   "matryoshka (96, 384)": [{ architecture: "matryoshka", k: l0, auxK: 32, widths: [96, 384] }],

@@ -113,11 +113,15 @@ export const jumprelu: Architecture<"jumprelu", JumpReluOptions, JumpReluTrainin
       .enum(["quadratic", "step", "tanh"])
       .default("quadratic")
       .describe("(L0 / targetL0 − 1)², L0 itself, or Σ tanh(tanhScale f_i ‖W_dec,i‖)."),
-    l0Coefficient: nonNegative.describe("Weight of the sparsity loss."),
+    l0Coefficient: nonNegative.describe(
+      "Weight of the sparsity loss. For `quadratic` 1 to 10; the larger, the sooner L0 is at its target.",
+    ),
     targetL0: positive.optional().describe("Active latents per token that `quadratic` aims at, and needs."),
     bandwidth: positive
       .default(0.05)
-      .describe("Width of the window around the threshold from which its gradient is estimated, in the scale of z."),
+      .describe(
+        "Width of the window around the threshold from which its gradient is estimated, in the scale of z. With normalised activations and unit-norm decoder rows 0.5, from an initialThreshold of 0.5, is quickest to the target.",
+      ),
     initialThreshold: nonNegative.default(defaultThreshold).describe("The thresholds at the start."),
     tanhScale: positive.default(4).describe("Of `tanh`."),
     preActivationCoefficient: nonNegative
@@ -133,7 +137,7 @@ export const jumprelu: Architecture<"jumprelu", JumpReluOptions, JumpReluTrainin
     },
   },
   initialDecoderNorm: 0.1, // as SAELens
-  decoderUnitNorm: false,
+  decoderUnitNorm: true, // as the paper; with free rows (SAELens) L0 takes several times as many steps to its target
   saved: { name: "jumprelu", variants: { "shifted-jumprelu": { shifted: true } } },
   check: ({ sparsityLoss, targetL0, dSae }) => {
     if (sparsityLoss === "quadratic" && targetL0 === undefined) {

@@ -279,7 +279,7 @@ describe("in a file", () => {
       tanhScale: 4,
       preActivationCoefficient: 0,
       shifted: false,
-      decoderUnitNorm: false,
+      decoderUnitNorm: true,
     });
   });
 
