@@ -1,5 +1,6 @@
 /** SAEs of a sweep against each other: few active latents, and a reconstruction that keeps what the model needs. */
 
+import type { SaeHooks } from "./saeHook.js";
 import { visibleText } from "./visibleText.js";
 
 /** One SAE of a sweep. */
@@ -7,6 +8,9 @@ export interface SweepPoint {
   readonly name: string;
   readonly architecture: string;
   readonly dSae: number;
+  /** The model, and where in it the SAE reads and writes; SAEs are compared where they have both in common. */
+  readonly modelName?: string | undefined;
+  readonly hooks?: SaeHooks | undefined;
   readonly l0: number;
   readonly explainedVariance: number;
   /** Undefined where the SAEs were not evaluated in their model. */
@@ -36,16 +40,58 @@ export function l0Text({ l0 }: SweepPoint): string {
   return l0.toFixed(l0 < 1 ? 2 : 1);
 }
 
+/**
+ * The place that two SAEs must have in common to be compared: hook points "a", "a + b" of a crosscoder, "a → b" of a
+ * transcoder, and their model.
+ */
+export function placeOf({ modelName, hooks }: SweepPoint): string {
+  return [...(modelName === undefined ? [] : [modelName]), ...(hooks === undefined ? [] : [hookText(hooks)])].join(
+    ": ",
+  );
+}
+
+function hookText({ input, output }: SaeHooks): string {
+  const [from, to] = [input.join(" + "), output.join(" + ")];
+  return from === to ? from : `${from} → ${to}`;
+}
+
+/** As much of each point's place as tells them apart; undefined where all are at one place. */
+export function placeTexts(points: readonly SweepPoint[]): ((point: SweepPoint) => string) | undefined {
+  if (new Set(points.map(placeOf)).size < 2) return undefined;
+  const oneModel = new Set(points.map(({ modelName }) => modelName)).size === 1;
+  return (point) => {
+    const shown = oneModel ? { ...point, modelName: undefined } : point;
+    return visibleText(placeOf(shown) || "unknown", 80);
+  };
+}
+
+/** For a table: those at one place together, by ascending L0. */
+export function sortedForTable(points: readonly SweepPoint[]): readonly SweepPoint[] {
+  const order = [...new Set(points.map(placeOf))].sort();
+  return points.toSorted((a, b) => order.indexOf(placeOf(a)) - order.indexOf(placeOf(b)) || a.l0 - b.l0);
+}
+
 /** The qualities that every point has. */
 export function qualitiesOf(points: readonly SweepPoint[]): readonly Quality[] {
   return qualities.filter((quality) => points.every((point) => point[quality] !== undefined));
 }
 
 /**
- * The points that no other point dominates, by ascending L0. One point dominates another if it is no worse in L0 and in
- * the quality, and better in one of them; equal points do not dominate each other.
+ * The points that no other point dominates, by ascending L0. One point dominates another of the same model and hook
+ * points if it is no worse in L0 and in the quality, and better in one of them; equal points do not dominate each other.
  */
 export function paretoFront(points: readonly SweepPoint[], quality: Quality): readonly SweepPoint[] {
+  const places = [...new Set(points.map(placeOf))];
+  const fronts = places.map((place) =>
+    frontAtOnePlace(
+      points.filter((point) => placeOf(point) === place),
+      quality,
+    ),
+  );
+  return fronts.flat().sort((a, b) => a.l0 - b.l0);
+}
+
+function frontAtOnePlace(points: readonly SweepPoint[], quality: Quality): readonly SweepPoint[] {
   const qualityOf = (point: SweepPoint): number => point[quality] ?? Number.NEGATIVE_INFINITY;
   const front: SweepPoint[] = [];
   for (const point of points.toSorted((a, b) => a.l0 - b.l0 || qualityOf(b) - qualityOf(a))) {

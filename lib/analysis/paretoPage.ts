@@ -1,5 +1,15 @@
 import { htmlPage } from "./htmlPage.js";
-import { l0Text, nameText, paretoFront, qualitiesOf, qualityNames, qualityText, type SweepPoint } from "./pareto.js";
+import {
+  l0Text,
+  nameText,
+  paretoFront,
+  placeTexts,
+  qualitiesOf,
+  qualityNames,
+  qualityText,
+  type SweepPoint,
+  sortedForTable,
+} from "./pareto.js";
 import { paretoPicture } from "./paretoPicture.js";
 import { escapeHtml, visibleText } from "./visibleText.js";
 
@@ -15,15 +25,17 @@ export interface ParetoReport {
 export function paretoHtml({ title, facts, points }: ParetoReport): string {
   const shown = qualitiesOf(points);
   const fronts = shown.map((quality) => new Set(paretoFront(points, quality)));
-  const rows = points
-    .toSorted((a, b) => a.l0 - b.l0)
-    .map((point) => {
-      const cells = shown.map((quality, index) => {
-        const best = fronts[index]!.has(point) ? ' class="best"' : "";
-        return `<td${best}>${qualityText(point, quality)}</td>`;
-      });
-      return `<tr><th scope="row">${escapeHtml(nameText(point))}</th><td class="name">${inHtml(point.architecture, 40)}</td><td>${point.dSae}</td><td>${l0Text(point)}</td>${cells.join("")}</tr>`;
+  const placeText = placeTexts(points);
+  const rows = sortedForTable(points).map((point) => {
+    const cells = shown.map((quality, index) => {
+      const best = fronts[index]!.has(point) ? ' class="best"' : "";
+      return `<td${best}>${qualityText(point, quality)}</td>`;
     });
+    const place = placeText === undefined ? "" : `<td class="name">${escapeHtml(placeText(point))}</td>`;
+    return `<tr><th scope="row">${escapeHtml(nameText(point))}</th>${place}<td class="name">${inHtml(point.architecture, 40)}</td><td>${point.dSae}</td><td>${l0Text(point)}</td>${cells.join("")}</tr>`;
+  });
+  const hookTitle = placeText === undefined ? "" : '<th scope="col" class="name">hook</th>';
+  const rivals = placeText === undefined ? "SAE" : "SAE at the same hook";
   const titles = shown.map((quality) => `<th scope="col">${qualityNames[quality]}</th>`).join("");
   const body = `<header>
 <h1>${inHtml(title)}</h1>
@@ -32,12 +44,12 @@ export function paretoHtml({ title, facts, points }: ParetoReport): string {
 <main>
 <figure>${paretoPicture(points)}</figure>
 <table>
-<thead><tr><th scope="col" class="name">SAE</th><th scope="col" class="name">architecture</th><th scope="col">latents</th><th scope="col">L0</th>${titles}</tr></thead>
+<thead><tr><th scope="col" class="name">SAE</th>${hookTitle}<th scope="col" class="name">architecture</th><th scope="col">latents</th><th scope="col">L0</th>${titles}</tr></thead>
 <tbody>
 ${rows.join("\n")}
 </tbody>
 </table>
-<p><b class="best">Marked</b>: no other SAE has as low an L0 and as much of that column. Hover over a point for its name.</p>
+<p><b class="best">Marked</b>: no other ${rivals} has as low an L0 and as much of that column. Hover over a point for its name.</p>
 </main>`;
   return htmlPage({ title, style: STYLE, body });
 }

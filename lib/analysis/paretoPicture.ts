@@ -1,11 +1,13 @@
 /**
- * A sweep as a picture: one panel for each quality against L0, a line for each architecture (and number of latents), the
- * non-dominated SAEs filled.
+ * A sweep as a picture: one panel for each quality against L0, a line for each architecture (number of latents, place in
+ * the model), the SAEs filled that none at the same place dominates.
  */
 import {
   l0Text,
   nameText,
   paretoFront,
+  placeOf,
+  placeTexts,
   type Quality,
   qualitiesOf,
   qualityNames,
@@ -46,7 +48,7 @@ export function paretoPicture(
   const shown = qualitiesOf(points);
   const series = seriesOf(points);
   const width = shown.length * panel.width;
-  const legend = legendOf(series, width);
+  const legend = legendOf(series, width, placeTexts(points) === undefined ? "" : " at its hook");
   const height = panel.height + legend.height;
   const label = `${points.length} SAEs by L0 and ${shown.map((quality) => qualityNames[quality]).join(" and ")}`;
   return [
@@ -68,13 +70,23 @@ interface Series {
 
 function seriesOf(points: readonly SweepPoint[]): readonly Series[] {
   const oneWidth = new Set(points.map(({ dSae }) => dSae)).size === 1;
-  const nameOf = ({ architecture, dSae }: SweepPoint): string =>
-    visibleText(oneWidth ? architecture : `${architecture}, ${dSae} latents`, 40);
+  const placeText = placeTexts(points);
+  const nameOf = (point: SweepPoint): string => {
+    const width = oneWidth ? "" : `, ${point.dSae} latents`;
+    const place = placeText === undefined ? "" : `, ${placeText(point)}`;
+    return `${visibleText(point.architecture, 40)}${width}${place}`;
+  };
+  const keyOf = (point: SweepPoint): string => JSON.stringify([point.architecture, point.dSae, placeOf(point)]);
   const sorted = points.toSorted((a, b) => a.l0 - b.l0);
-  const order = points.toSorted((a, b) => a.architecture.localeCompare(b.architecture, "en") || a.dSae - b.dSae);
-  return [...new Set(order.map(nameOf))].map((name, index) => ({
+  const order = points.toSorted(
+    (a, b) =>
+      placeOf(a).localeCompare(placeOf(b), "en") ||
+      a.architecture.localeCompare(b.architecture, "en") ||
+      a.dSae - b.dSae,
+  );
+  return [...new Map(order.map((point) => [keyOf(point), nameOf(point)]))].map(([key, name], index) => ({
     name,
-    points: sorted.filter((point) => nameOf(point) === name),
+    points: sorted.filter((point) => keyOf(point) === key),
     colour: colours[index % colours.length]!,
     shape: shapes[index % shapes.length]!,
   }));
@@ -146,11 +158,11 @@ function symbol(
 }
 
 /** What the symbols mean, in as many rows as the width makes necessary. */
-function legendOf(series: readonly Series[], width: number): { content: string; height: number } {
+function legendOf(series: readonly Series[], width: number, rivals: string): { content: string; height: number } {
   const grey = { colour: "#7f7f7f", shape: shapes[0] };
   const entries = [
     ...series.map((one) => ({ ...one, filled: true })),
-    { ...grey, name: "filled: no other SAE is better in both", filled: true },
+    { ...grey, name: `filled: no other SAE${rivals} is better in both`, filled: true },
     { ...grey, name: "hollow: another one is", filled: false },
   ];
   let [x, row] = [panel.left, 0];

@@ -56,8 +56,61 @@ test("the table is sorted by L0 and marks each column's front", () => {
   );
 });
 
+describe("SAEs at different places in a model", () => {
+  const at = (layer: number, l0: number, quality: number, rest: Partial<SweepPoint> = {}): SweepPoint => {
+    const hook = `blocks.${layer}.hook_resid_post`;
+    return point(l0, quality, { name: `${layer}/${l0}`, hooks: { input: [hook], output: [hook] }, ...rest });
+  };
+  const transcoder = at(1, 9, 0.1, {
+    name: "t",
+    hooks: { input: ["blocks.1.hook_resid_post"], output: ["blocks.1.hook_mlp_out"] },
+  });
+  const points = [at(1, 8, 0.9), at(1, 16, 0.8), at(2, 9, 0.5), at(2, 4, 0.4), transcoder];
+
+  test("are not compared: each hook, each target and each model has its front", () => {
+    expect(paretoFront(points, "explainedVariance").map(({ name }) => name)).toEqual(["2/4", "1/8", "2/9", "t"]);
+    const models = [point(1, 0.9, { modelName: "a" }), point(2, 0.1, { modelName: "b" })];
+    expect(paretoFront(models, "explainedVariance")).toHaveLength(2);
+  });
+
+  test("stand together in the table, which names the hook", () => {
+    expect(paretoText(points)).toBe(
+      [
+        "SAE   hook                                              architecture  latents    L0  explained variance",
+        "1/8   blocks.1.hook_resid_post                          topk               64   8.0              90.00% *",
+        "1/16  blocks.1.hook_resid_post                          topk               64  16.0              80.00%",
+        "t     blocks.1.hook_resid_post → blocks.1.hook_mlp_out  topk               64   9.0              10.00% *",
+        "2/4   blocks.2.hook_resid_post                          topk               64   4.0              40.00% *",
+        "2/9   blocks.2.hook_resid_post                          topk               64   9.0              50.00% *",
+        "* no other SAE at the same hook has as low an L0 and as much explained variance",
+        "",
+      ].join("\n"),
+    );
+    const html = paretoHtml({ title: "", facts: [], points });
+    expect(html).toContain('<th scope="col" class="name">hook</th>');
+    expect(html.match(/<td class="best">/g)).toHaveLength(4);
+    expect(html).toContain("no other SAE at the same hook has");
+  });
+
+  test("have lines of their own in the picture", () => {
+    const svg = paretoSvg(points);
+    expect(svg.match(/stroke-opacity="\.45"/g)).toHaveLength(3);
+    expect(svg).toContain(">topk, blocks.2.hook_resid_post</text>");
+    expect(svg.match(/\(dominated\)/g)).toHaveLength(1);
+    expect(svg).toContain("<title>1/16: L0 16.0, explained variance 80.00% (dominated)</title>");
+    const long = "x".repeat(100);
+    const alike = [at(1, 1, 0.5, { architecture: `${long}a` }), at(1, 2, 0.6, { architecture: `${long}b` })];
+    expect(paretoSvg(alike).match(/stroke-opacity="\.45"/g)).toHaveLength(2);
+  });
+});
+
 const hostile = hostileTokens.map((name, index) =>
-  point(index + 1, index / 10, { name, architecture: `${name}${index}`, lossRecovered: 0.5 }),
+  point(index + 1, index / 10, {
+    name,
+    architecture: `${name}${index}`,
+    hooks: { input: [name], output: [`${name}${index % 2}`] },
+    lossRecovered: 0.5,
+  }),
 );
 
 describe("the picture", () => {
