@@ -1,16 +1,25 @@
-import { access, readFile } from "node:fs/promises";
+import { access } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
+import { readJsonFile } from "../formats/jsonFile.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
 import { Sae } from "../sae/sae.js";
 import { withInterruption } from "./interruption.js";
 import { type DeviceFlags, deviceOption, threadsOption, withDevice } from "./options.js";
 import { packageVersion } from "./version.js";
 
-type Facts = Readonly<Record<string, string | number | boolean | undefined>>;
+type Facts = Readonly<Record<string, string | number | boolean | undefined | readonly HookPointFacts[]>>;
+
+/** The hook points of one name, in all layers. */
+interface HookPointFacts {
+  /** With {layer} in place of the number. */
+  readonly name: string;
+  /** Numbers for each token; null where there is no vector for each token. */
+  readonly width: number | null;
+}
 
 interface InfoFlags extends DeviceFlags {
   readonly json?: boolean;
@@ -68,20 +77,45 @@ async function factsOf(directory: string, device: Device): Promise<Facts> {
 async function factsOfSae(directory: string, device: Device): Promise<Facts> {
   using sae = await Sae.load(directory, device);
   const { architecture, dIn, dSae, ...rest } = sae.config;
-  return { kind: "sae", architecture, dIn, dSae, ...scalars(rest), ...scalars(sae.metadata) };
+  const { trainedAs, ...metadata } = scalars(sae.metadata);
+  return { kind: "sae", architecture, trainedAs, dIn, dSae, ...scalars(rest), ...metadata, ...crosscoderHooks(sae) };
+}
+
+function crosscoderHooks({ config: { hookWidths = [] }, metadata: { hookNames } }: Sae): Facts {
+  if (!Array.isArray(hookNames)) return {};
+  return { hooks: hookNames.map((name, index) => ({ name: String(name), width: hookWidths[index] ?? null })) };
 }
 
 async function factsOfModel(directory: string, device: Device): Promise<Facts> {
   // A checkpoint of the trainer has a config.json as well; say so instead of failing on a missing key.
-  const config: unknown = JSON.parse(await readFile(join(directory, "config.json"), "utf8"));
-  if (typeof config === "object" && config !== null && "sae" in config) {
-    throw new MonosemError(
-      "ERR_NOT_FOUND",
-      `${directory} is the output of a training run; its SAE is in ${join(directory, "sae")}`,
-    );
-  }
+  const path = join(directory, "config.json");
+  const config = await readJsonFile(path, { missing: `${path} has gone` });
+  if (typeof config === "object" && config !== null && "sae" in config) await refuseTrainingRun(directory, config.sae);
   using model = await HookedTransformer.load(directory, device);
-  return { kind: "model", ...scalars({ ...model.config }), hookPoints: model.hookNames.length };
+  return { kind: "model", ...scalars({ ...model.config }), hookPoints: hookPointsOf(model) };
+}
+
+async function refuseTrainingRun(directory: string, saes: unknown): Promise<never> {
+  const folders = Array.isArray(saes)
+    ? saes.map((sae: { readonly name?: unknown } | null) => join(directory, String(sae?.name), "sae"))
+    : [join(directory, "sae")];
+  const saved = [];
+  for (const folder of folders) if (await exists(join(folder, "cfg.json"))) saved.push(folder);
+  const where =
+    saved.length === 0
+      ? `it has not saved ${folders.join(", ")} yet`
+      : saved.length === 1
+        ? `its SAE is in ${saved[0]}`
+        : `its SAEs are in ${saved.join(", ")}`;
+  throw new MonosemError("ERR_NOT_FOUND", `${directory} is the output of a training run; ${where}`);
+}
+
+function hookPointsOf(model: HookedTransformer): readonly HookPointFacts[] {
+  const points = model.hookNames.map((name): readonly [string, number | null] => {
+    const perPair = model.hookShape(name).includes("queryPos");
+    return [name.replace(/^blocks\.\d+\./, "blocks.{layer}."), perPair ? null : model.hookWidth(name)];
+  });
+  return [...new Map(points)].map(([name, width]) => ({ name, width }));
 }
 
 function scalars(record: Readonly<Record<string, unknown>>): Facts {
@@ -92,7 +126,19 @@ function scalars(record: Readonly<Record<string, unknown>>): Facts {
 function asLines(facts: Facts): string {
   const known = Object.entries(facts).filter(([, value]) => value !== undefined);
   const width = Math.max(...known.map(([name]) => name.length));
-  return known.map(([name, value]) => `${visibleText(name).padEnd(width)}  ${visibleText(String(value))}\n`).join("");
+  return known
+    .map(([name, value]) =>
+      typeof value === "object"
+        ? `${visibleText(name)}\n${hookLines(value)}`
+        : `${visibleText(name).padEnd(width)}  ${visibleText(String(value))}\n`,
+    )
+    .join("");
+}
+
+function hookLines(hooks: readonly HookPointFacts[]): string {
+  const shown = hooks.map(({ name, width }) => [visibleText(name), width ?? "no vector per token"] as const);
+  const length = Math.max(...shown.map(([name]) => name.length));
+  return shown.map(([name, width]) => `  ${name.padEnd(length)}  ${width}\n`).join("");
 }
 
 async function exists(path: string): Promise<boolean> {

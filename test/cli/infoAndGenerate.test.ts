@@ -1,3 +1,4 @@
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { modelDirectory } from "../analysis/tinyModel.js";
@@ -27,6 +28,31 @@ test("info tells an SAE from a model", async () => {
   expect(described.stdout).toContain("evil\\u{1b}[2J");
   const model = await runCli("info", modelDirectory, "--json");
   expect(JSON.parse(model.stdout)).toMatchObject({ kind: "model", name: "tiny-gpt2", nLayers: 4, dModel: 192 });
+});
+
+test("info lists a model's hook points, as they are written into configurations, with their widths", async () => {
+  const { stdout } = await runCli("info", modelDirectory);
+  expect(stdout).toMatch(
+    /^hookPoints\n {2}hook_embed +192\n {2}hook_pos_embed +192\n {2}blocks\.\{layer\}\.hook_resid_pre +192\n/m,
+  );
+  expect(stdout).toMatch(/^ {2}blocks\.\{layer\}\.mlp\.hook_post +768$/m);
+  expect(stdout).toMatch(/^ {2}blocks\.\{layer\}\.attn\.hook_pattern +no vector per token$/m);
+  const { hookPoints } = JSON.parse((await runCli("info", modelDirectory, "--json")).stdout);
+  expect(hookPoints).toHaveLength(21);
+  expect(hookPoints).toContainEqual({ name: "blocks.{layer}.attn.hook_attn_scores", width: null });
+});
+
+test("info on the output of a training run says where its SAEs are", async () => {
+  const folder = await temporaryFolder();
+  const configure = (sae: unknown): void => writeFileSync(join(folder, "config.json"), JSON.stringify({ sae }));
+  const message = async (): Promise<string> => (await runCli("info", folder)).stderr;
+  configure([{ name: "small" }, { name: "large" }]);
+  expect(await message()).toContain(`it has not saved ${folder}/small/sae, ${folder}/large/sae yet`);
+  for (const name of ["small", "large"]) await writeSae(join(folder, name));
+  expect(await message()).toContain(`its SAEs are in ${folder}/small/sae, ${folder}/large/sae\n`);
+  configure({ architecture: "topk" });
+  await writeSae(folder);
+  expect(await message()).toContain(`its SAE is in ${folder}/sae\n`);
 });
 
 test("generate continues a prompt, the same for the same seed and another for another", async () => {
