@@ -1,13 +1,18 @@
 import type { Json } from "../activations/source.js";
 import type { DictionaryGeometry } from "../sae/dictionaryGeometry.js";
 import type { Evaluation } from "../sae/evaluation.js";
+import type { HookVariance } from "./hookVariance.js";
 import type { ModelEvaluation } from "./modelEvaluation.js";
+import type { SaeHooks } from "./saeHook.js";
 
 /** An SAE and all that was measured of it. */
 export interface EvaluatedSae {
   /** By which a reader knows it, such as its folder. */
   readonly name: string;
+  /** As which it was trained; in its cfg.json may stand another that encodes alike (`trainedArchitecture`). */
   readonly architecture: string;
+  /** What it read and reconstructed: hook points of the model, or tensors of the file. */
+  readonly hooks?: SaeHooks;
   /** The content of its cfg.json. */
   readonly cfg: Json;
   readonly reconstruction: Evaluation;
@@ -17,6 +22,8 @@ export interface EvaluatedSae {
   readonly modelName?: string;
   /** Tokens of a context. */
   readonly contextSize?: number;
+  /** Of a crosscoder. */
+  readonly explainedVariancePerHook?: readonly HookVariance[];
 }
 
 /** What it was measured on. */
@@ -162,11 +169,19 @@ function latentDetails({ latents }: Evaluation, geometry: DictionaryGeometry): J
   }));
 }
 
-function ownEvaluation({ reconstruction, inModel, geometry }: EvaluatedSae, { madeBy }: EvaluationSetting): Json {
+function ownEvaluation(
+  { architecture, hooks, reconstruction, inModel, geometry, explainedVariancePerHook }: EvaluatedSae,
+  { madeBy }: EvaluationSetting,
+): Json {
   const { latents, densityHistogram, ...metrics } = reconstruction;
   return {
     madeBy,
+    architecture,
+    ...(hooks === undefined ? {} : { hooks: { input: hooks.input, output: hooks.output } }),
     ...metrics,
+    ...(explainedVariancePerHook === undefined
+      ? {}
+      : { explainedVariancePerHook: explainedVariancePerHook.map((measured) => ({ ...measured })) }),
     ...(inModel === undefined ? {} : ownLosses(inModel)),
     densityHistogram: { ...densityHistogram },
     dictionary: dictionarySummary(geometry),
@@ -177,7 +192,9 @@ function ownEvaluation({ reconstruction, inModel, geometry }: EvaluatedSae, { ma
   };
 }
 
-function ownLosses({ reconstruction: _, tokens, ...losses }: ModelEvaluation): { [key: string]: Json } {
+function ownLosses({ reconstruction: _, explainedVariancePerHook: __, tokens, ...losses }: ModelEvaluation): {
+  [key: string]: Json;
+} {
   return { ...losses, predictedTokens: tokens };
 }
 

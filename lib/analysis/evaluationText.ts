@@ -1,10 +1,16 @@
 import type { DensityHistogram } from "../sae/metrics.js";
 import { densityShares, dictionarySummary, type EvaluatedSae } from "./coreEvaluation.js";
+import { visibleText } from "./visibleText.js";
 
 type Line = readonly [name: string, value: string, meaning: string];
 
 /** An evaluation as lines for a terminal: what it is, how much, and what that means. */
-export function evaluationText({ reconstruction, inModel, geometry }: EvaluatedSae): string {
+export function evaluationText({
+  reconstruction,
+  inModel,
+  geometry,
+  explainedVariancePerHook = [],
+}: EvaluatedSae): string {
   const { latents, deadFraction, densityHistogram, consistency, relativeReconstructionBias } = reconstruction;
   const shares = densityShares(latents.density);
   const dictionary = dictionarySummary(geometry);
@@ -13,7 +19,7 @@ export function evaluationText({ reconstruction, inModel, geometry }: EvaluatedS
       ? []
       : [
           [
-            "in the model",
+            `in the model (cross-entropies over ${inModel.tokens} tokens: the last of a context predicts none)`,
             [
               [
                 "loss recovered",
@@ -38,6 +44,14 @@ export function evaluationText({ reconstruction, inModel, geometry }: EvaluatedS
       "reconstruction",
       [
         ["explained variance", percent(reconstruction.explainedVariance), "of the activations, by the reconstructions"],
+        ...explainedVariancePerHook.map(
+          ({ hook, explainedVariance }) =>
+            [
+              "of one hook",
+              explainedVariance === null ? "none" : percent(explainedVariance),
+              visibleText(hook, 80),
+            ] as const,
+        ),
         ["squared error", number(reconstruction.mse), "summed over an activation, averaged over tokens"],
         ["cosine", number(reconstruction.cosine), "between activation and reconstruction"],
         ["norm ratio", number(reconstruction.l2Ratio), "reconstruction to activation; below 1 it is shrunk"],
@@ -51,7 +65,7 @@ export function evaluationText({ reconstruction, inModel, geometry }: EvaluatedS
         ["L1", number(reconstruction.l1), "sum of their activations"],
         ["alive", percent(1 - deadFraction), `of ${latents.density.length} latents fire on these tokens`],
         ["dense", percent(shares.freq_over_10_percent), "fire on more than 10% of the tokens"],
-        ["density", sparkline(densityHistogram), densityRange(densityHistogram)],
+        ["density", sparkline(densityHistogram), densityRange(latents.density)],
         ...(inModel === undefined
           ? []
           : [
@@ -112,9 +126,11 @@ function sparkline({ counts }: DensityHistogram): string {
   return used.map((count) => (count === 0 ? " " : BARS[Math.ceil((count / most) * BARS.length) - 1])).join("");
 }
 
-function densityRange({ counts, log10Edges }: DensityHistogram): string {
-  const first = counts.findIndex((count) => count > 0);
-  if (first === -1) return "no latent fires";
-  const share = (edge: number): string => `${Number((100 * 10 ** edge).toPrecision(2))}%`;
-  return `latents by density, from ${share(log10Edges[first]!)} to ${share(log10Edges[counts.findLastIndex((count) => count > 0) + 1]!)} of the tokens`;
+function densityRange(density: Float64Array): string {
+  const firing = density.filter((value) => value > 0);
+  if (firing.length === 0) return "no latent fires";
+  const share = (value: number): string => `${Number((100 * value).toPrecision(2))}%`;
+  const least = firing.reduce((smallest, value) => Math.min(smallest, value));
+  const most = firing.reduce((largest, value) => Math.max(largest, value));
+  return `latents by density, from ${share(least)} (the rarest that fires) to ${share(most)} of the tokens`;
 }

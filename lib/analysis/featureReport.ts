@@ -1,4 +1,5 @@
 import type { Histogram } from "./activationHistogram.js";
+import type { LatentDecoderNorms } from "./decoderNorms.js";
 import type { FeatureExample, FeatureStatistics } from "./features.js";
 import { htmlPage } from "./htmlPage.js";
 import type { LatentLogitEffects, TokenEffect } from "./logitEffects.js";
@@ -16,6 +17,8 @@ export interface FeatureReport {
   readonly latents: readonly number[];
   /** Tokens that each shown latent raises and lowers, in the order of `latents`; undefined where it cannot be told. */
   readonly logitEffects?: readonly LatentLogitEffects[] | undefined;
+  /** Of a crosscoder: how strongly each shown latent writes at each hook, in the order of `latents`. */
+  readonly decoderNorms?: readonly LatentDecoderNorms[] | undefined;
   /** The text of a token. */
   readonly tokenText: (id: number) => string;
 }
@@ -34,7 +37,7 @@ export const LONGEST_TOKEN = 48;
 /** The report as one self-contained HTML page ({@link htmlPage}). */
 export function featureReportHtml(report: FeatureReport): string {
   const { statistics } = report;
-  const cards = report.latents.map((latent, index) => featureCard(report, latent, report.logitEffects?.[index]));
+  const cards = report.latents.map((latent, index) => featureCard(report, latent, index));
   const body = `<header>
 <h1>${shown(report.title)}</h1>
 <p class="facts">${report.facts.map(([name, value]) => `<span>${shown(name)} <b>${shown(value)}</b></span>`).join(" ")}</p>
@@ -65,13 +68,14 @@ function summaryNumber({ name, value, meaning }: SummaryNumber): string {
   return `<div><dt>${shown(name)}</dt><dd>${shown(value)}</dd><dd class="meaning">${shown(meaning)}</dd></div>`;
 }
 
-function featureCard(report: FeatureReport, latent: number, effects: LatentLogitEffects | undefined): string {
+function featureCard(report: FeatureReport, latent: number, index: number): string {
   const { statistics } = report;
+  const effects = report.logitEffects?.[index];
   const largest = statistics.maxActivations[latent]!;
   const examples = statistics.examples(latent).map((example) => exampleRow(example, largest, report.tokenText));
   return `<article id="latent-${latent}">
 <h2><a href="#latent-${latent}">Latent ${latent}</a></h2>
-<p class="facts"><span>fires on <b>${percent(statistics.firingCounts[latent]! / statistics.tokens)}</b> of tokens</span> <span>mean activation <b>${decimal(statistics.meanActivations[latent]!)}</b></span> <span>largest <b>${decimal(largest)}</b></span></p>
+<p class="facts"><span>fires on <b>${percent(statistics.firingCounts[latent]! / statistics.tokens)}</b> of tokens</span> <span>mean activation <b>${decimal(statistics.meanActivations[latent]!)}</b></span> <span>largest <b>${decimal(largest)}</b></span></p>${decoderNormLine(report.decoderNorms?.[index])}
 <div class="panels">
 <figure>${activationChart(statistics.activationHistogram(latent), latent)}<figcaption>activations where it fires</figcaption></figure>
 ${effects === undefined ? "" : `<div class="logits">${effectList("raises", effects.raised, report)}${effectList("lowers", effects.lowered, report)}</div>`}
@@ -80,6 +84,12 @@ ${effects === undefined ? "" : `<div class="logits">${effectList("raises", effec
 ${examples.join("\n")}
 </ol>
 </article>`;
+}
+
+function decoderNormLine(latent: LatentDecoderNorms | undefined): string {
+  if (latent === undefined) return "";
+  const norms = latent.norms.map(({ hook, norm }) => `<span>${shown(hook)} <b>${decimal(norm)}</b></span>`);
+  return `\n<p class="facts"><span>decoder norm at</span> ${norms.join(" ")}</p>`;
 }
 
 function effectList(verb: string, effects: readonly TokenEffect[], { tokenText }: FeatureReport): string {

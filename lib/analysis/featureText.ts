@@ -1,3 +1,4 @@
+import type { LatentDecoderNorms } from "./decoderNorms.js";
 import { type FeatureReport, LONGEST_TOKEN, shade } from "./featureReport.js";
 import type { FeatureExample } from "./features.js";
 import type { TokenEffect } from "./logitEffects.js";
@@ -20,8 +21,10 @@ export function featureReportText(report: FeatureReport, options: FeatureTextOpt
     const { statistics } = report;
     const density = (100 * statistics.firingCounts[latent]!) / statistics.tokens;
     const effects = report.logitEffects?.[index];
+    const norms = report.decoderNorms?.[index];
     return [
       `${style.bold(`latent ${latent}`)}  ${style.quiet(`fires on ${Number(density.toPrecision(2))}% of tokens`)}`,
+      ...(norms === undefined ? [] : decoderNormLines(norms).map((line) => style.quiet(line))),
       ...(effects === undefined ? [] : [style.quiet(effectLine("raises", effects.raised, report, options.width))]),
       ...statistics
         .examples(latent)
@@ -62,6 +65,11 @@ const plain: Style = {
   quiet: (text) => text,
   markWidth: 2,
 };
+
+/** Hook points have long names, so that each stands on a line of its own. */
+function decoderNormLines({ norms }: LatentDecoderNorms): readonly string[] {
+  return norms.map(({ hook, norm }) => `  decoder norm ${norm.toFixed(2)} at ${visibleText(hook, 80)}`);
+}
 
 function effectLine(verb: string, effects: readonly TokenEffect[], report: FeatureReport, width: number): string {
   let line = `  ${verb}`;

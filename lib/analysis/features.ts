@@ -4,7 +4,7 @@ import { type Metrics, MetricsAccumulator } from "../sae/metrics.js";
 import type { Sae } from "../sae/sae.js";
 import { ActivationHistogram, type Histogram } from "./activationHistogram.js";
 import { type Contexts, contextBatches } from "./contextBatches.js";
-import { hooksForSae } from "./saeHook.js";
+import { type HookChoice, hooksForSae } from "./saeHook.js";
 
 /** A stretch of text on which a latent fires, with the latent's activation on each of its tokens. */
 export interface FeatureExample {
@@ -65,7 +65,7 @@ export interface FeatureOptions extends ExampleWindow {
   readonly sae: Sae;
   readonly model: HookedTransformer;
   /** The hook point that the SAE reads. Default: the one in the SAE's metadata. */
-  readonly hook?: string;
+  readonly hook?: HookChoice;
   readonly contexts: Contexts;
   /** Contexts that go through the model at once. Default 8. */
   readonly contextsPerBatch?: number;

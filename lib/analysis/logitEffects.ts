@@ -1,7 +1,7 @@
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { Sae } from "../sae/sae.js";
-import { hooksForSae } from "./saeHook.js";
+import { type HookChoice, hooksForSae } from "./saeHook.js";
 
 /** A token and how much a latent, active at 1, adds to its logit. */
 export interface TokenEffect {
@@ -20,7 +20,7 @@ export interface LogitEffectOptions {
   readonly sae: Sae;
   readonly model: HookedTransformer;
   /** The hook point that the SAE reads. Default: the one in the SAE's metadata. */
-  readonly hook?: string;
+  readonly hook?: HookChoice;
   /** Which latents. */
   readonly latents: readonly number[];
   /** Tokens at either end. Default 10. */
@@ -34,7 +34,7 @@ const WRITES_TO_RESIDUAL = /(^|\.)hook_(embed|pos_embed|resid_pre|resid_mid|resi
 const BLOCK = 64;
 
 /** Whether the SAE's decoder writes to the residual stream, so that its directions have an effect on the logits. */
-export function hasLogitEffects(model: HookedTransformer, sae: Sae, hook?: string): boolean {
+export function hasLogitEffects(model: HookedTransformer, sae: Sae, hook?: HookChoice): boolean {
   const { output } = hooksForSae(model, sae, hook);
   return output.length === 1 && WRITES_TO_RESIDUAL.test(output[0]!);
 }

@@ -3,8 +3,9 @@ import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { type Evaluation, EvaluationAccumulator, refuseNonFinite } from "../sae/evaluation.js";
 import type { Sae } from "../sae/sae.js";
 import { type Contexts, contextBatches } from "./contextBatches.js";
+import { type HookVariance, HookVarianceAccumulator } from "./hookVariance.js";
 import { CountedBatch, ModelRuns, type RunLosses } from "./modelRuns.js";
-import { hooksForSae } from "./saeHook.js";
+import { type HookChoice, hooksForSae } from "./saeHook.js";
 
 /**
  * How well the model still predicts text when the SAE's reconstruction takes the place of the activation. "Zeros" and
@@ -33,13 +34,15 @@ export interface ModelEvaluation {
   readonly contexts: number;
   /** How well the SAE reconstructs the activations at its hook point; its prompts are the contexts. */
   readonly reconstruction: Evaluation;
+  /** Of a crosscoder. */
+  readonly explainedVariancePerHook?: readonly HookVariance[];
 }
 
 export interface ModelEvaluationOptions {
   readonly sae: Sae;
   readonly model: HookedTransformer;
   /** The hook point that the SAE reads, and replaces unless it is a transcoder. Default: the one in the SAE's metadata. */
-  readonly hook?: string;
+  readonly hook?: HookChoice;
   /** All of them are kept in memory, 4 bytes a token: they go through the model more than once. */
   readonly contexts: Contexts;
   /** Contexts that go through the model at once. Default 8; two [tokens, vocabulary] logits are held at a time. */
@@ -50,7 +53,10 @@ export interface ModelEvaluationOptions {
    */
   readonly keepSpecialTokens?: boolean;
   readonly signal?: AbortSignal;
-  /** "means" is the first pass over the contexts, for the mean activations; "losses" the second. */
+  /**
+   * "means" is the first pass over the contexts, for the mean activations; "losses" the second. `tokens` are those whose
+   * activations count, as in the reconstruction's metrics.
+   */
   readonly onProgress?: (progress: {
     readonly stage: "means" | "losses";
     readonly contexts: number;
@@ -89,7 +95,7 @@ export async function evaluateAllInModel(
     let [contexts, tokens] = [0, 0];
     return (batch) => {
       contexts += batch.contexts.length;
-      tokens += batch.predictions;
+      tokens += batch.counted.length;
       onProgress?.({ stage, contexts, tokens });
     };
   };
@@ -107,6 +113,7 @@ export async function evaluateAllInModel(
     hooks: hooks[index]!,
     losses: new Losses(),
     evaluation: new EvaluationAccumulator(sae.device, sae.config.dOut, sae.config.dSae),
+    perHook: varianceOf(model, hooks[index]!.output),
   }));
   try {
     const evaluated = counter("losses");
@@ -118,21 +125,38 @@ export async function evaluateAllInModel(
         zeroed.add(await runs.ablated(replaced, zeros), batch);
         averaged.add(await runs.ablated(replaced, means), batch);
       }
-      for (const { sae, hooks: at, losses, evaluation } of spliced) {
-        losses.add(await runs.spliced(sae, at, evaluation), batch);
+      for (const { sae, hooks: at, losses, ...measures } of spliced) {
+        losses.add(await runs.spliced(sae, at, measures), batch);
       }
       evaluated(batch);
     }
     const contexts = batches.reduce((sum, batch) => sum + batch.contexts.length, 0);
     const evaluations: ModelEvaluation[] = [];
-    for (const { hooks: at, losses, evaluation } of spliced) {
+    for (const { hooks: at, losses, evaluation, perHook } of spliced) {
       const compared = compare({ clean, spliced: losses, ...ablations.get(at.output.join())! });
-      evaluations.push({ ...compared, contexts, reconstruction: await evaluation.read() });
+      evaluations.push({
+        ...compared,
+        contexts,
+        reconstruction: await evaluation.read(),
+        ...(perHook === undefined ? {} : { explainedVariancePerHook: await perHook.read() }),
+      });
     }
     return evaluations;
   } finally {
-    for (const { evaluation } of spliced) evaluation[Symbol.dispose]();
+    for (const { evaluation, perHook } of spliced) {
+      evaluation[Symbol.dispose]();
+      perHook?.[Symbol.dispose]();
+    }
   }
+}
+
+/** Of one hook alone the reconstruction's metrics tell it. */
+function varianceOf(model: HookedTransformer, hooks: readonly string[]): HookVarianceAccumulator | undefined {
+  if (hooks.length === 1) return undefined;
+  return new HookVarianceAccumulator(
+    model.device,
+    hooks.map((name) => ({ name, width: model.hookWidth(name) })),
+  );
 }
 
 /** @throws MonosemError ERR_CONFIG if there is nothing to predict. */
@@ -196,7 +220,7 @@ function compare({
   averaged,
 }: Readonly<Record<"clean" | "spliced" | "zeroed" | "averaged", Losses>> & { readonly hooks: readonly string[] }): Omit<
   ModelEvaluation,
-  "contexts" | "reconstruction"
+  "contexts" | "reconstruction" | "explainedVariancePerHook"
 > {
   const ceClean = clean.meanCrossEntropy;
   const ceSae = spliced.meanCrossEntropy;

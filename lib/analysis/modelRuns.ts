@@ -5,6 +5,7 @@ import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.j
 import type { EvaluationAccumulator } from "../sae/evaluation.js";
 import type { Sae } from "../sae/sae.js";
 import type { ContextBatch } from "./contextBatches.js";
+import type { HookVarianceAccumulator } from "./hookVariance.js";
 import type { SaeHooks } from "./saeHook.js";
 
 /** Contexts of one length, and which of their tokens count. */
@@ -46,6 +47,13 @@ export interface RunLosses {
   readonly crossEntropy: Float32Array;
   /** KL(untouched || this run) of the next token's distribution, in nats. */
   readonly divergence: Float32Array;
+}
+
+/** What an SAE's reconstructions are added to. */
+export interface SplicedMeasures {
+  readonly evaluation: EvaluationAccumulator;
+  /** Of a crosscoder. */
+  readonly perHook: HookVarianceAccumulator | undefined;
 }
 
 export class ModelRuns {
@@ -116,8 +124,8 @@ export class ModelRuns {
     return await this.#losses(hooks.map((name) => ({ name, hook: replace })));
   }
 
-  /** With the SAE's reconstructions in place of the counted activations; they are added to `evaluation`. */
-  async spliced(sae: Sae, { input, output }: SaeHooks, evaluation: EvaluationAccumulator): Promise<RunLosses> {
+  /** With the SAE's reconstructions in place of the counted activations; they are added to what measures them. */
+  async spliced(sae: Sae, { input, output }: SaeHooks, { evaluation, perHook }: SplicedMeasures): Promise<RunLosses> {
     using x = this.#sideBySide(input);
     using target = this.#sideBySide(output);
     using codes = sae.encode(x);
@@ -135,6 +143,7 @@ export class ModelRuns {
       };
     });
     const losses = await this.#losses(hooks);
+    perHook?.add(target, reconstruction);
     await evaluation.add({ target, reconstruction, codes, promptRows: this.#batch.countedPerContext });
     return losses;
   }

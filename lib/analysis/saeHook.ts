@@ -32,27 +32,65 @@ export interface SaeHooks {
   readonly output: readonly string[];
 }
 
+/** A hook point, or of a crosscoder all of them, in the order in which they lie side by side. */
+export type HookChoice = string | readonly string[];
+
 /**
  * The hook points of `model` that `sae` reads and whose activations it reconstructs: `hook`, or those in its metadata.
  *
  * @throws MonosemError as `hookForSae`; ERR_CONFIG for a transcoder whose metadata do not say which activations it
- * reconstructs, or if those have another width than its dOut.
+ * reconstructs, or if those have another width than its dOut; for a crosscoder if neither `hook` nor its metadata name
+ * its hook points, if the two differ, or if a hook point has another width than the crosscoder's.
  */
-export function hooksForSae(model: HookedTransformer, sae: Sae, hook?: string): SaeHooks {
-  const { hookNames, hookNameOut } = sae.metadata;
-  if (hook === undefined && Array.isArray(hookNames)) {
-    const names = hookNames.map(String);
+export function hooksForSae(model: HookedTransformer, sae: Sae, hook?: HookChoice): SaeHooks {
+  const { hookNameOut } = sae.metadata;
+  const asked = hook === undefined ? [] : [hook].flat();
+  const several = crosscoderHooks(sae, asked);
+  if (several !== undefined) {
     requireSameModel(model, sae);
-    requireWidth(model, names, sae.config.dIn, "the SAE reads", "inputs");
-    return { input: names, output: names };
+    requireWidth(model, several, sae.config.dIn, "the SAE reads", "inputs");
+    for (const [index, width] of (sae.config.hookWidths ?? []).entries()) {
+      requireWidth(model, several.slice(index, index + 1), width, "the crosscoder reads", "inputs there");
+    }
+    return { input: several, output: several };
   }
-  const input = [hookForSae(model, sae, hook)];
+  const input = [hookForSae(model, sae, asked[0])];
   if (!sae.config.transcoder) return { input, output: input };
   if (hookNameOut === undefined) {
     throw new MonosemError("ERR_CONFIG", "the transcoder does not say which hook point's activations it reconstructs");
   }
   requireWidth(model, [hookNameOut], sae.config.dOut, "the transcoder writes", "outputs");
   return { input, output: [hookNameOut] };
+}
+
+/** Undefined where the SAE is no crosscoder, as far as it and `asked` tell. */
+function crosscoderHooks(
+  { config: { hookWidths, transcoder }, metadata: { hookNames } }: Sae,
+  asked: readonly string[],
+): readonly string[] | undefined {
+  const trained = Array.isArray(hookNames) ? hookNames.map(String) : undefined;
+  if (trained === undefined && hookWidths === undefined) {
+    if (asked.length < 2) return undefined;
+    const kind = transcoder ? "a transcoder" : "no crosscoder";
+    throw new MonosemError(
+      "ERR_CONFIG",
+      `the SAE is ${kind} and reads one hook point, but ${quoted(asked)} were named`,
+    );
+  }
+  const wanted = hookWidths?.length ?? trained!.length;
+  if (trained === undefined ? asked.length !== wanted : asked.length > 0 && asked.join() !== trained.join()) {
+    throw new MonosemError(
+      "ERR_CONFIG",
+      trained === undefined
+        ? `the crosscoder does not say which hook points it was trained on: name all ${wanted}, in order`
+        : `the crosscoder was trained on hook points ${quoted(trained)}, but ${quoted(asked)} was asked for: its folder names them, so that none need be given`,
+    );
+  }
+  return trained ?? asked;
+}
+
+function quoted(names: readonly string[]): string {
+  return names.map((name) => `"${name}"`).join(" and ");
 }
 
 function requireSameModel(model: HookedTransformer, { metadata: { modelName } }: Sae): void {
@@ -74,7 +112,7 @@ function requireWidth(
   if (width === expected) return;
   throw new MonosemError(
     "ERR_CONFIG",
-    `hook point "${hooks.join('" and "')}" of model "${model.config.name}" is ${width} wide, but ${does} ${expected} ${what}`,
+    `hook point ${quoted(hooks)} of model "${model.config.name}" is ${width} wide, but ${does} ${expected} ${what}`,
   );
 }
 

@@ -2,6 +2,7 @@ import { type Command, Option } from "commander";
 import { contexts } from "../activations/contexts.js";
 import type { Corpus } from "../activations/corpus.js";
 import { type Contexts, limitTokens } from "../analysis/contextBatches.js";
+import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { Sae } from "../sae/sae.js";
 import { positiveInteger } from "./options.js";
@@ -26,11 +27,24 @@ export interface ContextShape {
   readonly prependBos: boolean;
 }
 
-/** As it was for the SAE's training, where its metadata tell. */
+/**
+ * As it was for the SAE's training, where its metadata tell.
+ *
+ * @throws MonosemError ERR_CONFIG for contexts longer than the model's.
+ */
 export function contextShapeForSae(model: HookedTransformer, sae: Sae, flags: CorpusFlags): ContextShape {
   const { contextSize, prependBos } = sae.metadata;
+  const longest = model.config.contextSize;
+  const chosen = flags.contextSize ?? contextSize ?? Math.min(DEFAULT_CONTEXT_SIZE, longest);
+  if (chosen > longest) {
+    const whose = flags.contextSize === undefined ? "the SAE was trained on" : "--context-size asks for";
+    throw new MonosemError(
+      "ERR_CONFIG",
+      `${whose} contexts of ${chosen} tokens, but the model reads ${longest} at most`,
+    );
+  }
   return {
-    contextSize: flags.contextSize ?? contextSize ?? Math.min(DEFAULT_CONTEXT_SIZE, model.config.contextSize),
+    contextSize: chosen,
     prependBos: prependBos ?? model.config.bosTokenId !== undefined,
   };
 }

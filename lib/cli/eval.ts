@@ -22,7 +22,7 @@ interface EvalFlags extends DeviceFlags, CorpusFlags, StoredFlags {
   readonly sae: readonly string[];
   readonly activations?: string;
   readonly model?: string;
-  readonly hook?: string;
+  readonly hook?: readonly string[];
   readonly corpus?: readonly string[];
   readonly json?: boolean;
   readonly html?: string;
@@ -38,14 +38,14 @@ export function registerEval(program: Command): void {
 
 In the model (--model, --corpus) everything is measured: the model's loss and the divergence of its predictions with the SAE in place of the activations, against zeros and against the mean activation there; reconstruction, shrinkage, sparsity, density and consistency of the latents. Special tokens keep their activations and are not counted. On stored activations (--activations) everything but the model.
 
-Several SAEs give a table by L0 in which those are marked that no other one beats in both L0 and the column.
+Several SAEs give a table by L0 in which those are marked that no other one at the same hook points beats in both L0 and the column.
 
 --json prints one line for each SAE: SAEBench's "core" evaluation with its numbers per latent, and under "monosem" what that has no place for.`,
     )
     .requiredOption("--sae <dir...>", "folders of the SAEs, or patterns such as 'runs/*/sae'")
     .option("--model <dir>", "folder of the model that the SAEs were trained on")
     .option("--corpus <glob...>", "text files (.txt, .jsonl)")
-    .option("--hook <name>", "hook point (default: the SAE's)");
+    .option("--hook <name...>", "hook point, of a crosscoder all of them (default: the SAE's)");
   addCorpusOptions(command, 100_000)
     .addOption(
       new Option("--activations <file>", "safetensors file, or folder of shards, of activations").conflicts([
@@ -126,12 +126,14 @@ function tableOf(measured: readonly EvaluatedSae[]): string {
   return `${visibleText(`${sae.name}: ${facts}`)}\n\n${evaluationText(sae)}`;
 }
 
-function pointOf({ name, architecture, reconstruction, inModel }: EvaluatedSae): SweepPoint {
+function pointOf({ name, architecture, modelName, hooks, reconstruction, inModel }: EvaluatedSae): SweepPoint {
   const { l0, explainedVariance, latents } = reconstruction;
   return {
     name,
     architecture,
     dSae: latents.density.length,
+    modelName,
+    hooks,
     l0,
     explainedVariance,
     lossRecovered: inModel?.lossRecovered,

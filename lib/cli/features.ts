@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { Corpus } from "../activations/corpus.js";
+import { decoderNormsPerHook } from "../analysis/decoderNorms.js";
 import { FEWEST_EXAMPLES, rankLatents } from "../analysis/featureRanking.js";
 import { type FeatureReport, featureReportHtml } from "../analysis/featureReport.js";
 import { featureSummary } from "../analysis/featureSummary.js";
@@ -7,6 +8,7 @@ import { collectFeatures } from "../analysis/features.js";
 import { featureReportText } from "../analysis/featureText.js";
 import { hasLogitEffects, logitEffects } from "../analysis/logitEffects.js";
 import { hooksForSae } from "../analysis/saeHook.js";
+import { architectureText } from "../analysis/trainedArchitecture.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
@@ -29,7 +31,7 @@ interface FeaturesFlags extends DeviceFlags, CorpusFlags {
   readonly sae: string;
   readonly model: string;
   readonly corpus: readonly string[];
-  readonly hook?: string;
+  readonly hook?: readonly string[];
   readonly html?: string;
   readonly top: number;
   readonly examples: number;
@@ -46,7 +48,7 @@ export function registerFeatures(program: Command): void {
     .requiredOption("--sae <dir>", "folder of the SAE")
     .requiredOption("--model <dir>", "folder of the model that the SAE was trained on")
     .requiredOption("--corpus <glob...>", "text files (.txt, .jsonl)")
-    .option("--hook <name>", "hook point (default: the SAE's)")
+    .option("--hook <name...>", "hook point, of a crosscoder all of them (default: the SAE's)")
     .option("--latents <n...>", "show these latents", (text: string, earlier: readonly number[] = []) => [
       ...earlier,
       naturalNumber(text),
@@ -98,7 +100,7 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
       ["model", model.config.name],
       ["hook point", input.join(", ")],
       ...(sae.config.transcoder ? ([["writes to", output.join(", ")]] as const) : []),
-      ["architecture", sae.config.architecture],
+      ["architecture", architectureText(sae)],
       ["latents", String(dSae)],
     ],
     summary: featureSummary({ statistics, metrics }),
@@ -107,6 +109,14 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
     logitEffects: hasLogitEffects(model, sae, flags.hook)
       ? await logitEffects({ sae, model, ...chosen, latents })
       : undefined,
+    decoderNorms:
+      output.length === 1
+        ? undefined
+        : await decoderNormsPerHook(
+            sae,
+            output.map((name) => ({ name, width: model.hookWidth(name) })),
+            latents,
+          ),
     tokenText,
   };
   process.stdout.write(

@@ -7,11 +7,14 @@ import { StoredActivations } from "../activations/storedActivations.js";
 import { limitTokens } from "../analysis/contextBatches.js";
 import type { EvaluatedSae } from "../analysis/coreEvaluation.js";
 import { evaluateAllInModel } from "../analysis/modelEvaluation.js";
+import { hooksForSae, type SaeHooks } from "../analysis/saeHook.js";
+import { evaluateOnStored, tensorsForSae } from "../analysis/storedEvaluation.js";
+import { trainedArchitecture } from "../analysis/trainedArchitecture.js";
 import type { Device } from "../engine/device.js";
+import { MonosemError } from "../errors.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
 import { dictionaryGeometry } from "../sae/dictionaryGeometry.js";
-import { type Evaluation, evaluate } from "../sae/evaluation.js";
 import { Sae } from "../sae/sae.js";
 import { type CorpusFlags, contextShapeForSae } from "./corpusOptions.js";
 import { distinctNames } from "./distinctNames.js";
@@ -27,7 +30,7 @@ export interface StoredFlags {
 export interface ModelFlags extends CorpusFlags {
   readonly model: string;
   readonly corpus: readonly string[];
-  readonly hook?: string;
+  readonly hook?: readonly string[];
 }
 
 export interface MeasureOptions {
@@ -45,20 +48,47 @@ export async function measureOnActivations(
   { folders, device, signal }: MeasureOptions,
 ): Promise<readonly EvaluatedSae[]> {
   const names = distinctNames(folders);
-  const measured: EvaluatedSae[] = [];
-  for (const [index, folder] of folders.entries()) {
-    using sae = await Sae.load(folder, device);
-    using source = await StoredActivations.open(path, device, { ...tensorsOf(flags), shuffle: false, seed: 0 });
-    const progress = startProgress(`evaluating ${names[index]}`, source.rows, "rows");
-    const reconstruction = await evaluate(sae, source, {
-      batchSize: flags.batchSize,
-      tokens: source.rows, // stored activations start again after the last row
-      signal,
-      onProgress: ({ tokens }) => progress.update(tokens),
-    }).finally(() => progress.stop());
-    measured.push(await described(sae, { folder, name: names[index]!, reconstruction, signal }));
+  const open = (): Promise<StoredActivations> =>
+    StoredActivations.open(path, device, { ...tensorsOf(flags), shuffle: false, seed: 0 });
+  const saes: Sae[] = [];
+  try {
+    for (const folder of folders) saes.push(await Sae.load(folder, device));
+    const hooks = await tensorsForAll(saes, folders, open);
+    const measured: EvaluatedSae[] = [];
+    for (const [index, sae] of saes.entries()) {
+      using source = await open();
+      const progress = startProgress(`evaluating ${names[index]}`, source.rows, "rows");
+      const evaluation = await evaluateOnStored(sae, source, {
+        batchSize: flags.batchSize,
+        signal,
+        onProgress: ({ tokens }) => progress.update(tokens),
+      }).finally(() => progress.stop());
+      const known = { folder: folders[index]!, name: names[index]!, hooks: hooks[index]!, ...evaluation };
+      measured.push(await described(sae, known, signal));
+    }
+    return measured;
+  } finally {
+    for (const sae of saes) sae.dispose();
   }
-  return measured;
+}
+
+async function tensorsForAll(
+  saes: readonly Sae[],
+  folders: readonly string[],
+  open: () => Promise<StoredActivations>,
+): Promise<readonly SaeHooks[]> {
+  using source = await open();
+  return saes.map((sae, index) => namingFolder(folders[index]!, () => tensorsForSae(sae, source)));
+}
+
+/** So that all SAEs can be checked before any is evaluated, and an error says which one it means. */
+function namingFolder<Result>(folder: string, check: () => Result): Result {
+  try {
+    return check();
+  } catch (error) {
+    if (!(error instanceof MonosemError)) throw error;
+    throw new MonosemError(error.code, `${folder}: ${error.message}`, { cause: error });
+  }
 }
 
 /** What a transcoder reconstructs lies beside what it encodes. */
@@ -77,7 +107,13 @@ export async function measureInModel(
   try {
     using model = await HookedTransformer.load(flags.model, device);
     for (const folder of folders) saes.push(await Sae.load(folder, device));
-    const shapes = saes.map((sae) => contextShapeForSae(model, sae, flags));
+    const checked = saes.map((sae, index) =>
+      namingFolder(folders[index]!, () => ({
+        hooks: hooksForSae(model, sae, flags.hook),
+        shape: contextShapeForSae(model, sae, flags),
+      })),
+    );
+    const shapes = checked.map(({ shape }) => shape);
     const keys = shapes.map((shape) => JSON.stringify(shape));
     const measured = new Map<number, EvaluatedSae>();
     for (const key of new Set(keys)) {
@@ -96,13 +132,15 @@ export async function measureInModel(
       }).finally(() => progress.stop());
       for (const [place, index] of group.entries()) {
         const evaluation = evaluations[place]!;
-        const { reconstruction } = evaluation;
-        const sae = await described(saes[index]!, {
+        const { reconstruction, explainedVariancePerHook } = evaluation;
+        const known = {
           folder: folders[index]!,
           name: names[index]!,
+          hooks: checked[index]!.hooks,
           reconstruction,
-          signal,
-        });
+          ...(explainedVariancePerHook === undefined ? {} : { explainedVariancePerHook }),
+        };
+        const sae = await described(saes[index]!, known, signal);
         measured.set(index, {
           ...sae,
           inModel: evaluation,
@@ -121,17 +159,17 @@ async function described(
   sae: Sae,
   {
     folder,
-    name,
-    reconstruction,
-    signal,
-  }: { folder: string; name: string; reconstruction: Evaluation; signal: AbortSignal },
+    ...known
+  }: Pick<EvaluatedSae, "name" | "hooks" | "reconstruction" | "explainedVariancePerHook"> & {
+    readonly folder: string;
+  },
+  signal: AbortSignal,
 ): Promise<EvaluatedSae> {
   const path = join(folder, "cfg.json");
   return {
-    name,
-    architecture: sae.config.architecture,
+    ...known,
+    architecture: trainedArchitecture(sae),
     cfg: (await readJsonFile(path, { missing: `${path} has gone` })) as Json,
-    reconstruction,
     geometry: await dictionaryGeometry(sae, { signal }),
   };
 }

@@ -178,12 +178,38 @@ test("the text names every number and says what it means; without a model it lea
     "  explained variance    75.00%  of the activations, by the reconstructions",
     "  relative bias           none  of the reconstructions' scale; 1 is none",
     "  alive                 66.67%  of 3 latents fire on these tokens",
-    "  density                   ██  latents by density, from 10% to 100% of the tokens",
+    "  density                   ██  latents by density, from 2% (the rarest that fires) to 60% of the tokens",
+    "in the model (cross-entropies over 190 tokens: the last of a context predicts none)",
   ]) {
     expect(text.split("\n")).toContain(line);
   }
   expect(evaluationText(sae)).toMatch(/^reconstruction\n/);
   expect(evaluationText(sae)).not.toContain("consistency");
+});
+
+test("of a crosscoder, each hook's explained variance is told; of any SAE what it was trained as, and where", () => {
+  const hooks = ["blocks.1.hook_resid_post", "blocks.2.hook_resid_post"];
+  const crosscoder: EvaluatedSae = {
+    ...sae,
+    architecture: "batchtopk",
+    hooks: { input: hooks, output: hooks },
+    explainedVariancePerHook: [
+      { hook: hooks[0]!, explainedVariance: 0.5 },
+      { hook: hooks[1]!, explainedVariance: null },
+    ],
+  };
+  const text = evaluationText(crosscoder).split("\n");
+  expect(text).toContain("  of one hook           50.00%  blocks.1.hook_resid_post");
+  expect(text).toContain("  of one hook             none  blocks.2.hook_resid_post");
+  const { monosem } = coreEvaluation(crosscoder, setting);
+  expect(monosem).toMatchObject({
+    architecture: "batchtopk",
+    hooks: { input: hooks, output: hooks },
+    explainedVariancePerHook: [
+      { hook: hooks[0], explainedVariance: 0.5 },
+      { hook: hooks[1], explainedVariance: null },
+    ],
+  });
 });
 
 function detail(index: number, values: readonly number[]): object {

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { collectFeatures } from "../../lib/analysis/features.js";
 import { hasLogitEffects, logitEffects } from "../../lib/analysis/logitEffects.js";
-import { hookForSae } from "../../lib/analysis/saeHook.js";
+import { hookForSae, hooksForSae } from "../../lib/analysis/saeHook.js";
 import type { Device } from "../../lib/engine/device.js";
 import { SafetensorsFile } from "../../lib/formats/safetensors.js";
 import type { HookedTransformer } from "../../lib/models/hookedTransformer.js";
@@ -114,6 +114,35 @@ test("an SAE of another model, hook point or width is refused by name", () => {
   using nameless = exactSae(device, 192);
   expect(() => hookForSae(model, nameless)).toThrow(/does not say which hook point/);
   expect(() => hookForSae(model, nameless, "blocks.9.hook_resid_post")).toThrow(/blocks.9.hook_resid_post/);
+});
+
+test("a crosscoder's hook points are those of its folder, or all that are named", () => {
+  const hooks = ["blocks.1.hook_resid_post", "blocks.1.mlp.hook_post"];
+  const crosscoder = (metadata: object, hookWidths: readonly number[] = [192, 768]): Sae => {
+    const created = Sae.create(
+      { architecture: "topk", dIn: 960, dSae: 8, k: 2, hookWidths, applyBDecToInput: false },
+      device,
+      0,
+      { metadata: { modelName: "tiny-gpt2", ...metadata } },
+    );
+    return created;
+  };
+  using named = crosscoder({ hookNames: hooks });
+  using nameless = crosscoder({});
+  expect(hooksForSae(model, named)).toEqual({ input: hooks, output: hooks });
+  expect(hooksForSae(model, named, hooks)).toEqual({ input: hooks, output: hooks });
+  expect(hooksForSae(model, nameless, hooks)).toEqual({ input: hooks, output: hooks });
+  expect(() => hooksForSae(model, named, hooks.toReversed())).toThrow(
+    /trained on hook points ".*its folder names them/,
+  );
+  expect(() => hooksForSae(model, named, hooks[0]!)).toThrow(/"blocks.1.hook_resid_post" was asked for/);
+  expect(() => hooksForSae(model, nameless)).toThrow(/name all 2, in order/);
+  using turned = crosscoder({ hookNames: hooks }, [768, 192]);
+  expect(() => hooksForSae(model, turned)).toThrow(
+    /"blocks.1.hook_resid_post".*is 192 wide, but the crosscoder reads 768/,
+  );
+  using plain = exactSae(device, 192);
+  expect(() => hooksForSae(model, plain, hooks)).toThrow(/reads one hook point, but ".*" and ".*" were named/);
 });
 
 test("an aborted analysis ends with ERR_ABORTED, and a corpus of nothing with ERR_CONFIG", async () => {

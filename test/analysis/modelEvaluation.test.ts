@@ -200,10 +200,10 @@ test("an SAE that reconstructs exactly recovers the whole loss", async () => {
   expect(evaluation.klDivergence).toBeCloseTo(0, 5);
   expect(evaluation.reconstruction.explainedVariance).toBeCloseTo(1, 6);
   expect(progress).toEqual([
-    { stage: "means", contexts: 3, tokens: 30 },
-    { stage: "means", contexts: 4, tokens: 40 },
-    { stage: "losses", contexts: 3, tokens: 30 },
-    { stage: "losses", contexts: 4, tokens: 40 },
+    { stage: "means", contexts: 3, tokens: 33 },
+    { stage: "means", contexts: 4, tokens: 44 },
+    { stage: "losses", contexts: 3, tokens: 33 },
+    { stage: "losses", contexts: 4, tokens: 44 },
   ]);
 });
 
@@ -262,6 +262,10 @@ test("a transcoder is spliced in where it writes, a crosscoder at all of its hoo
     expect(evaluation.klScoreFromMean).toBeCloseTo(1, 4);
     expect(evaluation.reconstruction.explainedVariance).toBeCloseTo(1, 6);
   }
+  expect(through).not.toHaveProperty("explainedVariancePerHook");
+  expect(across!.explainedVariancePerHook).toEqual(
+    [before, "blocks.3.hook_resid_post"].map((hook) => ({ hook, explainedVariance: expect.closeTo(1, 6) })),
+  );
   using half = exactSae(device, 192, {}, 0.5);
   const halved = new Sae(written, half.parameters, device, { hookName: before, hookNameOut: after });
   const scaled = (scale: number) => (activation: Tensor) => device.kernels.scale(activation, scale);

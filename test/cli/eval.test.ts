@@ -104,6 +104,127 @@ test("a transcoder is evaluated on the tensor that it reconstructs", async () =>
   });
 });
 
+test("SAEs at different hook points have fronts of their own, and the architectures that they were trained as", async () => {
+  const folder = await temporaryFolder();
+  const device = await Device.open("cpu", { threads: 1 });
+  for (const layer of [1, 2]) {
+    const hookName = `blocks.${layer}.hook_resid_post`;
+    const config = { architecture: "batchtopk" as const, dIn: 192, dSae: 64, k: 4, applyBDecToInput: true };
+    using sae = Sae.create(config, device, layer, { metadata: { hookName, modelName: "tiny-gpt2" } });
+    await sae.save(join(folder, `layer${layer}/sae`));
+  }
+  await device.close();
+  const onModel = ["--model", modelDirectory, "--corpus", writeText(folder), "--tokens", "100", "--context-size", "32"];
+  const svg = join(folder, "sweep.svg");
+  const saes = ["--sae", join(folder, "*/sae")];
+  const { stdout } = await runCli("eval", ...saes, ...onModel, "--svg", svg);
+  expect(stdout).toMatch(/^layer1 +blocks\.1\.hook_resid_post +batchtopk .*%\s\*.*%\s\*$/m);
+  expect(stdout).toMatch(/^layer2 +blocks\.2\.hook_resid_post +batchtopk .*%\s\*.*%\s\*$/m);
+  expect(readFileSync(svg, "utf8")).toContain(">batchtopk, blocks.2.hook_resid_post</text>");
+  const json = await runCli("eval", "--sae", join(folder, "layer1/sae"), ...onModel, "--json");
+  expect(JSON.parse(json.stdout)).toMatchObject({
+    sae_cfg_dict: { architecture: "jumprelu" },
+    monosem: { architecture: "batchtopk", hooks: { input: ["blocks.1.hook_resid_post"] } },
+  });
+  const info = await runCli("info", join(folder, "layer1/sae"));
+  expect(info.stdout).toMatch(/^architecture +jumprelu\ntrainedAs +batchtopk$/m);
+  const features = await runCli("features", "--sae", join(folder, "layer1/sae"), ...onModel, "--html", `${svg}.html`);
+  expect(features).toMatchObject({ exitCode: 0 });
+  expect(readFileSync(`${svg}.html`, "utf8")).toContain("batchtopk (saved as jumprelu)");
+});
+
+test("a crosscoder is told by its hooks: explained variance in eval, decoder norms in features", async () => {
+  const folder = await temporaryFolder();
+  const hookNames = ["blocks.1.hook_resid_post", "blocks.2.hook_resid_post"];
+  const device = await Device.open("cpu", { threads: 1 });
+  const shape = { dIn: 384, dSae: 64, hookWidths: [192, 192], applyBDecToInput: true };
+  using sae = Sae.create({ architecture: "topk", k: 4, ...shape }, device, 1, { metadata: { hookNames } });
+  await sae.save(join(folder, "sae"));
+  await device.close();
+  const onModel = ["--model", modelDirectory, "--corpus", writeText(folder), "--tokens", "200", "--context-size", "32"];
+  const crosscoder = ["--sae", join(folder, "sae"), ...onModel];
+  const evaluated = await runCli("eval", ...crosscoder, "--hook", ...hookNames);
+  for (const hook of hookNames) {
+    expect(evaluated.stdout).toMatch(new RegExp(`^  of one hook +-?[\\d.]+%  ${hook}$`, "m"));
+  }
+  const features = await runCli("features", ...crosscoder, "--latents", "3");
+  expect(features.stdout).toMatch(
+    /^latent 3 .*\n {2}decoder norm [\d.]+ at blocks\.1.*\n {2}decoder norm [\d.]+ at blocks\.2/m,
+  );
+  const one = await runCli("eval", ...crosscoder, "--hook", hookNames[1]!);
+  expect(one).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringMatching(/trained on hook points .* its folder names them/),
+  });
+
+  const activations = join(folder, "two.safetensors");
+  await writeSafetensors(activations, {
+    a: { shape: [40, 192], data: numbers(40 * 192) },
+    b: { shape: [40, 192], data: numbers(40 * 192, 5) },
+  });
+  const stored = await runCli("eval", "--sae", join(folder, "sae"), "--activations", activations, "--tensor", "a", "b");
+  expect(stored.stdout).toMatch(/^ {2}of one hook +-?[\d.]+% {2}a\n {2}of one hook +-?[\d.]+% {2}b$/m);
+});
+
+test("all SAEs are checked before one is evaluated, and the one that does not fit is named", async () => {
+  const folder = await temporaryFolder();
+  await writeSweep(folder, [2]);
+  const onModel = ["--model", modelDirectory, "--corpus", writeText(folder)];
+  const good = join(folder, "sweep/k2/sae");
+  for (const [metadata, message] of [
+    [{}, "does not say which hook point"],
+    [{ hookName: "blocks.9.hook_resid_post" }, "no hook point"],
+    [{ hookName: "blocks.1.mlp.hook_post" }, "is 768 wide"],
+    [{ hookName: HOOK, modelName: "gpt2" }, 'trained on model "gpt2"'],
+    [{ hookName: HOOK, contextSize: 100_000 }, "contexts of 100000 tokens"],
+  ] as const) {
+    const bad = await writeSae(folder, metadata, 192);
+    const result = await runCli("eval", "--sae", good, bad, ...onModel);
+    expect(result).toMatchObject({ exitCode: 1, stdout: "" });
+    expect(result.stderr).toMatch(/^monosem: [^\n]*\n$/);
+    expect(result.stderr).toContain(`${bad}: `);
+    expect(result.stderr).toContain(message);
+  }
+  const stored = await runCli(
+    "eval",
+    "--sae",
+    await writeSae(folder),
+    good,
+    "--activations",
+    await writeActivations(folder, 8),
+  );
+  expect(stored).toMatchObject({ exitCode: 1, stdout: "" });
+  expect(stored.stderr).toBe(
+    `monosem: ${good}: the activations are 6 wide, but the SAE was made for 192: they are of another model or hook\n`,
+  );
+});
+
+test("the tokens of progress and header are the same, and the densities are some that were seen", async () => {
+  const folder = await temporaryFolder();
+  await writeSweep(folder, [2]);
+  const onModel = ["--model", modelDirectory, "--corpus", writeText(folder), "--tokens", "100", "--context-size", "32"];
+  const { stdout, stderr } = await runCli("eval", "--sae", join(folder, "sweep/k2/sae"), ...onModel);
+  const [, tokens] = stdout.match(/ on (\d+) tokens\n/)!;
+  expect(stderr.trimEnd().split("\n").at(-1)).toMatch(new RegExp(`: ${tokens} tokens$`));
+  const [, least, most] = stdout.match(/from ([\d.]+)% \(the rarest that fires\) to ([\d.]+)%/)!;
+  expect(Number(least)).toBeGreaterThanOrEqual(99 / Number(tokens));
+  expect(Number(most)).toBeLessThanOrEqual(100);
+});
+
+test("a row of NaN or infinity is named by its place in the file", async () => {
+  const folder = await temporaryFolder();
+  const sae = await writeSae(folder);
+  for (const bad of [Number.NaN, Number.NEGATIVE_INFINITY]) {
+    const activations = await writeActivations(folder, 50, (data) => data.fill(bad, 37 * dIn + 2, 37 * dIn + 3));
+    const result = await runCli("eval", "--sae", sae, "--activations", activations, "--batch-size", "10");
+    expect(result).toMatchObject({
+      exitCode: 1,
+      stdout: "",
+      stderr: expect.stringMatching(/monosem: row 37 .*activations\.safetensors.* holds NaN or infinity\n$/),
+    });
+  }
+});
+
 test("mistakes are named, one line, exit code 1", async () => {
   const folder = await temporaryFolder();
   const [sae, activations] = [

@@ -1,0 +1,56 @@
+import { expect, test } from "vitest";
+import { decoderNormsPerHook } from "../../lib/analysis/decoderNorms.js";
+import { featureReportHtml } from "../../lib/analysis/featureReport.js";
+import { featureReportText } from "../../lib/analysis/featureText.js";
+import { Device } from "../../lib/engine/device.js";
+import { Sae } from "../../lib/sae/sae.js";
+import { hostileReport } from "./hostileReport.js";
+
+test("a crosscoder's decoder norms are those of the columns of each hook, for the latents asked for", async () => {
+  const device = await Device.open("cpu", { threads: 1 });
+  const config = { architecture: "topk", dIn: 3, dSae: 2, k: 1, hookWidths: [2, 1], applyBDecToInput: false } as const;
+  const parameters = {
+    encoder: device.zeros([2, 3]),
+    encoderBias: device.zeros([2]),
+    decoder: device.tensor(Float32Array.of(3, 4, -2, 0, 0, 1), [2, 3]),
+    decoderBias: device.zeros([3]),
+  };
+  using sae = new Sae(config, parameters, device);
+  const hooks = [
+    { name: "a", width: 2 },
+    { name: "b", width: 1 },
+  ];
+  expect(await decoderNormsPerHook(sae, hooks, [1, 0])).toEqual([
+    {
+      latent: 1,
+      norms: [
+        { hook: "a", norm: 0 },
+        { hook: "b", norm: 1 },
+      ],
+    },
+    {
+      latent: 0,
+      norms: [
+        { hook: "a", norm: 5 },
+        { hook: "b", norm: 2 },
+      ],
+    },
+  ]);
+  expect(await decoderNormsPerHook(sae, hooks, [])).toEqual([]);
+  await device.close();
+});
+
+test("reports show them under the latent, hostile hook names made harmless", () => {
+  const report = hostileReport();
+  const norms = [
+    { hook: "blocks.1.hook_resid_post", norm: 0.25 },
+    { hook: "<b>\u001b[2J", norm: 1.5 },
+  ];
+  const crosscoder = { ...report, decoderNorms: report.latents.map((latent) => ({ latent, norms })) };
+  const text = featureReportText(crosscoder, { colour: false, width: 80, examples: 1 });
+  expect(text).toContain("  decoder norm 0.25 at blocks.1.hook_resid_post\n  decoder norm 1.50 at <b>\\u{1b}[2J\n");
+  const html = featureReportHtml(crosscoder);
+  expect(html.match(/<span>blocks\.1\.hook_resid_post <b>0\.25<\/b><\/span>/g)).toHaveLength(2);
+  expect(html).toContain("<span>&lt;b&gt;\\u{1b}[2J <b>1.50</b></span>");
+  expect(featureReportHtml(report)).not.toContain("decoder norm");
+});
