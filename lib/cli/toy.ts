@@ -118,14 +118,14 @@ function registerPhases(toy: Command): void {
     .command("phases")
     .summary("the phase diagram: when is one feature too many left out, superposed, or given a dimension?")
     .description(
-      "Trains models of one feature more than there are dimensions, over the importance of that extra feature (0.1 to 10) and the density 1 - S of all features (1 to 0.01), and prints what became of it, beside the best of the solutions whose loss is known exactly.",
+      "Trains models of one feature more than there are dimensions, over the importance of that extra feature (0.1 to 10) and the density 1 - S of all features (1 to 0.01), and prints what became of it, beside the best of the solutions whose loss is known exactly. Where two of these are about equal, a trained model may find a better one in between: --json tells both losses.",
     )
     .option("--dimensions <m>", "1 or 2", oneOrTwo, 1)
     .option("--points <n>", "points along each axis", positiveInteger, 16);
   addTrainingOptions(
     command,
     { steps: 1000, batchSize: 512, lr: 1e-2, attempts: 10 },
-    "at each point phase and loss in theory; phase, norm, superposition and loss of the trained model",
+    "at each point, phase and loss in theory, and phase, norm, superposition and loss of the trained model",
   )
     .addHelpText(
       "after",

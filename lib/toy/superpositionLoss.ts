@@ -24,7 +24,7 @@ export interface ExpectedLossOptions {
 
 /** Inputs for all k together, and for each at the least. */
 const INPUTS = 65_536;
-const INPUTS_PER_COUNT = 4096;
+const INPUTS_PER_COUNT = 2048;
 
 /** Inputs on the device at a time. */
 const BATCH = 1024;

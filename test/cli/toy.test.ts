@@ -99,7 +99,7 @@ test("values that cannot be meant are refused before anything is trained", async
 
 test.each([
   ["superposition", /weights, biases, losses/],
-  ["phases", /at each point phase and loss in theory/],
+  ["phases", /at each point, phase and loss in theory/],
 ])("toy %s --help says what it does, what --json holds, and shows examples", async (command, jsonContent) => {
   const { exitCode, stdout } = await runCli("toy", command, "--help");
   expect(exitCode).toBe(0);
