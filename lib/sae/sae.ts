@@ -122,8 +122,18 @@ export class Sae {
     this.device.kernels.scale(encoder, 1, { out: this.parameters.encoder });
   }
 
-  /** The selected latents of every row of `x` [rows, dIn]; the caller's to dispose. */
+  /**
+   * The selected latents of every row of `x` [..., dIn], whose leading dimensions together are the rows of the codes; the
+   * caller's to dispose.
+   *
+   * @throws MonosemError ERR_SHAPE_MISMATCH for activations of another width.
+   */
   encode(x: Tensor): Codes {
+    using rows = this.#rowsOf("encode", x);
+    return this.#encodeRows(rows);
+  }
+
+  #encodeRows(x: Tensor): Codes {
     const { kernels } = this.device;
     const forward = { kernels, parameters: this.parameters };
     const { applyBDecToInput, normalizeActivations } = this.config;
@@ -140,37 +150,56 @@ export class Sae {
   /**
    * x̂ = f W_dec + b_dec, f32 [rows, dOut]; the caller's to dispose.
    *
-   * @param x what was encoded, [rows, dIn]: the output of a skip transcoder contains x W_skipᵀ, that of an SAE with
+   * @param x what was encoded, [..., dIn]: the output of a skip transcoder contains x W_skipᵀ, that of an SAE with
    *   layer norm has the mean and standard deviation of x. Others do not look at it.
-   * @throws MonosemError ERR_INVALID_ARGUMENT when x is needed and missing.
+   * @throws MonosemError ERR_INVALID_ARGUMENT when x is needed and missing, ERR_SHAPE_MISMATCH for an x of another width
+   *   or of another number of rows.
    */
   decode(codes: Codes, x?: Tensor): Tensor {
     const { kernels } = this.device;
     const { decoder, decoderBias, skip } = this.parameters;
     const { normalizeActivations } = this.config;
-    if (x === undefined && (skip !== undefined || normalizeActivations !== "none")) {
+    const dependsOnX = skip !== undefined || normalizeActivations !== "none";
+    if (x === undefined && dependsOnX) {
       throw new MonosemError(
         "ERR_INVALID_ARGUMENT",
         `decoding needs x as well: this SAE's output depends on it ${skip === undefined ? "(layer norm)" : "(skip)"}`,
       );
     }
+    using rows = dependsOnX ? this.#rowsOf("decode", x!) : undefined;
+    if (rows !== undefined && rows.shape[0] !== codes.rows) {
+      throw new MonosemError("ERR_SHAPE_MISMATCH", `decode: the codes have ${codes.rows} rows, but x ${rows.shape[0]}`);
+    }
     const output = kernels.decode(codes, decoder, { bias: decoderBias });
     if (skip !== undefined) {
-      using skipped = kernels.linear(x!, skip);
+      using skipped = kernels.linear(rows!, skip);
       kernels.add(output, skipped, { out: output });
     }
     if (normalizeActivations === "layer-norm") {
-      const { normalized, mean, standardDeviation } = kernels.standardiseRows(x!, { epsilon: layerNormEpsilon });
+      const { normalized, mean, standardDeviation } = kernels.standardiseRows(rows!, { epsilon: layerNormEpsilon });
       kernels.affineRows(output, standardDeviation, mean, { out: output });
       for (const part of [normalized, mean, standardDeviation]) part.dispose();
     }
     return output;
   }
 
-  /** x̂ of x [rows, dIn], f32 [rows, dOut]; the caller's to dispose. */
+  /** x̂ of x [..., dIn], f32 [rows, dOut]; the caller's to dispose. */
   reconstruct(x: Tensor): Tensor {
     using codes = this.encode(x);
     return this.decode(codes, x);
+  }
+
+  /** x [..., dIn] as [rows, dIn]. */
+  #rowsOf(what: string, x: Tensor): Tensor {
+    const { dIn } = this.config;
+    if (x.shape.at(-1) !== dIn) {
+      throw new MonosemError(
+        "ERR_SHAPE_MISMATCH",
+        `${what}: expected activations [..., dIn] with dIn ${dIn}, found [${x.shape.join(", ")}]: they are of another ` +
+          "model or hook than the SAE",
+      );
+    }
+    return x.reshape([x.size / dIn, dIn]);
   }
 
   /**

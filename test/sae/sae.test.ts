@@ -114,6 +114,47 @@ describe("encoding and decoding", () => {
     }
   });
 
+  test.each<[string, SaeConfig]>([
+    ["topk", topk],
+    ["relu", relu],
+    ["with layer norm", { ...topk, normalizeActivations: "layer-norm" }],
+    ["with layer norm, b_dec not subtracted", { ...relu, normalizeActivations: "layer-norm" }],
+    ["a transcoder", { ...relu, transcoder: true, dOut: 5 }],
+    ["a skip transcoder", { ...relu, transcoder: true, dOut: 5, skip: true }],
+  ])("activations may have any leading dimensions: %s", async (_, config) => {
+    const sae = uneven(config);
+    sae.parameters.skip?.write(Float32Array.from({ length: 25 }, (_, i) => Math.sin(i)));
+    const x = inputs(6, 5);
+    const expected = await sae.reconstruct(x).readFloat32();
+    for (const shape of [
+      [1, 6, 5],
+      [2, 3, 5],
+      [3, 1, 2, 5],
+    ]) {
+      const batch = x.reshape(shape);
+      const reconstruction = sae.reconstruct(batch);
+      expect(reconstruction.shape).toEqual([6, 5]);
+      expect(await reconstruction.readFloat32()).toEqual(expected);
+      expect(await sae.decode(sae.encode(batch), batch).readFloat32()).toEqual(expected);
+    }
+    const one = sae.reconstruct(device.tensor((await x.readFloat32()).slice(0, 5), [5]));
+    expect(one.shape).toEqual([1, 5]);
+    expect(relativeError(await one.readFloat32(), expected.slice(0, 5))).toBeLessThan(1e-6);
+  });
+
+  test("activations of another width, or of other rows than the codes, are refused by what was expected", () => {
+    const sae = uneven({ ...topk, normalizeActivations: "layer-norm" });
+    for (const shape of [[4, 7], [2, 3, 4], [5, 0], []]) {
+      expect(() => sae.encode(device.zeros(shape))).toThrow(
+        expect.objectContaining({
+          code: "ERR_SHAPE_MISMATCH",
+          message: expect.stringContaining(`with dIn 5, found [${shape.join(", ")}]`),
+        }),
+      );
+    }
+    expect(() => sae.decode(sae.encode(inputs(3, 5)), inputs(4, 5))).toThrow(/the codes have 3 rows, but x 4/);
+  });
+
   test("folding an input scale changes what goes in and out, and no latent", async () => {
     const property = fc.asyncProperty(
       fc.constantFrom(topk, relu),
