@@ -38,7 +38,7 @@ export const auxOptions: OptionShape<AuxOptions> = {
   auxK: naturalNumber
     .default(0)
     .describe(
-      "AuxK: dead latents per token that model the residual, once there are such (see deadAfterTokens); 0: none.",
+      "AuxK: dead latents per token that model the residual, once there are such (see deadAfterTokens), all of them where there are fewer; 0: none.",
     ),
   auxCoefficient: nonNegative.default(1 / 32).describe("Weight of AuxK's loss."),
 };

@@ -35,8 +35,8 @@ export interface PAnnealingOptions {
   readonly pEnd: number;
   /** The step from which p's decrements are counted. */
   readonly pAnnealStart: number;
-  /** The number of steps after that at which p has reached `pEnd`. */
-  readonly pAnnealSteps: number;
+  /** The number of steps after that at which p has reached `pEnd`; 0: at once. Needed where `pEnd` is below 1. */
+  readonly pAnnealSteps?: number | undefined;
   readonly pAnnealUpdates: number;
 }
 
@@ -48,7 +48,9 @@ export const pAnnealingOptions: OptionShape<PAnnealingOptions> = {
     .default(1)
     .describe("p-annealing: the penalty's exponent goes from 1 to pEnd; 1: it stays."),
   pAnnealStart: naturalNumber.default(0).describe("The step at which p-annealing begins."),
-  pAnnealSteps: naturalNumber.default(0).describe("Steps from there to pEnd."),
+  pAnnealSteps: naturalNumber
+    .optional()
+    .describe("Steps from there to pEnd; needed where pEnd is below 1. 0: pEnd at once."),
   pAnnealUpdates: positiveInteger.default(10).describe("Number of equal decrements of p."),
 };
 
@@ -74,9 +76,18 @@ export interface Penalised {
 /** Steps before a change whose latents decide how c changes. */
 const window = 10;
 
+/** Complaints about options as [option, message]. */
+export function checkPAnnealing({
+  pEnd = 1,
+  pAnnealSteps,
+}: Partial<PAnnealingOptions>): readonly (readonly [string, string])[] {
+  if (pEnd === 1 || pAnnealSteps !== undefined) return [];
+  return [["pAnnealSteps", `is needed to anneal p to pEnd (${pEnd}): how many steps that takes, 0 for pEnd at once`]];
+}
+
 /** p at a step (0-based). */
 export function exponentAt(
-  { pEnd, pAnnealStart, pAnnealSteps, pAnnealUpdates }: PAnnealingOptions,
+  { pEnd, pAnnealStart, pAnnealSteps = 0, pAnnealUpdates }: PAnnealingOptions,
   step: number,
 ): number {
   if (pEnd === 1) return 1;

@@ -12,6 +12,7 @@ import { ghostTerm } from "./ghostGradients.js";
 import { decoderNorms, dotProduct, reconstruct } from "./lossTerms.js";
 import {
   annealCoefficient,
+  checkPAnnealing,
   exponentAt,
   type NormedEncoding,
   type PAnnealingOptions,
@@ -54,6 +55,7 @@ export const relu: Architecture<"relu", object, ReluTrainingOptions> = defineArc
   initialDecoderNorm: 0.1, // as SAELens: the penalty is weighted by the norms, so they should start small
   decoderUnitNorm: false,
   saved: { name: "standard" },
+  check: checkPAnnealing,
 
   encode: ({ kernels, parameters: p }, input) =>
     kernels.encode(input, p.encoder, p.encoderBias, { select: "positive" }),

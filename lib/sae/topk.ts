@@ -27,7 +27,7 @@ export interface TopkTrainingOptions {
   readonly auxK: number;
   /** α */
   readonly auxCoefficient: number;
-  /** Latents per token in the first step; k goes from here to `k` linearly over `kAnnealSteps`. Default: k. */
+  /** Latents per token in the first step; k goes from here to `k` linearly over `kAnnealSteps`. */
   readonly initialK?: number | undefined;
   readonly kAnnealSteps: number;
   /** Weight of the reconstruction by the 4k largest (the paper takes 1/8); 0 turns Multi-TopK off. */
@@ -56,8 +56,10 @@ export const topk: Architecture<"topk", TopkOptions, TopkTrainingOptions> = defi
     ...auxOptions,
     initialK: positiveInteger
       .optional()
-      .describe("Latents per token in the first step, from where k is annealed. Default: k."),
-    kAnnealSteps: naturalNumber.default(0).describe("Steps over which k goes from initialK to k, linearly; 0: none."),
+      .describe("Latents per token in the first step, from where k is annealed; goes with kAnnealSteps."),
+    kAnnealSteps: naturalNumber
+      .default(0)
+      .describe("Steps over which k goes from initialK to k, linearly; 0: none. Goes with initialK."),
     multiTopkCoefficient: nonNegative
       .default(0)
       .describe("Multi-TopK: weight of the reconstruction by the 4k largest (the paper takes 1/8); 0: none."),
@@ -66,10 +68,19 @@ export const topk: Architecture<"topk", TopkOptions, TopkTrainingOptions> = defi
   initialDecoderNorm: 1,
   decoderUnitNorm: true,
   saved: { name: "topk", keys: ({ k }) => ({ k, rescale_acts_by_decoder_norm: false }) },
-  check: ({ k, initialK = k, dSae }) =>
-    Object.entries({ k, initialK })
-      .filter(([, value]) => value > dSae)
-      .map(([option]) => [option, `must be at most dSae (${dSae})`]),
+  check({ k, initialK, kAnnealSteps = 0, dSae }) {
+    const atMost = `must be at most dSae (${dSae})`;
+    const problems: [string, string][] = [];
+    if (k > dSae) problems.push(["k", atMost]);
+    if (initialK !== undefined && initialK > dSae) problems.push(["initialK", atMost]);
+    if (initialK !== undefined && kAnnealSteps === 0) {
+      problems.push(["initialK", "has no effect without kAnnealSteps, over which k goes from there to `k`"]);
+    }
+    if (initialK === undefined && kAnnealSteps > 0) {
+      problems.push(["kAnnealSteps", "has no effect without initialK, from where k is annealed"]);
+    }
+    return problems;
+  },
 
   encode: ({ kernels, parameters: p, options }, input) =>
     kernels.encode(input, p.encoder, p.encoderBias, { select: "topk", k: options.k }),

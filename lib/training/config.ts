@@ -8,6 +8,7 @@ import { MonosemError } from "../errors.js";
 import { naturalNumber, nonNegative, positive, positiveInteger } from "../sae/architecture.js";
 import { type AnyArchitecture, knownArchitectures } from "../sae/architectures.js";
 import { configurationProblems, type SaeTrainingConfig } from "../sae/config.js";
+import { nameProblem } from "./saeNames.js";
 
 /** Activations from a file or a folder of shards. With `shuffle` false, batches are consecutive rows, in order. */
 export interface StoredDataConfig {
@@ -129,7 +130,9 @@ const commonSaeKeys = {
     .string()
     .min(1)
     .optional()
-    .describe("In a list of SAEs: its folder in the output. Default: its place in the list and its architecture."),
+    .describe(
+      "In a list of SAEs: its folder in the output. A single SAE has none. Default: its place in the list and its architecture.",
+    ),
   seed: naturalNumber.optional().describe("Of the initial weights. Default: `training.seed`."),
   init: z
     .string()
@@ -280,12 +283,19 @@ export const configurationKeys: Readonly<
 
 const trainingSchema: z.ZodType<TrainingConfig> = z
   .strictObject(trainingKeys)
-  .superRefine(({ tokens, steps, batchSize }, context) => {
+  .superRefine(({ tokens, steps, batchSize, ...schedule }, context) => {
     const complain = (path: string, message: string): void =>
       context.addIssue({ code: "custom", path: [path], message });
     if ((tokens === undefined) === (steps === undefined))
       complain("steps", 'exactly one of "steps" and "tokens" is needed');
     if (tokens !== undefined && tokens < batchSize) complain("tokens", `must be at least one batch (${batchSize})`);
+    const total = steps ?? Math.floor((tokens ?? Number.POSITIVE_INFINITY) / batchSize);
+    for (const key of ["lrWarmupSteps", "lrDecaySteps"] as const) {
+      if (schedule[key] > total) {
+        const message = `must be at most the number of steps (${total})`;
+        context.addIssue({ code: "custom", path: [key], message, input: schedule[key] });
+      }
+    }
   })
   .transform(({ tokens, steps, ...rest }) => ({ ...rest, steps: steps ?? Math.floor((tokens ?? 0) / rest.batchSize) }));
 
@@ -310,12 +320,13 @@ export function parseConfig(json: unknown, overrides: readonly string[] = []): R
   };
   const schema = z
     .strictObject({
-      sae: Array.isArray(sections.sae) ? listOfSaes(sections.sae.map(oneSae)) : oneSae(sections.sae),
+      sae: Array.isArray(sections.sae) ? listOfSaes(sections.sae.map(oneSae)) : singleSae(oneSae(sections.sae)),
       data: "activations" in data ? storedDataSchema : modelDataSchema,
       training: trainingSchema,
       ...runKeys,
     })
     .superRefine((run, context) => {
+      refuseEmptySelections(run as unknown as RunConfig, context);
       if ("activations" in run.data || run.data.hook !== undefined) return;
       const saes = [(run as unknown as RunConfig).sae].flat();
       if (saes.every(({ hook }) => hook !== undefined)) return;
@@ -326,6 +337,27 @@ export function parseConfig(json: unknown, overrides: readonly string[] = []): R
     throw new MonosemError("ERR_CONFIG", `configuration: ${result.error.issues.map(describe).join("\n  ")}`);
   }
   return withHooks(result.data as unknown as RunConfig);
+}
+
+/** A batch of which no latent is selected would teach nothing. */
+function refuseEmptySelections({ sae, training: { batchSize } }: RunConfig, context: z.RefinementCtx): void {
+  for (const [index, one] of [sae].flat().entries()) {
+    if (one.architecture !== "batchtopk" && one.architecture !== "matryoshka") continue;
+    if (one.k * batchSize >= 1) continue;
+    const path = ["sae", ...(Array.isArray(sae) ? [index] : []), "k"];
+    const message = `must select at least one latent per batch: at least 1 / training.batchSize (${1 / batchSize})`;
+    context.addIssue({ code: "custom", path, message, input: one.k });
+  }
+}
+
+/** One SAE, whose folder needs no name. */
+function singleSae(schema: z.ZodType): z.ZodType {
+  return schema.superRefine((sae, context) => {
+    const { name } = sae as SaeTrainingConfig;
+    if (name === undefined) return;
+    const message = 'is for SAEs in a list; a single one is written to "output" itself';
+    context.addIssue({ code: "custom", path: ["name"], message, input: name });
+  });
 }
 
 /** Several SAEs: each with a name, by default its place in the list and its architecture. */
@@ -340,8 +372,8 @@ function listOfSaes(each: readonly z.ZodType[]): z.ZodType {
   return z.tuple(named as unknown as [z.ZodType, ...z.ZodType[]]).superRefine((saes, context) => {
     const names = (saes as readonly SaeTrainingConfig[]).map(({ name }) => name);
     for (const [index, name] of names.entries()) {
-      if (names.indexOf(name) === index) continue;
-      context.addIssue({ code: "custom", path: [index, "name"], message: "another SAE has this name", input: name });
+      const message = names.indexOf(name) === index ? nameProblem(name!) : "another SAE has this name";
+      if (message !== undefined) context.addIssue({ code: "custom", path: [index, "name"], message, input: name });
     }
   });
 }
@@ -409,6 +441,21 @@ function applyOverride(config: unknown, override: string): unknown {
 function replaced(config: unknown, [key, ...rest]: readonly string[], value: Json, path: string): unknown {
   if (key === undefined) return value;
   if (key === "" || key === "__proto__") throw new MonosemError("ERR_CONFIG", `override "${path}" names no key`);
+  if (Array.isArray(config)) {
+    const index = /^\d+$/.test(key) ? Number(key) : undefined;
+    if (index === undefined || index >= config.length) {
+      const above = path
+        .split(".")
+        .slice(0, -1 - rest.length)
+        .join(".");
+      const example = [above, 0, ...(index === undefined ? [key] : []), ...rest].join(".");
+      throw new MonosemError(
+        "ERR_CONFIG",
+        `override "${path}": "${above}" is a list of ${config.length}: say which by its place, counted from 0, as in "${example}"`,
+      );
+    }
+    return config.map((entry, i) => (i === index ? replaced(entry, rest, value, path) : entry));
+  }
   if (config !== undefined && !isObject(config)) {
     throw new MonosemError("ERR_CONFIG", `override "${path}": there is no section to hold "${key}"`);
   }

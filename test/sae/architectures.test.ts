@@ -44,7 +44,7 @@ describe("gradients are the slopes of the loss, where the definition does not sa
   const cases: [string, object, Exceptions?][] = [
     ["relu", { architecture: "relu", l1Coefficient: 0.7 }],
     ["relu, unit decoder", { architecture: "relu", l1Coefficient: 0.7, decoderUnitNorm: true }],
-    ["relu, p = 1/2", { architecture: "relu", l1Coefficient: 0.7, pEnd: 0.5 }],
+    ["relu, p = 1/2", { architecture: "relu", l1Coefficient: 0.7, pEnd: 0.5, pAnnealSteps: 0 }],
     ["relu, crosscoder", { architecture: "relu", l1Coefficient: 0.7, hookWidths: [2, 3] }],
     ["relu, skip transcoder", { architecture: "relu", l1Coefficient: 0.7, ...transcoder, skip: true }],
     ["topk", { architecture: "topk", k: 3 }],

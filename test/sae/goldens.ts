@@ -93,10 +93,10 @@ export async function loadGolden(shape: string, name: string): Promise<Golden> {
   const run = parseConfig({
     sae: { ...golden.config, ...(transcoder ? { hook: "input", targetHook: "output" } : {}) },
     data: { activations: "goldens" },
-    training: { ...schedule, batchSize: batch, steps: golden.steps },
+    training: { ...schedule, batchSize: batch, steps: 100 },
     output: "none",
   });
-  const { training } = run;
+  const training = { ...run.training, steps: golden.steps }; // some are shorter than the decay, and begin amid it
   const sae = run.sae as SaeTrainingConfig;
   const { dIn, dOut = dIn, hookWidths = [dIn] } = sae;
   const scaled = array("x").map((value, i) => (i % dIn === 0 ? value * golden.firstColumnScale : value));

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
+import { trainingOf } from "../../lib/sae/config.js";
 import { exponentAt } from "../../lib/sae/pAnnealing.js";
 import { parseConfig } from "../../lib/training/config.js";
 import { Trainer, type TrainingProgress } from "../../lib/training/trainer.js";
@@ -65,6 +66,13 @@ describe("p", () => {
 
   test("stays 1 with pEnd 1", () => {
     expect(exponentAt({ ...schedule, pEnd: 1 }, 1000)).toBe(1);
+  });
+
+  test("below 1 at the end needs to be told in how many steps: without that it would be p from the first step on", () => {
+    const { pAnnealSteps: _, ...sae } = relu;
+    expect(() => trainingOf(sae)).toThrow(/pAnnealSteps is needed to anneal p to pEnd \(0.5\)/);
+    expect(() => trainingOf({ ...sae, pEnd: 1 })).not.toThrow();
+    expect(() => trainingOf(relu)).not.toThrow();
   });
 
   test.each([0, -0.5, 1.5])("of %s at the end is refused", (pEnd) => {

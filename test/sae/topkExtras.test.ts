@@ -100,9 +100,9 @@ describe("k annealing", () => {
     expect(found).toEqual([1, 2, 3, 4, 5, 6, 6]);
   });
 
-  test("without steps or without initialK, k is k", async () => {
-    expect(await latentsPerToken({ ...topk, initialK: 9 }, 0)).toBe(2);
-    expect(await latentsPerToken({ ...topk, kAnnealSteps: 9 }, 0)).toBe(2);
+  test("steps without initialK, and the reverse, have no effect and are refused", () => {
+    expect(() => trainingOf({ ...topk, initialK: 9 })).toThrow(/initialK has no effect without kAnnealSteps/);
+    expect(() => trainingOf({ ...topk, kAnnealSteps: 9 })).toThrow(/kAnnealSteps has no effect without initialK/);
   });
 
   test("Multi-TopK's 4k follow", async () => {

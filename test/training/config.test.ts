@@ -140,10 +140,49 @@ describe("configuration file", () => {
     ["a device that is none", { ...topk, device: "gpu" }, /device.*gpu/],
     ["an empty corpus", { ...topk, data: { model: "m", hook: "h", corpus: [] } }, /data\.corpus/],
     ["keys of both kinds of data", { ...topk, data: { activations: "a", hook: "h" } }, /data\.hook: unknown key/],
+    ["initialK without steps", { ...topk, sae: { ...topk.sae, initialK: 32 } }, /sae\.initialK: has no effect without/],
+    ["annealing k from nowhere", { ...topk, sae: { ...topk.sae, kAnnealSteps: 5 } }, /sae\.kAnnealSteps: .*initialK/],
+    [
+      "annealing p in no steps",
+      { ...topk, sae: { architecture: "relu", dIn: 4, dSae: 8, l1Coefficient: 1, pEnd: 0.5 } },
+      /sae\.pAnnealSteps: is needed.*\(missing\)/,
+    ],
+    ["more warm-up than steps", { ...topk, training: { steps: 9, lrWarmupSteps: 10 } }, /lrWarmupSteps: .*steps \(9\)/],
+    [
+      "more decay than steps",
+      { ...topk, training: { tokens: 4096 * 9 + 5, lrDecaySteps: 10 } },
+      /training\.lrDecaySteps: must be at most the number of steps \(9\) \(found 10\)/,
+    ],
+    [
+      "less than one latent per batch",
+      {
+        ...topk,
+        sae: [topk.sae, { ...topk.sae, architecture: "batchtopk", k: 0.01 }],
+        training: { steps: 1, batchSize: 64 },
+      },
+      /sae\.1\.k: must select at least one latent per batch: .*0\.015625.*found 0\.01/,
+    ],
+    ["the name of a single SAE", { ...topk, sae: { ...topk.sae, name: "a" } }, /sae\.name: is for SAEs in a list/],
+    [
+      "a reserved name",
+      { ...topk, sae: [topk.sae, { ...topk.sae, name: "checkpoints" }] },
+      /sae\.1\.name: is reserved/,
+    ],
+    [
+      "a name that leaves the folder",
+      { ...topk, sae: [{ ...topk.sae, name: ".." }] },
+      /sae\.0\.name: .*begin with a letter/,
+    ],
     ["no object", [1], /expected object/],
     ["nothing", undefined, /expected object/],
   ])("%s is refused by its path", (_, json, message) => {
     expect(problem(json)).toMatch(message);
+  });
+
+  test("a k above dSae is one problem, not one of initialK as well", () => {
+    expect(problem({ ...topk, sae: { ...topk.sae, k: 1000 } })).toBe(
+      "configuration: sae.k: must be at most dSae (512) (found 1000)",
+    );
   });
 
   test("all problems are reported at once", () => {
@@ -168,6 +207,20 @@ describe("--set overrides", () => {
       output: "runs/a=b",
       device: "cpu",
     });
+  });
+
+  test("in lists, keys are places counted from 0, as in error messages", () => {
+    const several = { ...topk, sae: [topk.sae, { ...topk.sae, name: "second" }] };
+    const { sae } = parseConfig(several, ["sae.1.k=4", "sae.0.name=first"]);
+    expect(sae).toMatchObject([
+      { name: "first", k: 16 },
+      { name: "second", k: 4 },
+    ]);
+    expect(problem(several, ["sae.k=4"])).toBe(
+      'override "sae.k": "sae" is a list of 2: say which by its place, counted from 0, as in "sae.0.k"',
+    );
+    expect(problem(several, ["sae.2.k=4"])).toMatch(/"sae" is a list of 2: .*"sae\.0\.k"/);
+    expect(problem(several, ["sae.1.kk=4"])).toMatch(/sae\.1\.kk: unknown key/);
   });
 
   test("the given object is not changed", () => {
