@@ -165,6 +165,12 @@ export class ActivationShards {
     }
   }
 
+  /** Row of the whole list by the file that it is in, for messages. */
+  describeRow(row: number): string {
+    const { file, firstRow } = this.#shards.findLast((shard) => shard.firstRow <= row)!;
+    return `row ${row - firstRow} (the first is 0) of ${file.path}`;
+  }
+
   async close(): Promise<void> {
     for (const { file } of this.#shards) await file.close();
   }

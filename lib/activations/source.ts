@@ -31,6 +31,11 @@ export interface ActivationSource {
    * Fewer rows at the end of a source that ends; undefined after it.
    */
   next(batchSize: number, signal?: AbortSignal): Promise<Tensor | undefined>;
+  /**
+   * Where, in words for an error message, the first of the last `rows` vectors handed out comes from that holds NaN or
+   * infinity; undefined where none does. Sources need not know it.
+   */
+  findNonFinite?(rows: number): Promise<string | undefined>;
   /** The state after the batches handed out so far. */
   saveState(): Promise<SourceState>;
   /** Continues where `saved` was taken. The source must have been opened on the same data with the same options. */

@@ -155,6 +155,35 @@ export class StoredActivations implements ActivationSource {
     return batch;
   }
 
+  /** Reads those rows again. */
+  async findNonFinite(rows: number): Promise<string | undefined> {
+    const count = Math.min(rows, this.#served);
+    const firstRow = this.#served - count;
+    const data = await this.#assemble(firstRow, count);
+    const exponent = this.#shards.dtype === "F16" ? 0x7c00 : 0x7f80;
+    const isNumber = data instanceof Float32Array ? Number.isFinite : (bits: number) => (bits & exponent) !== exponent;
+    const found = data.findIndex((value) => !isNumber(value));
+    if (found === -1) return undefined;
+    return this.#shards.describeRow(await this.#rowServed(firstRow + Math.floor(found / this.dIn)));
+  }
+
+  /** The row of the files that stands at a place of the stream. */
+  async #rowServed(place: number): Promise<number> {
+    const [epoch, inEpoch] = [Math.floor(place / this.rows), place % this.rows];
+    if (!this.#shuffle) return inEpoch;
+    const plans = await this.#plan(epoch);
+    const index = plans.findLastIndex(({ firstRow }) => firstRow <= inEpoch);
+    const plan = plans[index]!;
+    const { order } = await this.#group(epoch, index, plan);
+    let row = order[inEpoch - plan.firstRow]!;
+    const range = plan.ranges.find(({ rows }) => {
+      if (row < rows) return true;
+      row -= rows;
+      return false;
+    });
+    return range!.firstRow + row;
+  }
+
   /** The place in the stream; the files themselves are not part of the state. */
   async saveState(): Promise<SourceState> {
     return { state: { ...this.#identity(), served: this.#served }, tensors: {} };

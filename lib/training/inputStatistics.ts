@@ -16,34 +16,55 @@ export interface InputStatistics extends Disposable {
   readonly sample: Tensor | undefined;
 }
 
+export interface MeasurementOptions {
+  readonly batchSize: number;
+  /** Whose mean norm is wanted. */
+  readonly columns: readonly Columns[];
+  readonly sample: boolean;
+  /** Leaves batches that hold NaN or infinity out. */
+  readonly skipNonFinite: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /**
  * Measures the first batches of a source (32,768 activations, or all of a smaller one) and then restores it to where it
  * was, so that training starts with the same batches as without the measurement.
  *
  * @throws MonosemError ERR_CONFIG when the source is empty or all its activations are zero in some of the columns,
- *   ERR_NON_FINITE when one is NaN or infinite.
+ *   ERR_NON_FINITE when one is NaN or infinite, with `skipNonFinite` when every batch holds such a one.
  */
 export async function measureInputs(
   source: ActivationSource,
   device: Device,
-  options: { batchSize: number; columns: readonly Columns[]; sample: boolean; signal?: AbortSignal | undefined },
+  options: MeasurementOptions,
 ): Promise<InputStatistics> {
   const { kernels } = device;
   const start = await source.saveState();
   const kept: Tensor[] = [];
+  let seen = 0;
   let rows = 0;
   let keptRows = 0;
-  const sums = new Map(options.columns.map((columns) => [keyOf(columns), { columns, sum: device.zeros([1], "f64") }]));
+  // the sample is of all columns
+  const measured = options.sample ? [...options.columns, { from: 0, width: source.dIn }] : options.columns;
+  const sums = new Map(measured.map((columns) => [keyOf(columns), 0]));
   try {
-    while (rows < sampleTokens) {
+    while (seen < sampleTokens) {
       using batch = await source.next(options.batchSize, options.signal);
       if (batch === undefined) break;
       const batchRows = batch.shape[0]!;
-      for (const { columns, sum } of sums.values()) {
-        using part = kernels.sliceColumns(batch, columns.from, columns.width);
-        using norms = kernels.rowNorms(part);
-        kernels.sum(norms, sum);
+      seen += batchRows;
+      const norms = await normSums(batch, measured, device);
+      if (norms === undefined) {
+        if (options.skipNonFinite) continue;
+        const where = await source.findNonFinite?.(batchRows);
+        throw new MonosemError(
+          "ERR_NON_FINITE",
+          where === undefined
+            ? `among the first ${seen} activations are NaN, infinity or numbers whose squares are infinite`
+            : `${where} holds NaN or infinity`,
+        );
       }
+      for (const [key, sum] of norms) sums.set(key, sums.get(key)! + sum);
       rows += batchRows;
       if (options.sample && keptRows < medianTokens) {
         const take = Math.min(batchRows, medianTokens - keptRows);
@@ -52,26 +73,50 @@ export async function measureInputs(
       }
     }
     await source.restoreState(start);
-    if (rows === 0) throw new MonosemError("ERR_CONFIG", "the activations to train on are empty");
-    const norms = new Map<string, number>();
-    for (const [key, { sum }] of sums) {
-      const meanNorm = (await sum.readScalar()) / rows;
-      if (!Number.isFinite(meanNorm)) {
-        throw new MonosemError("ERR_NON_FINITE", `the first ${rows} activations hold NaN or infinity`);
+    if (seen === 0) throw new MonosemError("ERR_CONFIG", "the activations to train on are empty");
+    if (rows === 0) {
+      throw new MonosemError(
+        "ERR_NON_FINITE",
+        `there is nothing to measure: every batch of ${options.batchSize} activations holds NaN or infinity`,
+      );
+    }
+    for (const columns of options.columns) {
+      if (sums.get(keyOf(columns)) === 0) {
+        throw new MonosemError("ERR_CONFIG", "the activations are all zero: there is no scale to measure");
       }
-      if (meanNorm === 0) throw new MonosemError("ERR_CONFIG", `the first ${rows} activations are all zero`);
-      norms.set(key, meanNorm);
     }
     const sample = options.sample ? joined(kept, keptRows, source.dIn, device) : undefined;
     return {
-      meanNorm: (columns) => norms.get(keyOf(columns))!,
+      meanNorm: (columns) => sums.get(keyOf(columns))! / rows,
       sample,
       [Symbol.dispose]: () => sample?.dispose(),
     };
   } finally {
     for (const tensor of kept) tensor.dispose();
-    for (const { sum } of sums.values()) sum.dispose();
   }
+}
+
+/** Σ |x| over a batch, by columns; undefined where that or Σ |x|² is not finite. */
+async function normSums(
+  batch: Tensor,
+  measured: readonly Columns[],
+  device: Device,
+): Promise<ReadonlyMap<string, number> | undefined> {
+  const { kernels } = device;
+  const sums = new Map<string, number>();
+  for (const columns of measured) {
+    if (sums.has(keyOf(columns))) continue; // what several SAEs encode, or one encodes and reconstructs
+    using part = kernels.sliceColumns(batch, columns.from, columns.width);
+    using norms = kernels.rowNorms(part);
+    using squares = kernels.multiply(norms, norms);
+    using sum = device.zeros([1], "f64");
+    using squareSum = device.zeros([1], "f64");
+    kernels.sum(norms, sum);
+    kernels.sum(squares, squareSum);
+    if (!Number.isFinite(await squareSum.readScalar())) return undefined;
+    sums.set(keyOf(columns), await sum.readScalar());
+  }
+  return sums;
 }
 
 function keyOf({ from, width }: Columns): string {

@@ -17,6 +17,7 @@ import type { TrainingConfig } from "./config.js";
 import { columnsOf, type SaeColumns } from "./hookColumns.js";
 import { measureInputs } from "./inputStatistics.js";
 import { isLogged, MetricsLog } from "./metricsLog.js";
+import { nameProblem } from "./saeNames.js";
 import { SaeTraining, type SaeTrainingOptions, type SaeTrainingState, type StepMeasures } from "./saeTraining.js";
 import { learningRate, warmup } from "./schedules.js";
 
@@ -203,7 +204,10 @@ export class Trainer {
     const all: TrainingProgress[] = [];
     for (const [i, { name }] of named(sae).entries()) {
       const label = name === undefined ? {} : { name };
-      const measures = await namingStep(() => this.#trainings[i]!.step(batch, place), { ...label, step: this.#step });
+      const measures = await this.#namingStep(() => this.#trainings[i]!.step(batch, place), {
+        ...label,
+        step: this.#step,
+      });
       queued.push(this.#queuedWork({ ...label, step: this.#step }));
       if (measures === undefined) continue;
       const { loss, losses, ...rest } = measures;
@@ -228,7 +232,7 @@ export class Trainer {
 
   /** Settles when the device has done what is queued so far; rejects when a step of it failed. */
   #queuedWork(place: Place): Promise<void> {
-    const done = namingStep(() => this.#options.device.synchronize(), place).then(() => {
+    const done = this.#namingStep(() => this.#options.device.synchronize(), place).then(() => {
       this.#failures = this.#options.training.onNonFinite === "rollback" ? this.#failures : 0;
     });
     done.catch(() => undefined); // it is awaited steps later; until then its failure is not unhandled
@@ -254,6 +258,34 @@ export class Trainer {
     this.#tokens = checkpoint.tokens;
   }
 
+  /** Says of a failure for NaN or infinity in which step of which SAE it was, and which activations were to blame. */
+  async #namingStep<T>(work: () => Promise<T>, { name, step }: Place): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (!isNonFinite(error)) throw error;
+      const where = await this.#nonFiniteActivations();
+      const reason =
+        where === undefined
+          ? `${error.message.replace(/\.$/, "")} (x is the batch of that step). If the activations are finite, lower the ` +
+            "learning rate or clip the gradient"
+          : `${where} holds NaN or infinity`;
+      throw new MonosemError(
+        "ERR_NON_FINITE",
+        `training${name === undefined ? "" : ` of ${name}`} stopped being finite at step ${step}: ${reason}`,
+        { cause: error },
+      );
+    }
+  }
+
+  /** Where among the last batches the source finds a bad row; a run that goes on does not take the time to look. */
+  async #nonFiniteActivations(): Promise<string | undefined> {
+    const { source, training } = this.#options;
+    if (training.onNonFinite === "skip" || training.onNonFinite === "rollback") return undefined;
+    const rows = (stepsAhead + 1) * training.batchSize;
+    return await source.findNonFinite?.(rows).catch(() => undefined); // the failure to report is the other one
+  }
+
   async #openLogs(): Promise<MetricsLog[]> {
     const { output, sae, training } = this.#options;
     if (output === undefined) return [];
@@ -273,7 +305,7 @@ export class Trainer {
     const inputScales: Record<string, SaeTrainingState["inputScales"]> = {};
     for (const [i, { name }] of named(sae).entries()) {
       const label = name === undefined ? {} : { name };
-      const state = await namingStep(() => this.#trainings[i]!.save(), { ...label, step: this.#step });
+      const state = await this.#namingStep(() => this.#trainings[i]!.save(), { ...label, step: this.#step });
       for (const [key, array] of Object.entries(state.arrays)) arrays[`${prefixOf(name)}${key}`] = array;
       inputScales[name ?? ""] = state.inputScales;
     }
@@ -301,21 +333,6 @@ function isNonFinite(error: unknown): error is MonosemError {
   return error instanceof MonosemError && error.code === "ERR_NON_FINITE";
 }
 
-/** Says of a failure for NaN or infinity in which step of which SAE it was. */
-async function namingStep<T>(work: () => Promise<T>, { name, step }: Place): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if (!isNonFinite(error)) throw error;
-    throw new MonosemError(
-      "ERR_NON_FINITE",
-      `training${name === undefined ? "" : ` of ${name}`} stopped being finite at step ${step}: ` +
-        `${error.message.replace(/\.$/, "")}. If the activations are finite, lower the learning rate or clip the gradient`,
-      { cause: error },
-    );
-  }
-}
-
 /** The configurations, by name where there are several. */
 function named(
   sae: TrainerOptions["sae"],
@@ -340,12 +357,9 @@ function saeOptions({ sae, training, source, device, metadata }: TrainerOptions)
     if (names.size < all.length || names.has(undefined) || all.length === 0) {
       throw new MonosemError("ERR_CONFIG", "several SAEs are trained together only if each has a name of its own");
     }
-    for (const name of names) {
-      if (/^[\w][\w.=-]*$/.test(name!) && name !== "checkpoints") continue;
-      throw new MonosemError(
-        "ERR_CONFIG",
-        `sae.name "${name}" must be letters, digits and _ . = - : it becomes a folder`,
-      );
+    for (const [index, { name }] of all.entries()) {
+      const problem = nameProblem(name!);
+      if (problem !== undefined) throw new MonosemError("ERR_CONFIG", `sae.${index}.name "${name}" ${problem}`);
     }
   }
   return all.map(({ config }) => {
@@ -412,6 +426,7 @@ async function begun(
           batchSize: training.batchSize,
           columns: scaled.flatMap(({ columns }) => [...columns.input, ...columns.target]),
           sample,
+          skipNonFinite: training.onNonFinite === "skip" || training.onNonFinite === "rollback",
           signal,
         })
       : undefined;

@@ -181,6 +181,42 @@ describe("resuming", () => {
   });
 });
 
+describe("the row that holds NaN or infinity is named by its file", () => {
+  /** Two shards of 40 and 60 rows; the second holds a bad number in its row 23. */
+  async function writeBad(dtype: "F32" | "F16" | "BF16"): Promise<string> {
+    for (const [part, rows] of [40, 60].entries()) {
+      const bits = { F16: [0x3c00, 0xfc00], BF16: [0x3f80, 0x7fc0], F32: [1, Number.NaN] }[dtype];
+      const data = dtype === "F32" ? new Float32Array(rows * 3) : new Uint16Array(rows * 3);
+      data.fill(bits[0]!);
+      if (part === 1) data[23 * 3 + 2] = bits[1]!;
+      await writeSafetensors(join(directory, `part-${part}.safetensors`), {
+        activations: { shape: [rows, 3], dtype, data } as never,
+      });
+    }
+    return directory;
+  }
+
+  test.each<["F32" | "F16" | "BF16", Partial<StoredActivationsOptions>]>([
+    ["F32", { shuffle: false }],
+    ["F16", { shuffle: false }],
+    ["BF16", { shuffle: true }],
+    ["F32", { shuffle: true, seed: 3 }],
+    ["F32", { shuffle: true, seed: 4, shuffleMemoryBytes: 30 * 12 }],
+  ])("%s, %o", async (dtype, options) => {
+    const source = await open(await writeBad(dtype), options);
+    let found: string | undefined;
+    for (let served = 0; served < 300; served += 25) {
+      const batch = await source.next(25);
+      const bad = (await batch.readFloat32()).some((value) => !Number.isFinite(value));
+      found = await source.findNonFinite(25);
+      if (bad) expect(found).toBe(`row 23 (the first is 0) of ${join(directory, "part-1.safetensors")}`);
+      else expect(found).toBeUndefined();
+      batch.dispose();
+    }
+    expect(await source.findNonFinite(100)).toMatch(/row 23 /);
+  });
+});
+
 describe("files that cannot be right", () => {
   const write = (name: string, shape: number[], data: Float32Array | Float64Array | Int32Array) =>
     writeSafetensors(join(directory, name), { activations: { shape, data } });

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
+import { measureInputs } from "../../lib/training/inputStatistics.js";
 import { Trainer, type TrainerOptions, type TrainingProgress } from "../../lib/training/trainer.js";
 import { ArraySource } from "./arraySource.js";
 import { activations, dIn, sae, training } from "./smallRun.js";
@@ -83,6 +84,48 @@ test.each(["skip", "rollback"] as const)("activations that stay bad end a run wi
   const bad = poisoned(Number.NaN, ...Array.from({ length: 30 }, (_, i) => i + 7));
   const options = { training: { ...withPolicy(policy), steps: 100 }, output: join(directory, "run") };
   await expect(train({ source: bad, ...options })).rejects.toMatchObject({ code: "ERR_NON_FINITE" });
+});
+
+test.each([[Number.NaN], [Number.NEGATIVE_INFINITY], [1e30]])(
+  "a batch that holds %d is left out of the measurement at the start of a run that skips such batches",
+  async (value) => {
+    // the second of three batches, each time round
+    const source = poisoned(value, ...Array.from({ length: 13 }, (_, i) => 3 * i + 1));
+    const columns = { from: 2, width: 3 };
+    const options = { batchSize: 32, columns: [columns], sample: true, skipNonFinite: true };
+    using measured = await measureInputs(source, device, options);
+    const good = [...activations.slice(0, 32 * dIn), ...activations.slice(64 * dIn)];
+    const norms = Array.from({ length: 64 }, (_, row) => Math.hypot(...good.slice(row * dIn + 2, row * dIn + 5)));
+    // of 40 batches 14 are the first and 13 the third: their mean but for a few percent
+    const mean = norms.reduce((sum, norm) => sum + norm, 0) / norms.length;
+    expect(Math.abs(measured.meanNorm(columns) / mean - 1)).toBeLessThan(0.02);
+    const sample = await measured.sample!.readFloat32();
+    expect([...sample.slice(0, good.length)]).toEqual(good);
+    expect(source.position).toBe(0);
+  },
+);
+
+describe.each([
+  ["input scale", { ...sae, normalizeActivations: "expected-average-only-in" as const }],
+  ["geometric median", { ...sae, bDecInit: "geometric-median" as const }],
+])("measuring the %s at the start", (_, config) => {
+  test("fails where no batch is left, and with stop at the first, counting right", async () => {
+    const create = (onNonFinite: "stop" | "skip", ...batches: number[]) =>
+      Trainer.create({
+        sae: config,
+        training: withPolicy(onNonFinite),
+        source: poisoned(Number.NaN, ...batches),
+        device,
+      });
+    await expect(create("skip", ...Array(40).keys())).rejects.toMatchObject({
+      code: "ERR_NON_FINITE",
+      message: expect.stringMatching(/every batch of 32 activations/),
+    });
+    await expect(create("stop", 2)).rejects.toMatchObject({
+      code: "ERR_NON_FINITE",
+      message: expect.stringMatching(/the first 96 activations/),
+    });
+  });
 });
 
 test("rollback without a checkpoint to go back to is an error", async () => {

@@ -116,7 +116,8 @@ describe("several SAEs on one stream", () => {
       ],
       /a name of its own/,
     ],
-    ["with a name that leaves the folder", [{ ...sae, name: "../a" }], /becomes a folder/],
+    ["with a name that leaves the folder", [{ ...sae, name: "../a" }], /sae\.0\.name "\.\.\/a" becomes a folder/],
+    ["with a reserved name", [{ ...sae, name: "checkpoints" }], /sae\.0\.name "checkpoints" is reserved/],
     ["none at all", [], /a name of its own/],
   ])("%s are refused", async (_, list, message) => {
     const source = new ArraySource(activations, dIn, device);
