@@ -58,7 +58,7 @@ export interface ProgressTable {
 /** @param names of the rows */
 export function startProgressTable(names: readonly string[], total: number, unit: string): ProgressTable {
   const stream = process.stderr;
-  const shown = names.map(visibleText);
+  const shown = names.map((name) => visibleText(name));
   const width = Math.max(...shown.map(({ length }) => length));
   if (!stream.isTTY) {
     const rows = new Map(names.map((name, i) => [name, progressLines(stream, shown[i]!.padEnd(width), total, unit)]));

@@ -28,11 +28,11 @@ export function registerTrain(program: Command): void {
     .argument("<config>", "JSON file with the run's configuration")
     .summary("train an SAE")
     .description(
-      'Trains a sparse autoencoder as the configuration says. Its "output" folder receives sae/ (a SAELens folder), metrics.jsonl, config.json and checkpoints/. Ctrl-C writes a checkpoint first; --resume continues from the newest one, bit for bit.',
+      'Trains a sparse autoencoder as the configuration says. Its "output" folder receives sae/ (a SAELens folder), metrics.jsonl, config.json and checkpoints/. "sae" may be a list: several SAEs are then trained side by side on the same activations, each with a folder of its "name". Ctrl-C writes a checkpoint first; --resume continues from the newest one, bit for bit.',
     )
     .option(
       "--set <key=value>",
-      "override one key, such as training.lr=1e-3; repeatable",
+      "override one key, such as training.lr=1e-3; in a list by place, from 0: sae.1.k=64; repeatable",
       (override: string, earlier: readonly string[] = []) => [...earlier, override],
     )
     .option("--resume", 'continue the run in "output"')
@@ -45,10 +45,12 @@ A configuration, with every key that has no default:
     "training": { "tokens": 200000000 },
     "output":   "runs/first" }
 For activations on the disk, "data" is { "activations": "FILE.safetensors or a folder of shards" }.
+For several SAEs, "sae" is a list: [{ "name": "small", ... }, { "name": "large", ... }].
 
 Examples:
   monosem train run.json
   monosem train run.json --set sae.k=64 --set training.lr=1e-4 --set output=runs/k64
+  monosem train several.json --set sae.0.k=16 --set sae.1.k=64
   monosem train run.json --resume`,
     )
     .action((path: string, flags: TrainFlags) => withInterruption((signal) => train(path, flags, signal)));
@@ -75,10 +77,21 @@ async function train(path: string, flags: TrainFlags, signal: AbortSignal): Prom
       const from = trainer.step > 0 ? `continues after step ${trainer.step}` : "finds no checkpoint and starts anew";
       process.stderr.write(`the run in ${visibleText(config.output)} ${from}\n`);
     }
-    const last = await runWithProgress(trainer, config, signal);
+    const last = await runWithProgress(trainer, config, signal).catch((error: unknown) => {
+      if (!(error instanceof MonosemError) || error.code !== "ERR_ABORTED") throw error;
+      const text = `training was aborted after step ${trainer.step}; continue with: ${resumeCommand(path, flags)}`;
+      throw new MonosemError("ERR_ABORTED", text, { cause: error });
+    });
     for (const progress of last) process.stdout.write(factLine(progress, config));
+    for (const progress of last) process.stderr.write(adviceOn(progress, config));
     process.stdout.write(summaryOf(config));
   });
+}
+
+/** What continues the run, as it would be typed in a shell. */
+function resumeCommand(path: string, { set = [] }: TrainFlags): string {
+  const words = ["monosem", "train", path, ...set.flatMap((override) => ["--set", override]), "--resume"];
+  return words.map((word) => (/^[\w./=:,@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(" ");
 }
 
 interface TrainingData extends Disposable {
@@ -184,9 +197,28 @@ function factsOf(
 }
 
 function factLine(last: TrainingProgress, { training, sae }: RunConfig): string {
-  const config = [sae].flat().find(({ name }) => name === last.name) ?? [sae].flat()[0]!;
-  const label = last.name === undefined ? "" : `${visibleText(last.name)}: `;
-  return `${label}${training.steps} steps  ${factsOf(last, config)}\n`;
+  return `${labelOf(last)}${training.steps} steps  ${factsOf(last, configOf(last, sae))}\n`;
+}
+
+/** A line about an L0 far from what it was to be; otherwise nothing. */
+function adviceOn(last: TrainingProgress, { sae }: RunConfig): string {
+  const config = configOf(last, sae);
+  if (config.architecture !== "jumprelu" || config.sparsityLoss !== "quadratic") return "";
+  const { targetL0 = 0 } = config;
+  if (Math.abs(last.l0 - targetL0) <= 0.2 * targetL0) return "";
+  return (
+    `${labelOf(last)}L0 is ${last.l0.toFixed(1)}, still far from targetL0 ${targetL0}: ` +
+    "train for more steps, or with a larger l0Coefficient, bandwidth or lr\n"
+  );
+}
+
+function configOf({ name }: TrainingProgress, sae: RunConfig["sae"]): SaeTrainingConfig {
+  const all = [sae].flat();
+  return all.find((config) => config.name === name) ?? all[0]!;
+}
+
+function labelOf({ name }: TrainingProgress): string {
+  return name === undefined ? "" : `${visibleText(name)}: `;
 }
 
 function summaryOf({ output, sae }: RunConfig): string {

@@ -49,7 +49,9 @@ test("Ctrl-C leaves a checkpoint and exit code 130, and --resume ends where an u
   child.kill("SIGINT");
   const interrupted = await result;
   expect(interrupted.exitCode).toBe(130);
-  expect(interrupted.stderr).toMatch(/monosem: training was aborted after step \d+/);
+  expect(interrupted.stderr).toMatch(/monosem: training was aborted after step \d+; continue with: /);
+  expect(interrupted.stderr).toContain(`monosem train ${config} --set training.steps=60000 --set`);
+  expect(interrupted.stderr).toMatch(/ --resume\n$/);
   expect(existsSync(join(output, "sae"))).toBe(false);
   const checkpoints = readdirSync(join(output, "checkpoints"));
   expect(checkpoints).toHaveLength(1);
@@ -63,6 +65,37 @@ test("Ctrl-C leaves a checkpoint and exit code 130, and --resume ends where an u
   for (const file of [join("sae", "sae_weights.safetensors"), "metrics.jsonl"]) {
     expect(readFileSync(join(output, file)).equals(readFileSync(join(whole, file))), file).toBe(true);
   }
+});
+
+test("several SAEs: a folder each, --set reaches each by its place", async () => {
+  const { config, output } = await prepareRun();
+  const sae = { architecture: "topk", dIn, dSae, k: 3 };
+  const list = JSON.stringify([
+    { ...sae, name: "narrow" },
+    { ...sae, name: "wide" },
+  ]);
+  const result = await runCli("train", config, "--set", `sae=${list}`, "--set", "sae.1.k=5");
+  expect(result).toMatchObject({ exitCode: 0, stderr: expect.stringMatching(/^narrow: 4\/12 steps/m) });
+  expect(result.stderr).toMatch(/^wide {2}: 4\/12 steps/m);
+  for (const [name, k] of [
+    ["narrow", 3],
+    ["wide", 5],
+  ] as const) {
+    expect(JSON.parse(readFileSync(join(output, name, "sae", "cfg.json"), "utf8"))).toMatchObject({ k });
+  }
+});
+
+test("a JumpReLU SAE whose L0 is far from its target is told what to change, one that is near is not", async () => {
+  const { config, output } = await prepareRun();
+  const jumprelu = { architecture: "jumprelu", dIn, dSae, l0Coefficient: 1e-6, initialThreshold: 0 };
+  const far = await runCli("train", config, "--set", `sae=${JSON.stringify({ ...jumprelu, targetL0: 1 })}`);
+  expect(far).toMatchObject({ exitCode: 0 });
+  expect(far.stderr).toMatch(/^L0 is \d+\.\d, still far from targetL0 1: train for more steps, or with a larger .*$/m);
+  const reached = Number(/L0 (\d+\.\d)/.exec(far.stdout)![1]);
+  const set = ["--set", `sae=${JSON.stringify({ ...jumprelu, targetL0: reached })}`, "--set", `output=${output}-near`];
+  const near = await runCli("train", config, ...set);
+  expect(near).toMatchObject({ exitCode: 0 });
+  expect(near.stderr).not.toContain("targetL0");
 });
 
 test("a second run in the same folder is refused without --resume", async () => {
@@ -99,8 +132,24 @@ test("mistakes in the configuration are named, one line, exit code 1", async () 
 test("a truncated file and activations that are not numbers end the run with an error, not with an SAE", async () => {
   const nan = await prepareRun((data) => data.fill(Number.NaN, 0, 4));
   const result = await runCli("train", nan.config);
-  expect(result).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/monosem: .*(NaN|finite).*\n$/) });
+  const message =
+    /monosem: training stopped being finite at step \d+: row 0 \(.*\) of .*activations\.safetensors holds NaN/;
+  expect(result).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(message) });
   expect(existsSync(join(nan.output, "sae"))).toBe(false);
+  const measured = [
+    "--set",
+    "sae.normalizeActivations=expected-average-only-in",
+    "--set",
+    `output=${nan.output}-scaled`,
+  ];
+  const atStart = await runCli("train", nan.config, ...measured);
+  expect(atStart).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringMatching(/monosem: row 0 .*holds NaN or infinity\n$/),
+  });
+  const skipping = await runCli("train", nan.config, ...measured, "--set", "training.onNonFinite=skip");
+  expect(skipping.stderr).not.toMatch(/monosem:/);
+  expect(skipping).toMatchObject({ exitCode: 0, stdout: expect.stringContaining("skipped 1") });
   truncateSync(join(nan.folder, "activations.safetensors"), 1000);
   const truncated = await runCli("train", nan.config, "--set", `output=${join(nan.folder, "other")}`);
   expect(truncated).toMatchObject({
