@@ -36,10 +36,10 @@ export interface Evaluation extends Metrics {
 
 /** One number for each latent. */
 export interface LatentEvaluation {
-  /** [dSae]: the fraction of the tokens on which it fires. */
+  /** [dSae], the fraction of the tokens on which it fires. */
   readonly density: Float64Array;
   /**
-   * [dSae]: on how many tokens it fires in a prompt in which it fires at all, on average (SAEBench's
+   * [dSae], on how many tokens it fires in a prompt in which it fires at all, on average (SAEBench's
    * `consistent_activation_heuristic`); NaN for a latent that never fires. Undefined where no prompts were told.
    */
   readonly consistency: Float64Array | undefined;

@@ -9,19 +9,19 @@ export interface FeatureDirections {
 }
 
 export interface SuperpositionMeasures {
-  /** [features]: |W_i|, about 1 when the feature is represented and 0 when it is not. */
+  /** [features], |W_i|, about 1 when the feature is represented and 0 when it is not. */
   readonly norms: Float64Array;
   /**
-   * [features]: the sum over j ≠ i of (Ŵ_i · W_j)², where Ŵ_i = W_i / |W_i|: 0 when feature i is orthogonal to all
+   * [features], the sum over j ≠ i of (Ŵ_i · W_j)², where Ŵ_i = W_i / |W_i|: 0 when feature i is orthogonal to all
    * others, from 1 on when others activate its direction as strongly as itself. 0 where |W_i| = 0.
    */
   readonly superposition: Float64Array;
   /**
-   * [features]: D_i = |W_i|² / sum over j of (Ŵ_i · W_j)², the share of a dimension that the feature has: 1 when it is
+   * [features], D_i = |W_i|² / sum over j of (Ŵ_i · W_j)², the share of a dimension that the feature has: 1 when it is
    * alone, 1/2 in an antipodal pair, 0 where |W_i| = 0. See {@link superpositionGeometries}.
    */
   readonly dimensionality: Float64Array;
-  /** [features, features]: W_i · W_j; the paper's WᵀW. */
+  /** [features, features], W_i · W_j; the paper's WᵀW. */
   readonly interference: Float64Array;
   /** |W|², the squared Frobenius norm: about the number of features represented. */
   readonly squaredNorm: number;
