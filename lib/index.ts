@@ -19,6 +19,7 @@ export { StoredActivations, type StoredActivationsOptions } from "./activations/
 export type { Histogram } from "./analysis/activationHistogram.js";
 export { type Contexts as ContextSource, limitTokens } from "./analysis/contextBatches.js";
 export { coreEvaluation, type EvaluatedSae, type EvaluationSetting } from "./analysis/coreEvaluation.js";
+export { decoderNormsPerHook, type LatentDecoderNorms } from "./analysis/decoderNorms.js";
 export { rankLatents } from "./analysis/featureRanking.js";
 export { type FeatureReport, featureReportHtml, type SummaryNumber } from "./analysis/featureReport.js";
 export { featureSummary } from "./analysis/featureSummary.js";
@@ -31,6 +32,7 @@ export {
   type FeatureStatistics,
 } from "./analysis/features.js";
 export { type FeatureTextOptions, featureReportText } from "./analysis/featureText.js";
+export type { HookVariance } from "./analysis/hookVariance.js";
 export {
   hasLogitEffects,
   type LatentLogitEffects,
@@ -47,7 +49,7 @@ export {
 export { paretoFront, type Quality, type SweepPoint } from "./analysis/pareto.js";
 export { type ParetoReport, paretoHtml } from "./analysis/paretoPage.js";
 export { paretoSvg } from "./analysis/paretoPicture.js";
-export { hookForSae, hooksForSae, type SaeHooks } from "./analysis/saeHook.js";
+export { type HookChoice, hookForSae, hooksForSae, type SaeHooks } from "./analysis/saeHook.js";
 export { spliceHook } from "./analysis/spliceHook.js";
 // engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
@@ -114,7 +116,13 @@ export {
   type TrainingStep,
 } from "./sae/architecture.js";
 export { type ArchitectureName, architectureNames, registerArchitecture } from "./sae/architectures.js";
-export type { CommonTrainingOptions, SaeConfig, SaeTrainingConfig } from "./sae/config.js";
+export type {
+  CheckedSaeConfig,
+  CommonTrainingOptions,
+  SaeConfig,
+  SaeNormalization,
+  SaeTrainingConfig,
+} from "./sae/config.js";
 export { type DictionaryGeometry, dictionaryGeometry } from "./sae/dictionaryGeometry.js";
 export {
   type EvaluatedBatch,

@@ -12,7 +12,7 @@ import {
   sweepPictures,
 } from "./superpositionReport.js";
 
-/** Trained models of superposition as one self-contained HTML page ({@link htmlPage}). */
+/** Trained models of superposition as one self-contained HTML page (`htmlPage`). */
 export function superpositionPageHtml(report: SuperpositionReport): string {
   const shape = report.entries[0]?.model;
   const title =
@@ -46,7 +46,7 @@ ${FOOTER}`;
   return htmlPage({ title, style: STYLE, body });
 }
 
-/** A phase diagram as one self-contained HTML page ({@link htmlPage}). */
+/** A phase diagram as one self-contained HTML page (`htmlPage`). */
 export function phaseDiagramPageHtml(diagram: PhaseDiagram, facts: SuperpositionReport["facts"]): string {
   const title = "Superposition as a phase change";
   const body = `${header(title, facts)}
