@@ -34,7 +34,7 @@ export interface SummaryNumber {
 /** A token longer than this many code points is cut. */
 export const LONGEST_TOKEN = 48;
 
-/** The report as one self-contained HTML page ({@link htmlPage}). */
+/** The report as one self-contained HTML page (`htmlPage`). */
 export function featureReportHtml(report: FeatureReport): string {
   const { statistics } = report;
   const cards = report.latents.map((latent, index) => featureCard(report, latent, index));
