@@ -1,10 +1,12 @@
-// `npm run test:sanitizers [-- address|thread]`: the native tests, and the addon in Node.js, built for AddressSanitizer
+// `npm run test:sanitizers [-- quick] [address|thread]`: the native tests, and the addon in Node.js, built for AddressSanitizer
 // with LeakSanitizer and UndefinedBehaviorSanitizer, and again for ThreadSanitizer. In Node.js the sanitizer's runtime
-// is preloaded, because Node.js itself is not built with it.
+// is preloaded, because Node.js itself is not built with it. Quick: the kernels on the best instruction set and the
+// baseline only.
 import { execFileSync, spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
+const quick = process.argv[2] === "quick";
 const root = fileURLToPath(new URL("..", import.meta.url));
 
 function fail(message) {
@@ -45,7 +47,7 @@ function testAddresses() {
   const { home, engineTests, kernelTests } = build("address", "address,undefined");
   const undefinedBehaviour = { UBSAN_OPTIONS: "halt_on_error=1:print_stacktrace=1" };
   run(engineTests, [], undefinedBehaviour);
-  run(kernelTests, [], undefinedBehaviour);
+  run(kernelTests, [], { ...undefinedBehaviour, ...(quick ? { KERNEL_TESTS_ON: "ends" } : {}) });
   const environment = { ...undefinedBehaviour, ...preload(home, ["libasan.so", "libubsan.so"]) };
   // Leaks in a plain program only: Node.js itself leaves much behind when the test runner ends its processes.
   run("node", ["test/native/leaks.mjs"], {
@@ -91,7 +93,7 @@ function testThreads() {
 }
 
 const tests = { address: testAddresses, thread: testThreads };
-const wanted = process.argv.slice(2);
+const wanted = process.argv.slice(quick ? 3 : 2);
 for (const name of wanted.length > 0 ? wanted : Object.keys(tests)) {
   if (tests[name] === undefined) fail(`no sanitizer "${name}"; there are ${Object.keys(tests).join(", ")}`);
   tests[name]();
