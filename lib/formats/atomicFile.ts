@@ -120,6 +120,24 @@ export async function writeDirectoryAtomically(
   }
 }
 
+/**
+ * Removes the temporaries that killed writers left in a directory; a directory that is missing has none. Only for one that
+ * no other process writes to.
+ *
+ * @throws MonosemError ERR_IO
+ */
+export async function removeTemporaries(directory: string): Promise<void> {
+  try {
+    for (const name of (await exists(directory)) ? await readdir(directory) : []) {
+      if (temporaryPattern.test(name)) await rm(join(directory, name), { recursive: true, force: true });
+    }
+  } catch (error) {
+    throw ioError(`cannot clear ${directory} of unfinished files`, error);
+  }
+}
+
+const temporaryPattern = /^\..+\.\d+\.[0-9a-f]{12}\.tmp$/;
+
 function temporaryName(path: string): string {
   return join(dirname(path), `.${basename(path)}.${process.pid}.${randomBytes(6).toString("hex")}.tmp`);
 }

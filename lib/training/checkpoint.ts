@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import type { Json, SourceState } from "../activations/source.js";
 import { MonosemError } from "../errors.js";
-import { writeDirectoryAtomically } from "../formats/atomicFile.js";
+import { removeTemporaries, writeDirectoryAtomically } from "../formats/atomicFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { SafetensorsFile, writeSafetensors } from "../formats/safetensors.js";
 import type { InputScales } from "./inputScaling.js";
@@ -67,7 +67,7 @@ const stateSchema = z.object({
 export async function writeCheckpoint(directory: string, checkpoint: Checkpoint): Promise<void> {
   const { arrays, source, ...rest } = checkpoint;
   await makeDirectory(directory);
-  await removeLeftovers(directory);
+  await removeTemporaries(directory);
   await writeDirectoryAtomically(join(directory, `step-${checkpoint.step}`), async (folder) => {
     await writeSafetensors(join(folder, arraysFile), arrays);
     await writeSafetensors(join(folder, sourceFile), source.tensors);
@@ -147,13 +147,6 @@ async function readArrays(path: string): Promise<Record<string, CheckpointArray>
 async function checkpointSteps(directory: string): Promise<number[]> {
   const steps = (await entriesOf(directory)).flatMap((name) => /^step-(\d+)$/.exec(name)?.[1] ?? []);
   return steps.map(Number).sort((a, b) => b - a);
-}
-
-/** What writers that were killed left behind. */
-async function removeLeftovers(directory: string): Promise<void> {
-  for (const name of await entriesOf(directory)) {
-    if (/^\.step-\d+\..*\.tmp$/.test(name)) await rm(join(directory, name), { recursive: true, force: true });
-  }
 }
 
 async function entriesOf(directory: string): Promise<string[]> {

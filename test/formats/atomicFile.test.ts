@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { MonosemError } from "../../lib/errors.js";
-import { writeDirectoryAtomically, writeFileAtomically } from "../../lib/formats/atomicFile.js";
+import { removeTemporaries, writeDirectoryAtomically, writeFileAtomically } from "../../lib/formats/atomicFile.js";
 
 let directory: string;
 beforeEach(async () => {
@@ -119,4 +119,13 @@ describe("writeDirectoryAtomically", () => {
     await writeDirectoryAtomically(path, fillWith("two"));
     expect(await readdir(directory)).toEqual(["sae"]);
   });
+});
+
+test("removeTemporaries removes what killed writers left, and nothing else", async () => {
+  await removeTemporaries(join(directory, "missing"));
+  for (const name of [".a.jsonl.12.0123456789ab.tmp", ".hidden.tmp", "a.jsonl"])
+    await writeFile(join(directory, name), "");
+  await mkdir(join(directory, ".sae.12.0123456789ab.tmp", "inner"), { recursive: true });
+  await removeTemporaries(directory);
+  expect((await readdir(directory)).sort()).toEqual([".hidden.tmp", "a.jsonl"]);
 });

@@ -95,7 +95,7 @@ describe("a run that is killed at random moments and resumed each time", () => {
   );
 
   test.each(taken.map(({ name, config }) => [name, config] as const))("%s", async (name, config) => {
-    const [whole, killed] = [join(folder, "whole"), join(folder, "killed")];
+    const [whole, killed] = [join(folder, name, "whole"), join(folder, name, "killed")];
     const undisturbed = startRun(whole, config);
     const started = performance.now();
     await undisturbed.ready;
@@ -120,8 +120,7 @@ describe("a run that is killed at random moments and resumed each time", () => {
       if (exitCode === 0) break;
     }
     expect(digest(killed)).toEqual(digest(whole));
-    rmSync(whole, { recursive: true });
-    rmSync(killed, { recursive: true });
+    rmSync(join(folder, name), { recursive: true });
   });
 });
 

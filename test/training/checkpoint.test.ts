@@ -76,7 +76,7 @@ test("a checkpoint under another's name is not taken", async () => {
 
 test("what a killed writer left is not read, and swept by the next write", async () => {
   await write(1);
-  const leftover = join(directory, ".step-2.123.abcdef.tmp");
+  const leftover = join(directory, ".step-2.123.0123456789ab.tmp");
   await mkdir(leftover);
   await writeFile(join(leftover, "training.safetensors"), "half");
   expect(await stepFound()).toBe(1);

@@ -221,6 +221,14 @@ describe("what can go wrong", () => {
     await expectSameResult(output("run"), output("whole"));
   });
 
+  test("what a killed run was writing is swept when it resumes", async () => {
+    await train({ output: output("run") });
+    const before = await readdir(output("run"));
+    await writeFile(join(output("run"), ".metrics.jsonl.123.0123456789ab.tmp"), "half");
+    await createTrainer({ output: output("run"), resume: true });
+    expect(await readdir(output("run"))).toEqual(before);
+  });
+
   test("NaN among the activations stops the run and names the step", async () => {
     const poisoned = Float32Array.from(activations);
     poisoned[32 * dIn * 2 + 5] = Number.NaN; // in the third batch
