@@ -8,7 +8,7 @@ import type { ActivationSource, Json } from "../activations/source.js";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
-import { writeFileAtomically } from "../formats/atomicFile.js";
+import { removeTemporaries, writeFileAtomically } from "../formats/atomicFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import type { SaeTrainingConfig } from "../sae/config.js";
 import type { Sae, SaeMetadata } from "../sae/sae.js";
@@ -98,7 +98,11 @@ export class Trainer {
     const checkpoint = output !== undefined && resume ? await readLatestCheckpoint(checkpointsIn(output)) : undefined;
     const trainings = checkpoint ? await resumed(options, each, checkpoint) : await begun(options, each);
     if (output !== undefined) {
-      for (const { name } of named(sae)) if (name !== undefined) await makeDirectory(join(output, name));
+      for (const { name } of named(sae)) {
+        if (name === undefined) continue;
+        await makeDirectory(join(output, name));
+        await removeTemporaries(join(output, name));
+      }
       const record = options.runConfig ?? { sae, training };
       await writeFileAtomically(join(output, "config.json"), `${JSON.stringify(record, null, 2)}\n`);
     }
@@ -156,7 +160,7 @@ export class Trainer {
             await logs[named(this.#options.sae).findIndex(({ name }) => name === progress.name)]?.append(progress);
             yield progress;
           }
-          while (queued.length >= stepsAhead * this.#trainings.length) await queued.shift();
+          while (queued.length >= stepsAhead) await queued.shift();
           if (this.#step % checkpointEvery === 0 || this.#step === steps) {
             await settled();
             await this.#checkpoint(logs);
@@ -202,19 +206,26 @@ export class Trainer {
     this.#step = step + 1;
     this.#tokens += batch.shape[0]!;
     const all: TrainingProgress[] = [];
+    const work: Promise<void>[] = [];
+    const failures: unknown[] = [];
     for (const [i, { name }] of named(sae).entries()) {
-      const label = name === undefined ? {} : { name };
-      const measures = await this.#namingStep(() => this.#trainings[i]!.step(batch, place), {
-        ...label,
-        step: this.#step,
-      });
-      queued.push(this.#queuedWork({ ...label, step: this.#step }));
-      if (measures === undefined) continue;
-      const { loss, losses, ...rest } = measures;
-      const { skippedSteps, tokens } = { skippedSteps: this.#skippedSteps, tokens: this.#tokens };
-      const { learningRate: rate } = place;
-      all.push({ ...label, step: this.#step, tokens, loss, losses, ...rest, learningRate: rate, skippedSteps });
+      const label = { ...(name === undefined ? {} : { name }), step: this.#step };
+      try {
+        const measures = await this.#namingStep(() => this.#trainings[i]!.step(batch, place), label);
+        if (measures !== undefined) {
+          const { loss, losses, ...rest } = measures;
+          const { learningRate: rate } = place;
+          const skippedSteps = this.#skippedSteps;
+          all.push({ ...label, tokens: this.#tokens, loss, losses, ...rest, learningRate: rate, skippedSteps });
+        }
+      } catch (error) {
+        if (!isNonFinite(error)) throw error;
+        failures.push(error); // the other SAEs take the step all the same
+      }
+      work.push(this.#queuedWork(label));
     }
+    queued.push(this.#whole(work, failures.length > 0));
+    if (failures.length > 0) throw failures[0];
     return all;
   }
 
@@ -232,10 +243,24 @@ export class Trainer {
 
   /** Settles when the device has done what is queued so far; rejects when a step of it failed. */
   #queuedWork(place: Place): Promise<void> {
-    const done = this.#namingStep(() => this.#options.device.synchronize(), place).then(() => {
-      this.#failures = this.#options.training.onNonFinite === "rollback" ? this.#failures : 0;
-    });
+    const done = this.#namingStep(() => this.#options.device.synchronize(), place);
     done.catch(() => undefined); // it is awaited steps later; until then its failure is not unhandled
+    return done;
+  }
+
+  /**
+   * The work of one step, of all SAEs: settles when all of it has, so that a bad batch is one failure, not one per SAE.
+   *
+   * @param reported - that the step failed is known already
+   */
+  #whole(work: readonly Promise<void>[], reported: boolean): Promise<void> {
+    const done = Promise.allSettled(work).then((results) => {
+      const reasons = results.flatMap((result) => (result.status === "rejected" ? [result.reason as unknown] : []));
+      const [failure] = reasons.filter((reason) => !(reported && isNonFinite(reason)));
+      if (failure !== undefined) throw failure;
+      if (!reported && this.#options.training.onNonFinite !== "rollback") this.#failures = 0;
+    });
+    done.catch(() => undefined);
     return done;
   }
 
@@ -405,6 +430,7 @@ async function prepareOutput(output: string, resume: boolean): Promise<void> {
         `the output folder ${output} is not empty: resume the run in it, remove it, or choose another`,
       );
     }
+    await removeTemporaries(output);
   } catch (error) {
     if (error instanceof MonosemError) throw error;
     throw new MonosemError("ERR_IO", `cannot use the output folder ${output}: ${(error as Error).message}`, {

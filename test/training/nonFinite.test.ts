@@ -128,6 +128,17 @@ describe.each([
   });
 });
 
+test("a bad batch is one failure, however many SAEs see it, and costs each of them that step alone", async () => {
+  const list = Array.from({ length: 8 }, (_, seed) => ({ ...sae, name: `seed-${seed}`, seed }));
+  const options = { training: withPolicy("skip"), source: poisoned(Number.NaN, 5, 7) };
+  const { trainer, progress } = await train({ sae: list, ...options });
+  expect(progress.at(-1)).toMatchObject({ step: 20, skippedSteps: 2 });
+  const alone = await train({ sae: list[3]!, training: withPolicy("skip"), source: poisoned(Number.NaN, 5, 7) });
+  expect(await trainer.saes[3]!.parameters.decoder.readFloat32()).toEqual(
+    await alone.trainer.sae.parameters.decoder.readFloat32(),
+  );
+});
+
 test("rollback without a checkpoint to go back to is an error", async () => {
   await expect(
     train({ source: poisoned(Number.NaN, 3), training: withPolicy("rollback"), output: join(directory, "run") }),
