@@ -128,11 +128,11 @@ export {
   type EvaluatedBatch,
   type Evaluation,
   EvaluationAccumulator,
-  type EvaluationOptions,
   evaluate,
   type LatentEvaluation,
 } from "./sae/evaluation.js";
 export { type DensityHistogram, type Metrics, MetricsAccumulator } from "./sae/metrics.js";
+export type { ReconstructedBatch, ReconstructionOptions } from "./sae/reconstructions.js";
 export { Sae, type SaeCreateOptions, type SaeMetadata } from "./sae/sae.js";
 // synthetic data with known features, and what an SAE recovers of them
 export { maximumAssignment } from "./toy/linearAssignment.js";

@@ -2,8 +2,9 @@
 import type { ActivationHook } from "../activations/source.js";
 import type { StoredActivations } from "../activations/storedActivations.js";
 import type { Tensor } from "../engine/tensor.js";
-import { MonosemError, throwIfAborted } from "../errors.js";
+import { MonosemError } from "../errors.js";
 import { type Evaluation, EvaluationAccumulator } from "../sae/evaluation.js";
+import { type ReconstructionOptions, reconstructions, requireWidth } from "../sae/reconstructions.js";
 import type { Sae } from "../sae/sae.js";
 import { type HookVariance, HookVarianceAccumulator } from "./hookVariance.js";
 import type { SaeHooks } from "./saeHook.js";
@@ -14,28 +15,15 @@ export interface StoredEvaluation {
   readonly explainedVariancePerHook?: readonly HookVariance[];
 }
 
-export interface StoredEvaluationOptions {
-  readonly batchSize: number;
-  readonly signal: AbortSignal;
-  readonly onProgress: (progress: { readonly tokens: number }) => void;
-}
-
 /**
  * The tensors that `sae` reads and reconstructs.
  *
  * @throws MonosemError ERR_SHAPE_MISMATCH if they are not as wide as the SAE, or a crosscoder's not as wide as its hooks.
  */
 export function tensorsForSae(sae: Sae, source: StoredActivations): SaeHooks {
-  const { dIn, dOut, transcoder, hookWidths } = sae.config;
+  requireWidth(sae, source);
+  const { dIn, transcoder, hookWidths } = sae.config;
   const { hooks } = source;
-  if (source.dIn !== (transcoder ? dIn + dOut : dIn)) {
-    throw new MonosemError(
-      "ERR_SHAPE_MISMATCH",
-      transcoder
-        ? `the activations are ${source.dIn} wide, but the transcoder needs ${dIn} that it reads and ${dOut} that it writes`
-        : `the activations are ${source.dIn} wide, but the SAE was made for ${dIn}: they are of another model or hook`,
-    );
-  }
   const widths = hooks.map(({ width }) => width);
   if (hookWidths !== undefined && hooks.length > 1 && widths.join() !== hookWidths.join()) {
     throw new MonosemError(
@@ -60,27 +48,16 @@ export function tensorsForSae(sae: Sae, source: StoredActivations): SaeHooks {
 export async function evaluateOnStored(
   sae: Sae,
   source: StoredActivations,
-  { batchSize, signal, onProgress }: StoredEvaluationOptions,
+  options: Omit<ReconstructionOptions, "tokens">,
 ): Promise<StoredEvaluation> {
   tensorsForSae(sae, source);
-  const { dIn, dOut, dSae, transcoder } = sae.config;
-  const { kernels } = sae.device;
   const hooks = crosscoderHooks(sae, source);
-  using evaluation = new EvaluationAccumulator(sae.device, dOut, dSae);
+  using evaluation = new EvaluationAccumulator(sae.device, sae.config.dOut, sae.config.dSae);
   using perHook = new HookVarianceAccumulator(sae.device, hooks);
-  for (let seen = 0; seen < source.rows; ) {
-    throwIfAborted(signal, "the evaluation");
-    // stored activations start again after the last row
-    using batch = await source.next(Math.min(batchSize, source.rows - seen), signal);
-    await refuseNonFiniteRows(batch, source);
-    using x = transcoder ? kernels.sliceColumns(batch, 0, dIn) : batch;
-    using target = transcoder ? kernels.sliceColumns(batch, dIn, dOut) : batch;
-    using codes = sae.encode(x);
-    using reconstruction = sae.decode(codes, x);
-    if (hooks.length > 0) perHook.add(target, reconstruction);
-    await evaluation.add({ target, reconstruction, codes });
-    seen += codes.rows;
-    onProgress({ tokens: seen });
+  const inspect = (batch: Tensor): Promise<void> => refuseNonFiniteRows(batch, source);
+  for await (const batch of reconstructions(sae, source, { ...options, tokens: source.rows }, inspect)) {
+    if (hooks.length > 0) perHook.add(batch.target, batch.reconstruction);
+    await evaluation.add(batch);
   }
   const reconstruction = await evaluation.read();
   return hooks.length === 0 ? { reconstruction } : { reconstruction, explainedVariancePerHook: await perHook.read() };

@@ -4,11 +4,12 @@
  * subtracts the mean of squares for the one and divides by the number of tokens twice for the other.
  */
 import type { ActivationSource } from "../activations/source.js";
-import type { Codes, CodesContent } from "../engine/codes.js";
+import type { CodesContent } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
-import { MonosemError, throwIfAborted } from "../errors.js";
+import { MonosemError } from "../errors.js";
 import { type Metrics, MetricsAccumulator } from "./metrics.js";
+import { type ReconstructedBatch, type ReconstructionOptions, reconstructions } from "./reconstructions.js";
 import type { Sae } from "./sae.js";
 
 /** All means are over tokens and float64 sums; y is what is reconstructed (the input, of a transcoder its target). */
@@ -46,12 +47,7 @@ export interface LatentEvaluation {
 }
 
 /** Tokens that were encoded together. */
-export interface EvaluatedBatch {
-  /** What was to be reconstructed, [tokens, dOut]. */
-  readonly target: Tensor;
-  /** [tokens, dOut] */
-  readonly reconstruction: Tensor;
-  readonly codes: Codes;
+export interface EvaluatedBatch extends ReconstructedBatch {
   /** How many of the rows belong to each prompt, in order. Prompts do not span batches. */
   readonly promptRows?: readonly number[];
 }
@@ -195,48 +191,20 @@ export function refuseNonFinite(measured: object): void {
   }
 }
 
-export interface EvaluationOptions {
-  /** How many activations to take. Stored activations never end: `source.rows` is one pass over them. */
-  readonly tokens: number;
-  /** Default 4096. */
-  readonly batchSize?: number;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (progress: { readonly tokens: number }) => void;
-}
-
 /**
- * Runs the SAE over the next `tokens` activations of a source, or until it ends. For a transcoder the source holds what it
- * encodes and what it reconstructs side by side, in this order.
+ * Evaluates the SAE on the next `tokens` activations of a source, or until it ends. For a transcoder the source holds what
+ * it encodes and what it reconstructs side by side, in this order.
  *
  * @throws MonosemError ERR_SHAPE_MISMATCH when the source has another width than the SAE, ERR_INVALID_ARGUMENT for a source
  *   without activations, ERR_ABORTED by the signal, ERR_NON_FINITE for NaN or infinity among the activations and for a
  *   metric without a value.
  */
-export async function evaluate(sae: Sae, source: ActivationSource, options: EvaluationOptions): Promise<Evaluation> {
-  const { tokens, batchSize = 4096, signal, onProgress } = options;
-  const { dIn, dOut, dSae, transcoder } = sae.config;
-  const width = transcoder ? dIn + dOut : dIn;
-  if (source.dIn !== width) {
-    throw new MonosemError(
-      "ERR_SHAPE_MISMATCH",
-      transcoder
-        ? `the activations are ${source.dIn} wide, but the transcoder needs ${dIn} that it reads and ${dOut} that it writes`
-        : `the activations are ${source.dIn} wide, but the SAE was made for ${dIn}: they are of another model or hook`,
-    );
-  }
-  const { kernels } = sae.device;
-  using evaluation = new EvaluationAccumulator(sae.device, dOut, dSae);
-  for (let seen = 0; seen < tokens; ) {
-    throwIfAborted(signal, "the evaluation");
-    using batch = await source.next(Math.min(batchSize, tokens - seen), signal);
-    if (batch === undefined) break;
-    using x = transcoder ? kernels.sliceColumns(batch, 0, dIn) : batch;
-    using target = transcoder ? kernels.sliceColumns(batch, dIn, dOut) : batch;
-    using codes = sae.encode(x);
-    using reconstruction = sae.decode(codes, x);
-    await evaluation.add({ target, reconstruction, codes });
-    seen += codes.rows;
-    onProgress?.({ tokens: seen });
-  }
+export async function evaluate(
+  sae: Sae,
+  source: ActivationSource,
+  options: ReconstructionOptions,
+): Promise<Evaluation> {
+  using evaluation = new EvaluationAccumulator(sae.device, sae.config.dOut, sae.config.dSae);
+  for await (const batch of reconstructions(sae, source, options)) await evaluation.add(batch);
   return await evaluation.read();
 }
