@@ -18,20 +18,22 @@ import {
   Device,
   defineArchitecture,
   parseConfig,
+  positiveInteger,
   registerArchitecture,
   Sae,
   StoredActivations,
   Trainer,
   writeSafetensors,
 } from "monosem";
-import { z } from "zod";
 
 // 1. The architecture: what it is called, what it has, how it encodes, and the gradient of its loss.
 
 const absTopk = defineArchitecture({
   name: "abstopk",
   // What encoding needs, in a configuration file and in a saved SAE. What only training needs goes to trainingOptions.
-  options: { k: z.int().positive().describe("Latents per token.") },
+  // The library has positiveInteger, naturalNumber, positive and nonNegative; any other kind is a type of zod's, as these
+  // are: `npm install zod`.
+  options: { k: positiveInteger.describe("Latents per token.") },
   trainingOptions: {},
   // Besides encoder [dSae, dIn], decoder [dSae, dOut] and decoderBias [dOut], which every SAE has; latents: [dSae].
   parameters: { encoderBias: { shape: "latents", initial: 0, savedAs: "b_enc" } },

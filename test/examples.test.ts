@@ -8,6 +8,7 @@ import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Device } from "../lib/engine/device.js";
 import { Sae } from "../lib/sae/sae.js";
+import { testDevice } from "./testDevice.js";
 
 const examples = fileURLToPath(new URL("../examples", import.meta.url));
 const run = promisify(execFile);
@@ -28,6 +29,18 @@ test("every example is run by a test", async () => {
   const tests = await readFile(fileURLToPath(import.meta.url), "utf8");
   for (const file of readdirSync(examples)) {
     if (file.endsWith(".js")) expect(tests).toContain(`runExample("${file.slice(0, -3)}"`);
+  }
+});
+
+test("examples need no package besides this one, so that they run in a project that has installed it", async () => {
+  for (const file of readdirSync(examples).filter((name) => name.endsWith(".js") && name !== "demo.js")) {
+    const source = await readFile(join(examples, file), "utf8");
+    const imported = [...source.matchAll(/^(?:import|\} from) .*"(.+)";$/gm)].map((match) => match[1]!);
+    expect(imported.length).toBeGreaterThan(0);
+    expect(
+      imported.filter((name) => name !== "monosem" && !name.startsWith("node:")),
+      file,
+    ).toEqual([]);
   }
 });
 
@@ -73,7 +86,7 @@ test("steer-and-ablate makes the loss worse and moves the next word from he to s
 
 test("features-of-a-text lists the latents that fire on each token", async () => {
   const directory = join(folder, "some-sae");
-  const device = await Device.open("cpu", { threads: 1 });
+  const device = await Device.open(testDevice, { threads: 1 });
   const metadata = { modelName: "tiny-gpt2", hookName: "blocks.2.hook_resid_post" };
   const config = { architecture: "topk" as const, dIn: 192, dSae: 32, k: 3, applyBDecToInput: true };
   await Sae.create(config, device, 0, { metadata }).save(directory);

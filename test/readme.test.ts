@@ -42,6 +42,26 @@ test("the README's command lines run as written, one after the other", async () 
   expect((await stat(join(folder, "features.html"))).size).toBeGreaterThan(1000);
 });
 
+test("the README's programs are TypeScript, too, with every check on", async () => {
+  const files = blocks("js").map((_, index) => join(folder, `typed-${index}.mts`));
+  for (const [index, program] of blocks("js").entries()) await writeFile(files[index]!, program);
+  const tsc = join(root, "node_modules/typescript/bin/tsc");
+  const options = [
+    "--noEmit",
+    "--strict",
+    "--skipLibCheck",
+    "--module",
+    "nodenext",
+    "--target",
+    "es2023",
+    "--types",
+    "node",
+  ];
+  await run(process.execPath, [tsc, "--ignoreConfig", ...options, ...files], { cwd: folder }).catch(({ stdout }) => {
+    expect(stdout).toBe("");
+  });
+});
+
 test("the README's programs run as written, one after the other", async () => {
   const programs = blocks("js");
   expect(programs.length).toBeGreaterThanOrEqual(3);

@@ -53,7 +53,7 @@ export class ActivationShards {
    * @param tensor - the name of the tensor, [rows, dIn], or of several that have the same rows and are to lie side by
    *   side; by default the manifest's, or "activations"
    * @throws MonosemError ERR_NOT_FOUND for a missing file, folder or tensor, ERR_FORMAT for malformed, truncated or
-   *   disagreeing files, ERR_SHAPE_MISMATCH, ERR_DTYPE_MISMATCH, ERR_CONFIG for activations without any row, ERR_IO
+   *   disagreeing files, ERR_SHAPE_MISMATCH, ERR_DTYPE_MISMATCH, ERR_IO
    */
   static async open(path: string, tensor?: string | readonly string[]): Promise<ActivationShards> {
     const isDirectory = (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
@@ -86,7 +86,6 @@ export class ActivationShards {
       const { file } = shards[0]!;
       const widths = tensors.map((name) => ({ name, width: file.entry(name).shape[1]! }));
       const opened = new ActivationShards(widths, file.entry(tensors[0]!).dtype as StoredDType, shards);
-      if (opened.rows === 0) throw new MonosemError("ERR_CONFIG", `${path} has no rows under ${quoted(tensors)}`);
       if (
         manifest !== undefined &&
         tensors.length === 1 &&
@@ -120,6 +119,11 @@ export class ActivationShards {
   allocate(rows: number): StoredRows {
     const size = rows * this.dIn;
     return this.dtype === "F32" ? new Float32Array(size) : new Uint16Array(size);
+  }
+
+  /** The files, in the order of their rows. */
+  get paths(): readonly string[] {
+    return this.#shards.map(({ file }) => file.path);
   }
 
   get rowBytes(): number {
@@ -174,10 +178,10 @@ export class ActivationShards {
   async close(): Promise<void> {
     for (const { file } of this.#shards) await file.close();
   }
-}
 
-function quoted(names: readonly string[]): string {
-  return names.map((name) => JSON.stringify(name)).join(", ");
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
 }
 
 /** Tensors that lie side by side have a row each for every token, in one dtype. */

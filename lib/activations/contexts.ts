@@ -159,7 +159,7 @@ export class Contexts implements AsyncIterable<Int32Array> {
     if (contextsCut === 0 && fromTheStart) {
       throw new MonosemError(
         "ERR_CONFIG",
-        `the corpus has ${tokensSeen} tokens, too few for one context of ${this.#contextSize}: ` +
+        `${this.#corpus.name} has ${tokensSeen} tokens, too few for one context of ${this.#contextSize}: ` +
           "give more text or a smaller contextSize",
       );
     }

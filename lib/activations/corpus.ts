@@ -31,11 +31,14 @@ type DocumentStore = (signal: AbortSignal | undefined) => AsyncIterable<() => Te
 export class Corpus {
   /** Changes when files are added, removed, renamed or change their size: a resumed run compares it. */
   readonly fingerprint: string;
+  /** "the corpus", with the patterns of its files: for messages. */
+  readonly name: string;
   readonly #stores: readonly DocumentStore[];
 
-  private constructor(stores: readonly DocumentStore[], fingerprint: string) {
+  private constructor(stores: readonly DocumentStore[], fingerprint: string, files: readonly string[] = []) {
     this.#stores = stores;
     this.fingerprint = fingerprint;
+    this.name = ["the corpus", ...files].join(" ");
   }
 
   /**
@@ -58,7 +61,7 @@ export class Corpus {
       else throw new MonosemError("ERR_CONFIG", `${path} is neither a .txt nor a .jsonl file; narrow the pattern`);
       fingerprint.update(`${path}\0${(await stat(path)).size}\0`);
     }
-    return new Corpus(stores, fingerprint.digest("hex"));
+    return new Corpus(stores, fingerprint.digest("hex"), globs);
   }
 
   /** Documents in memory. */

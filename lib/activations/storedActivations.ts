@@ -98,13 +98,20 @@ export class StoredActivations implements ActivationSource {
   /**
    * Opens stored activations. The headers of all files are checked here.
    *
-   * @throws MonosemError as ActivationShards.open; ERR_INVALID_ARGUMENT for a seed that is no integer from 0 to 2^53 - 1
+   * @throws MonosemError as ActivationShards.open; ERR_CONFIG for activations without any row; ERR_INVALID_ARGUMENT for a
+   *   seed that is no integer from 0 to 2^53 - 1
    */
   static async open(path: string, device: Device, options: StoredActivationsOptions): Promise<StoredActivations> {
     if (!Number.isSafeInteger(options.seed) || options.seed < 0) {
       throw new MonosemError("ERR_INVALID_ARGUMENT", `seed must be an integer from 0 to 2^53 - 1, not ${options.seed}`);
     }
-    return new StoredActivations(await ActivationShards.open(path, options.tensor), device, options);
+    const shards = await ActivationShards.open(path, options.tensor);
+    if (shards.rows === 0) {
+      await shards.close();
+      const names = shards.tensors.map(({ name }) => JSON.stringify(name)).join(", ");
+      throw new MonosemError("ERR_CONFIG", `${path} has no rows under ${names}`);
+    }
+    return new StoredActivations(shards, device, options);
   }
 
   /**

@@ -1,4 +1,4 @@
-import type { FeatureExample, FeatureStatistics } from "./features.js";
+import { type FeatureExample, type FeatureStatistics, strongestActivation } from "./features.js";
 
 /** Latents with fewer examples than this say too little to be ranked. */
 export const FEWEST_EXAMPLES = 5;
@@ -15,17 +15,20 @@ export const FEWEST_EXAMPLES = 5;
  * - on the same few words again and again (`recurrence`), but
  * - on more than one, so that it is not just the detector of a token (`variety`).
  *
- * No two of the latents have the same most frequent word, so that the page shows different things.
+ * A latent of both signs is judged by its stronger one. No two of the latents have the same most frequent word, so that
+ * the page shows different things.
  */
 export function rankLatents(
   statistics: FeatureStatistics,
   tokenText: (id: number) => string,
   count: number,
 ): readonly number[] {
-  const typicalMaximum = median(statistics.maxActivations.filter((maximum) => maximum > 0));
+  const strengths = statistics.maxActivations.map((_, latent) => strongestActivation(statistics, latent));
+  const typicalStrength = median(strengths.filter((strength) => strength > 0));
   const candidates: { latent: number; score: number; word: string }[] = [];
   for (let latent = 0; latent < statistics.dSae; latent++) {
-    const examples = statistics.examples(latent);
+    const isPositive = strengths[latent] === statistics.maxActivations[latent];
+    const examples = isPositive ? statistics.examples(latent) : statistics.negativeExamples(latent);
     if (examples.length < FEWEST_EXAMPLES) continue;
     const peaks = examples.map((example) => peakWord(example, tokenText));
     const { mostFrequent, recurrence, variety } = vocabularyOf(peaks.map(({ text }) => text));
@@ -33,7 +36,7 @@ export function rankLatents(
       specificity(statistics.firingCounts[latent]! / statistics.tokens) *
       mean(examples.map(peakedness)) *
       evenness(examples) *
-      Math.min(1, statistics.maxActivations[latent]! / typicalMaximum) *
+      Math.min(1, strengths[latent]! / typicalStrength) *
       mean(peaks.map(({ whole }) => (whole ? 1 : 0))) *
       recurrence *
       variety;
@@ -59,7 +62,7 @@ function specificity(density: number): number {
 
 /** The peak's part of the activation in the window. */
 function peakedness({ activation, activations }: FeatureExample): number {
-  return activation / activations.reduce((sum, value) => sum + value, 0);
+  return Math.abs(activation) / activations.reduce((sum, value) => sum + Math.abs(value), 0);
 }
 
 /** How strong the examples are on average, next to the strongest. */

@@ -1,6 +1,6 @@
 import type { Histogram } from "./activationHistogram.js";
 import type { LatentDecoderNorms } from "./decoderNorms.js";
-import type { FeatureExample, FeatureStatistics } from "./features.js";
+import { type FeatureExample, type FeatureStatistics, strongestActivation } from "./features.js";
 import { htmlPage } from "./htmlPage.js";
 import type { LatentLogitEffects, TokenEffect } from "./logitEffects.js";
 import { escapeHtml, visibleText } from "./visibleText.js";
@@ -37,6 +37,7 @@ export const LONGEST_TOKEN = 48;
 /** The report as one self-contained HTML page (`htmlPage`). */
 export function featureReportHtml(report: FeatureReport): string {
   const { statistics } = report;
+  const bothSigns = report.latents.some((latent) => statistics.minActivations[latent]! < 0);
   const cards = report.latents.map((latent, index) => featureCard(report, latent, index));
   const body = `<header>
 <h1>${shown(report.title)}</h1>
@@ -54,14 +55,15 @@ ${densityChart(statistics)}
 <nav aria-label="Latents shown">${report.latents.map((latent) => `<a href="#latent-${latent}">${latent}</a>`).join(" ")}</nav>
 ${cards.join("\n")}
 </main>
-<footer>Shading shows a latent's activation relative to its largest; hover over a token for the number. ↵ is a line break.</footer>`;
+<footer>Shading shows a latent's activation relative to its strongest${bothSigns ? ", blue where it is negative" : ""}; hover over a token for the number. ↵ is a line break.</footer>`;
   return htmlPage({ title: report.title, style: STYLE, body });
 }
 
-/** How strongly to shade a token: 0 (not at all) to 10 (the latent's largest activation). */
-export function shade(activation: number, largest: number): number {
-  if (!(activation > 0) || !(largest > 0)) return 0;
-  return Math.max(1, Math.min(10, Math.round((10 * activation) / largest)));
+/** How strongly to shade a token: 0 (not at all) to 10 (the latent's strongest activation), negative as the activation. */
+export function shade(activation: number, strongest: number): number {
+  const magnitude = Math.abs(activation);
+  if (!(magnitude > 0) || !(strongest > 0)) return 0;
+  return Math.sign(activation) * Math.max(1, Math.min(10, Math.round((10 * magnitude) / strongest)));
 }
 
 function summaryNumber({ name, value, meaning }: SummaryNumber): string {
@@ -71,18 +73,16 @@ function summaryNumber({ name, value, meaning }: SummaryNumber): string {
 function featureCard(report: FeatureReport, latent: number, index: number): string {
   const { statistics } = report;
   const effects = report.logitEffects?.[index];
-  const largest = statistics.maxActivations[latent]!;
-  const examples = statistics.examples(latent).map((example) => exampleRow(example, largest, report.tokenText));
+  const [largest, smallest] = [statistics.maxActivations[latent]!, statistics.minActivations[latent]!];
+  const negativeExamples = statistics.negativeExamples(latent);
   return `<article id="latent-${latent}">
 <h2><a href="#latent-${latent}">Latent ${latent}</a></h2>
-<p class="facts"><span>fires on <b>${percent(statistics.firingCounts[latent]! / statistics.tokens)}</b> of tokens</span> <span>mean activation <b>${decimal(statistics.meanActivations[latent]!)}</b></span> <span>largest <b>${decimal(largest)}</b></span></p>${decoderNormLine(report.decoderNorms?.[index])}
+<p class="facts"><span>fires on <b>${percent(statistics.firingCounts[latent]! / statistics.tokens)}</b> of tokens</span> <span>mean activation <b>${decimal(statistics.meanActivations[latent]!)}</b></span> <span>largest <b>${decimal(largest)}</b></span>${smallest < 0 ? ` <span>most negative <b>${decimal(smallest)}</b></span>` : ""}</p>${decoderNormLine(report.decoderNorms?.[index])}
 <div class="panels">
 <figure>${activationChart(statistics.activationHistogram(latent), latent)}<figcaption>activations where it fires</figcaption></figure>
 ${effects === undefined ? "" : `<div class="logits">${effectList("raises", effects.raised, report)}${effectList("lowers", effects.lowered, report)}</div>`}
 </div>
-<ol class="examples">
-${examples.join("\n")}
-</ol>
+${exampleList(report, latent, statistics.examples(latent))}${negativeExamples.length === 0 ? "" : `\n<h3>where it is negative</h3>\n${exampleList(report, latent, negativeExamples)}`}
 </article>`;
 }
 
@@ -100,11 +100,18 @@ function effectList(verb: string, effects: readonly TokenEffect[], { tokenText }
   return `<div><h3>${verb}</h3><ul class="${verb}">${items.join("")}</ul></div>`;
 }
 
-function exampleRow(example: FeatureExample, largest: number, tokenText: (id: number) => string): string {
+function exampleList(report: FeatureReport, latent: number, examples: readonly FeatureExample[]): string {
+  const strongest = strongestActivation(report.statistics, latent);
+  const rows = examples.map((example) => exampleRow(example, strongest, report.tokenText));
+  return `<ol class="examples">\n${rows.join("\n")}\n</ol>`;
+}
+
+function exampleRow(example: FeatureExample, strongest: number, tokenText: (id: number) => string): string {
   const tokens = Array.from(example.tokens, (id, index) => {
     const activation = example.activations[index]!;
-    const classes = [`a${shade(activation, largest)}`, ...(index === example.peak ? ["peak"] : [])].join(" ");
-    const title = tokenTitle(tokenText(id), id, activation > 0 ? `activation ${decimal(activation)}` : "not active");
+    const level = shade(activation, strongest);
+    const classes = [level < 0 ? `n${-level}` : `a${level}`, ...(index === example.peak ? ["peak"] : [])].join(" ");
+    const title = tokenTitle(tokenText(id), id, activation !== 0 ? `activation ${decimal(activation)}` : "not active");
     return `<bdi class="${classes}" title="${title}">${tokenHtml(tokenText(id))}</bdi>`;
   });
   return `<li><span class="activation">${decimal(example.activation)}</span><span class="text">${tokens.join("")}</span></li>`;
@@ -148,9 +155,17 @@ function activationChart({ firstEdge, binWidth, counts }: Histogram, latent: num
     return `<rect x="${fixed(bin * step + 0.5)}" y="${fixed(barTop)}" width="${fixed(Math.max(0.5, step - 1))}" height="${fixed(height - barTop)}"><title>${integer(count)} tokens between ${decimal(low)} and ${decimal(low + binWidth)}</title></rect>`;
   });
   const end = firstEdge + counts.length * binWidth;
+  const zero = (-firstEdge / binWidth) * step;
+  const zeroMark =
+    firstEdge < 0 && end > 0 ? `<line x1="${fixed(zero)}" x2="${fixed(zero)}" y1="0" y2="${height}"/>` : "";
+  const roomForZero = Math.min(zero, width - zero) > 40;
   return `<svg class="activations" viewBox="0 0 ${width} ${height + 18}" role="img" aria-label="Distribution of the activations of latent ${latent}">
-${bars.join("")}<line x1="0" x2="${width}" y1="${height}" y2="${height}"/><text x="0" y="${height + 14}">0</text><text x="${width}" y="${height + 14}" text-anchor="end">${decimal(end)}</text>
+${bars.join("")}<line x1="0" x2="${width}" y1="${height}" y2="${height}"/>${zeroMark}${roomForZero ? `<text x="${fixed(zero)}" y="${height + 14}" text-anchor="middle">0</text>` : ""}<text x="0" y="${height + 14}">${edge(firstEdge)}</text><text x="${width}" y="${height + 14}" text-anchor="end">${edge(end)}</text>
 </svg>`;
+}
+
+function edge(value: number): string {
+  return value === 0 ? "0" : decimal(value);
 }
 
 function tokenTitle(text: string, id: number, fact: string): string {
@@ -188,13 +203,13 @@ function fixed(coordinate: number): string {
   return String(Math.round(coordinate * 100) / 100);
 }
 
-const SHADES = Array.from(
-  { length: 10 },
-  (_, index) => `.a${index + 1}{background:rgb(var(--shade)/${(0.08 + 0.07 * (index + 1)).toFixed(2)})}`,
-).join("");
+const SHADES = Array.from({ length: 10 }, (_, index) => {
+  const opacity = (0.08 + 0.07 * (index + 1)).toFixed(2);
+  return `.a${index + 1}{background:rgb(var(--shade)/${opacity})}.n${index + 1}{background:rgb(var(--negative)/${opacity})}`;
+}).join("");
 
 const STYLE = `
-:root{color-scheme:light dark;--text:#1d2129;--quiet:#667085;--page:#f7f7f5;--card:#fff;--line:#e2e2de;--accent:#c2410c;--bar:#e07a3f;--shade:249 115 22;--raised:21 128 61;--lowered:190 24 93}
+:root{color-scheme:light dark;--text:#1d2129;--quiet:#667085;--page:#f7f7f5;--card:#fff;--line:#e2e2de;--accent:#c2410c;--bar:#e07a3f;--shade:249 115 22;--negative:59 130 246;--raised:21 128 61;--lowered:190 24 93}
 @media (prefers-color-scheme:dark){:root{--text:#e6e6e3;--quiet:#9aa1ac;--page:#16181c;--card:#1f2228;--line:#343840;--accent:#fb923c;--bar:#d9743b;--raised:74 222 128;--lowered:244 114 182}}
 *{box-sizing:border-box}
 body{margin:0 auto;padding:2rem 1.25rem 3rem;max-width:68rem;background:var(--page);color:var(--text);font:16px/1.5 system-ui,"Segoe UI","Helvetica Neue",Arial,sans-serif}

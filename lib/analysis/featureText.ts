@@ -1,15 +1,18 @@
 import type { LatentDecoderNorms } from "./decoderNorms.js";
 import { type FeatureReport, LONGEST_TOKEN, shade } from "./featureReport.js";
-import type { FeatureExample } from "./features.js";
+import { type FeatureExample, type FeatureStatistics, strongestActivation } from "./features.js";
 import type { TokenEffect } from "./logitEffects.js";
 import { visibleText } from "./visibleText.js";
 
 export interface FeatureTextOptions {
-  /** Shade tokens by ANSI background colours; without it strongly active tokens stand in [brackets]. */
+  /**
+   * Shade tokens by ANSI background colours, blue where the activation is negative; without it strongly active tokens
+   * stand in [brackets], strongly negative ones in {braces}.
+   */
   readonly colour: boolean;
   /** Columns that a line may take. */
   readonly width: number;
-  /** Examples per latent. */
+  /** Examples per latent, and per sign of its activations. */
   readonly examples: number;
 }
 
@@ -19,23 +22,36 @@ export function featureReportText(report: FeatureReport, options: FeatureTextOpt
   const numbers = report.summary.map(({ name, value }) => `${visibleText(name)} ${style.bold(visibleText(value))}`);
   const features = report.latents.map((latent, index) => {
     const { statistics } = report;
-    const density = (100 * statistics.firingCounts[latent]!) / statistics.tokens;
+    const shown = [statistics.examples(latent), statistics.negativeExamples(latent)].flatMap((examples) =>
+      examples.slice(0, options.examples),
+    );
     const effects = report.logitEffects?.[index];
     const norms = report.decoderNorms?.[index];
     return [
-      `${style.bold(`latent ${latent}`)}  ${style.quiet(`fires on ${Number(density.toPrecision(2))}% of tokens`)}`,
+      `${style.bold(`latent ${latent}`)}  ${style.quiet(firingText(statistics, latent))}`,
       ...(norms === undefined ? [] : decoderNormLines(norms).map((line) => style.quiet(line))),
       ...(effects === undefined ? [] : [style.quiet(effectLine("raises", effects.raised, report, options.width))]),
-      ...statistics
-        .examples(latent)
-        .slice(0, options.examples)
-        .map((example) => exampleLine(example, report, statistics.maxActivations[latent]!, options.width, style)),
+      ...shown.map((example) =>
+        exampleLine(example, report, strongestActivation(statistics, latent), options.width, style),
+      ),
     ].join("\n");
   });
   return `${[numbers.join("   "), ...features].join("\n\n")}\n`;
 }
 
+/** Where activations are negative, too, how far they go on both sides. */
+function firingText(
+  { firingCounts, tokens, maxActivations, minActivations }: FeatureStatistics,
+  latent: number,
+): string {
+  const density = (100 * firingCounts[latent]!) / tokens;
+  const firing = `fires on ${Number(density.toPrecision(2))}% of tokens`;
+  const [largest, smallest] = [maxActivations[latent]!, minActivations[latent]!];
+  return smallest < 0 ? `${firing}, from ${smallest.toFixed(2)} to ${largest.toFixed(2)}` : firing;
+}
+
 interface Style {
+  /** @param level - how strongly to mark it, as `shade` says */
   token(text: string, level: number): string;
   bold(text: string): string;
   quiet(text: string): string;
@@ -45,9 +61,15 @@ interface Style {
 
 /** From pale to strong orange in the 256-colour palette; black text is legible on all of them. */
 const BACKGROUNDS = [230, 230, 229, 223, 222, 221, 215, 214, 208, 202] as const;
+/** The same in blue. */
+const NEGATIVE_BACKGROUNDS = [195, 195, 159, 159, 153, 153, 117, 117, 75, 39] as const;
 
 const coloured: Style = {
-  token: (text, level) => (level === 0 ? text : `\u001b[38;5;16;48;5;${BACKGROUNDS[level - 1]}m${text}\u001b[0m`),
+  token: (text, level) => {
+    if (level === 0) return text;
+    const background = (level > 0 ? BACKGROUNDS : NEGATIVE_BACKGROUNDS)[Math.abs(level) - 1];
+    return `\u001b[38;5;16;48;5;${background}m${text}\u001b[0m`;
+  },
   bold: (text) => `\u001b[1m${text}\u001b[0m`,
   quiet: (text) => `\u001b[2m${text}\u001b[0m`,
   markWidth: 0,
@@ -58,8 +80,9 @@ const MARKED_FROM = 4;
 const plain: Style = {
   // The leading space of a word stays outside of the brackets.
   token: (text, level) => {
+    if (Math.abs(level) < MARKED_FROM) return text;
     const word = text.trimStart() || text;
-    return level < MARKED_FROM ? text : `${text.slice(0, text.length - word.length)}[${word}]`;
+    return `${text.slice(0, text.length - word.length)}${level > 0 ? `[${word}]` : `{${word}}`}`;
   },
   bold: (text) => text,
   quiet: (text) => text,
@@ -85,15 +108,15 @@ function effectLine(verb: string, effects: readonly TokenEffect[], report: Featu
 function exampleLine(
   { tokens, activations, peak, activation }: FeatureExample,
   { tokenText }: FeatureReport,
-  largest: number,
+  strongest: number,
   width: number,
   style: Style,
 ): string {
   const label = activation.toFixed(2).padStart(8);
-  const levels = Array.from(activations, (value) => shade(value, largest));
+  const levels = Array.from(activations, (value) => shade(value, strongest));
   const texts = Array.from(tokens, (id) => visibleText(tokenText(id), LONGEST_TOKEN));
   const columns = (index: number): number =>
-    [...texts[index]!].length + (levels[index]! >= MARKED_FROM ? style.markWidth : 0);
+    [...texts[index]!].length + (Math.abs(levels[index]!) >= MARKED_FROM ? style.markWidth : 0);
   let room = width - label.length - 2 - columns(peak);
   let [first, last] = [peak, peak];
   // Two tokens before the peak for each one after it: what comes before is what the model had seen.

@@ -6,23 +6,26 @@ import { ActivationHistogram, type Histogram } from "./activationHistogram.js";
 import { type Contexts, contextBatches } from "./contextBatches.js";
 import { type HookChoice, hooksForSae } from "./saeHook.js";
 
-/** A stretch of text on which a latent fires, with the latent's activation on each of its tokens. */
+/**
+ * A stretch of text on which a latent fires, with the latent's activation on each of its tokens. Activations are
+ * negative where the architecture lets them be.
+ */
 export interface FeatureExample {
-  /** The largest activation in the context. */
+  /** The peak: the largest activation in the context, of a negative example the most negative one. */
   readonly activation: number;
   /** Which context, counted from 0 in the order of the pass. */
   readonly context: number;
-  /** Where in the context the largest activation stands. */
+  /** Where in the context the peak stands. */
   readonly position: number;
   /** The tokens around it. */
   readonly tokens: Int32Array;
   /** The latent's activation on each of `tokens`; 0 where it does not fire or the token is left out. */
   readonly activations: Float32Array;
-  /** Index of the largest activation in `tokens`. */
+  /** Index of the peak in `tokens`. */
   readonly peak: number;
 }
 
-/** What one pass over contexts tells about every latent. */
+/** What one pass over contexts tells about every latent. A latent fires on a token where its activation is not 0. */
 export interface FeatureStatistics {
   readonly dSae: number;
   readonly contexts: number;
@@ -32,8 +35,10 @@ export interface FeatureStatistics {
   readonly l0: number;
   /** Per latent, on how many counted tokens it is active. */
   readonly firingCounts: Float64Array;
-  /** Per latent, its largest activation; 0 for a latent that never fires. */
+  /** Per latent, its largest activation; 0 for a latent that is never positive. */
   readonly maxActivations: Float32Array;
+  /** Per latent, its most negative activation; 0 for a latent that is never negative. */
+  readonly minActivations: Float32Array;
   /** Per latent, its mean activation over the tokens on which it fires; 0 for a latent that never fires. */
   readonly meanActivations: Float64Array;
   /** The latents that fire at all, by log10 of the share of tokens on which they do; four bins a decade. */
@@ -42,8 +47,15 @@ export interface FeatureStatistics {
   readonly deadLatents: number;
   /** The distribution of a latent's activations where it fires. */
   activationHistogram(latent: number): Histogram;
-  /** Its strongest examples, strongest first, at most one per context and no two with the same tokens. */
+  /** Its largest activations, largest first, at most one per context and no two with the same tokens. */
   examples(latent: number): readonly FeatureExample[];
+  /** The same of its negative activations, most negative first: as many again, since they say something else. */
+  negativeExamples(latent: number): readonly FeatureExample[];
+}
+
+/** The largest magnitude of a latent's activations. */
+export function strongestActivation({ maxActivations, minActivations }: FeatureStatistics, latent: number): number {
+  return Math.max(maxActivations[latent]!, -minActivations[latent]!);
 }
 
 /** The latents, and how well the SAE reconstructs the same tokens. */
@@ -53,7 +65,7 @@ export interface CollectedFeatures {
 }
 
 export interface ExampleWindow {
-  /** Examples kept per latent. Default 12. */
+  /** Examples kept per latent, and per sign of its activations. Default 12. */
   readonly examplesPerLatent?: number;
   /** Tokens shown before the strongest one. Default 16. */
   readonly tokensBefore?: number;
@@ -79,8 +91,8 @@ export interface FeatureOptions extends ExampleWindow {
  * Runs contexts through the model up to the hook and through the SAE, once, and gathers the statistics of all latents
  * and the metrics of the reconstruction in that one pass.
  *
- * Memory does not grow with the number of contexts: per latent that fires at all, a histogram of 32 counts and
- * `examplesPerLatent` windows of 8 bytes a token (`FeatureCollector.maximumBytes` says how much that is at most).
+ * Memory does not grow with the number of contexts: per latent that fires at all, a histogram of 64 counts and,
+ * of each sign, `examplesPerLatent` windows of 8 bytes a token (`FeatureCollector.maximumBytes` says how much that is at most).
  *
  * @throws MonosemError ERR_CONFIG if model, hook and SAE do not belong together, ERR_NON_FINITE for NaN or infinite
  * activations, ERR_ABORTED.
@@ -176,11 +188,11 @@ export class FeatureCollector {
     return this.#tokens;
   }
 
-  /** An upper bound of the memory that the statistics take when every latent fires, in bytes. */
+  /** An upper bound of the memory that the statistics take when every latent fires, with both signs, in bytes. */
   get maximumBytes(): number {
     const window = this.#tokensBefore + 1 + this.#tokensAfter;
     const bytesPerExample = 8 * window + 400; // two typed arrays with their headers, one object
-    return this.#dSae * (this.#examplesPerLatent * bytesPerExample + 800);
+    return this.#dSae * (2 * this.#examplesPerLatent * bytesPerExample + 1100);
   }
 
   /**
@@ -213,7 +225,7 @@ export class FeatureCollector {
             `latent ${latent} has activation ${value} in context ${this.#contexts} at position ${position}`,
           );
         }
-        if (value <= 0) continue; // selected, but not active
+        if (value === 0) continue; // selected, but not active
         positionOf[entry - start] = position;
         if (this.#headOf[latent] === -1) firing.push(latent);
         this.#previousOf[entry - start] = this.#headOf[latent]!;
@@ -232,17 +244,22 @@ export class FeatureCollector {
     const dSae = this.#dSae;
     const firingCounts = new Float64Array(dSae);
     const maxActivations = new Float32Array(dSae);
+    const minActivations = new Float32Array(dSae);
     const meanActivations = new Float64Array(dSae);
     this.#latents.forEach((record, latent) => {
       if (record === undefined) return;
       firingCounts[latent] = record.count;
       maxActivations[latent] = record.max;
+      minActivations[latent] = record.min;
       meanActivations[latent] = record.sum / record.count;
     });
     const latents = this.#latents;
     const recordOf = (latent: number): LatentRecord | undefined => {
       if (!Number.isInteger(latent) || latent < 0 || latent >= dSae) {
-        throw new MonosemError("ERR_INVALID_ARGUMENT", `there is no latent ${latent}: the SAE has ${dSae}`);
+        throw new MonosemError(
+          "ERR_INVALID_ARGUMENT",
+          `there is no latent ${latent}: they are numbered 0 to ${dSae - 1}`,
+        );
       }
       return latents[latent];
     };
@@ -253,36 +270,55 @@ export class FeatureCollector {
       l0: this.#tokens === 0 ? 0 : this.#entries / this.#tokens,
       firingCounts,
       maxActivations,
+      minActivations,
       meanActivations,
       densityHistogram: densityHistogram(firingCounts, this.#tokens),
       deadLatents: firingCounts.reduce((dead, count) => dead + (count === 0 ? 1 : 0), 0),
       activationHistogram: (latent) =>
         recordOf(latent)?.histogram.snapshot() ?? { firstEdge: 0, binWidth: 0, counts: [] },
       examples: (latent) => recordOf(latent)?.examples ?? [],
+      negativeExamples: (latent) => recordOf(latent)?.negativeExamples ?? [],
     };
   }
 
   #addFirings(latent: number, tokens: Int32Array, values: Float32Array, positionOf: Int32Array): void {
     let record = this.#latents[latent];
     if (record === undefined) {
-      record = { count: 0, sum: 0, max: 0, histogram: new ActivationHistogram(), examples: [] };
+      const histogram = new ActivationHistogram();
+      record = { count: 0, sum: 0, max: 0, min: 0, histogram, examples: [], negativeExamples: [] };
       this.#latents[latent] = record;
     }
-    let peak = -1;
+    let [largest, smallest] = [-1, -1];
     for (let entry = this.#headOf[latent]!; entry !== -1; entry = this.#previousOf[entry]!) {
       const value = values[entry]!;
       record.count += 1;
       record.sum += value;
       record.histogram.add(value);
       this.#entries += 1;
-      // The chain runs backwards: >= leaves the first of equal peaks.
-      if (peak === -1 || value >= values[peak]!) peak = entry;
+      // The chain runs backwards: >= and <= leave the first of equal peaks.
+      if (value > 0 && (largest === -1 || value >= values[largest]!)) largest = entry;
+      if (value < 0 && (smallest === -1 || value <= values[smallest]!)) smallest = entry;
     }
+    if (largest !== -1) {
+      record.max = Math.max(record.max, values[largest]!);
+      this.#addExample(record.examples, { latent, peak: largest }, tokens, values, positionOf);
+    }
+    if (smallest !== -1) {
+      record.min = Math.min(record.min, values[smallest]!);
+      this.#addExample(record.negativeExamples, { latent, peak: smallest }, tokens, values, positionOf);
+    }
+  }
+
+  #addExample(
+    examples: FeatureExample[],
+    { latent, peak }: { readonly latent: number; readonly peak: number },
+    tokens: Int32Array,
+    values: Float32Array,
+    positionOf: Int32Array,
+  ): void {
     const activation = values[peak]!;
-    record.max = Math.max(record.max, activation);
-    const weakest = record.examples.at(-1);
-    const full = record.examples.length >= this.#examplesPerLatent;
-    if (this.#examplesPerLatent === 0 || (full && activation <= weakest!.activation)) return;
+    const limit = this.#examplesPerLatent;
+    if (limit === 0 || (examples.length >= limit && !isStronger(activation, examples.at(-1)!.activation))) return;
     const position = positionOf[peak]!;
     const first = Math.max(0, position - this.#tokensBefore);
     const window = tokens.slice(first, Math.min(tokens.length, position + this.#tokensAfter + 1));
@@ -292,9 +328,9 @@ export class FeatureCollector {
       if (index >= 0 && index < window.length) activations[index] = values[entry]!;
     }
     insertExample(
-      record.examples,
+      examples,
       { activation, context: this.#contexts, position, tokens: window, activations, peak: position - first },
-      this.#examplesPerLatent,
+      limit,
     );
   }
 }
@@ -303,19 +339,26 @@ interface LatentRecord {
   count: number;
   sum: number;
   max: number;
+  min: number;
   readonly histogram: ActivationHistogram;
   /** Strongest first; of equals the earlier context first. */
   readonly examples: FeatureExample[];
+  readonly negativeExamples: FeatureExample[];
 }
 
-/** Keeps `examples` sorted and at most `limit` long; of two with the same tokens only the stronger stays. */
+/** Of two activations of one sign. */
+function isStronger(activation: number, other: number): boolean {
+  return Math.abs(activation) > Math.abs(other);
+}
+
+/** Keeps `examples`, all of one sign, sorted and at most `limit` long; of two with the same tokens only the stronger stays. */
 function insertExample(examples: FeatureExample[], example: FeatureExample, limit: number): void {
   const same = examples.findIndex((other) => sameTokens(other.tokens, example.tokens));
   if (same !== -1) {
-    if (examples[same]!.activation >= example.activation) return;
+    if (!isStronger(example.activation, examples[same]!.activation)) return;
     examples.splice(same, 1);
   }
-  const after = examples.findIndex((other) => other.activation < example.activation);
+  const after = examples.findIndex((other) => isStronger(example.activation, other.activation));
   examples.splice(after === -1 ? examples.length : after, 0, example);
   if (examples.length > limit) examples.pop();
 }

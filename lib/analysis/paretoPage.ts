@@ -28,7 +28,7 @@ export function paretoHtml({ title, facts, points }: ParetoReport): string {
   const placeText = placeTexts(points);
   const rows = sortedForTable(points).map((point) => {
     const cells = shown.map((quality, index) => {
-      const best = fronts[index]!.has(point) ? ' class="best"' : "";
+      const best = points.length > 1 && fronts[index]!.has(point) ? ' class="best"' : "";
       return `<td${best}>${qualityText(point, quality)}</td>`;
     });
     const place = placeText === undefined ? "" : `<td class="name">${escapeHtml(placeText(point))}</td>`;
@@ -36,6 +36,10 @@ export function paretoHtml({ title, facts, points }: ParetoReport): string {
   });
   const hookTitle = placeText === undefined ? "" : '<th scope="col" class="name">hook</th>';
   const rivals = placeText === undefined ? "SAE" : "SAE at the same hook";
+  const marks =
+    points.length < 2
+      ? ""
+      : `<b class="best">Marked</b>: no other ${rivals} has as low an L0 and as much of that column. `;
   const titles = shown.map((quality) => `<th scope="col">${qualityNames[quality]}</th>`).join("");
   const body = `<header>
 <h1>${inHtml(title)}</h1>
@@ -43,13 +47,13 @@ export function paretoHtml({ title, facts, points }: ParetoReport): string {
 </header>
 <main>
 <figure>${paretoPicture(points)}</figure>
-<table>
+<div class="table"><table>
 <thead><tr><th scope="col" class="name">SAE</th>${hookTitle}<th scope="col" class="name">architecture</th><th scope="col">latents</th><th scope="col">L0</th>${titles}</tr></thead>
 <tbody>
 ${rows.join("\n")}
 </tbody>
-</table>
-<p><b class="best">Marked</b>: no other ${rivals} has as low an L0 and as much of that column. Hover over a point for its name.</p>
+</table></div>
+<p>${marks}Hover over a point for its name.</p>
 </main>`;
   return htmlPage({ title, style: STYLE, body });
 }
@@ -69,10 +73,11 @@ p span{margin-right:1.1em;display:inline-block}
 p b{color:var(--text);font-weight:600}
 figure{margin:0 0 1.25rem;padding:.75rem;background:var(--card);border:1px solid var(--line);border-radius:10px;overflow-x:auto}
 svg{display:block;max-width:100%;height:auto;margin:0 auto}
-table{width:100%;border-collapse:collapse;background:var(--card);border:1px solid var(--line);border-radius:10px;font-size:.9rem;font-variant-numeric:tabular-nums;margin-bottom:.75rem}
-th,td{padding:.4rem .75rem;border-bottom:1px solid var(--line);text-align:right;font-weight:400}
+.table{overflow-x:auto;margin-bottom:.75rem;background:var(--card);border:1px solid var(--line);border-radius:10px}
+table{width:100%;border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
+th,td{padding:.4rem .75rem;border-bottom:1px solid var(--line);text-align:right;font-weight:400;white-space:nowrap}
 thead th{color:var(--quiet);font-size:.82rem}
-tbody th,.name{text-align:left;overflow-wrap:anywhere}
+tbody th,.name{text-align:left}
 tbody tr:last-child>*{border-bottom:0}
 .best{color:var(--best);font-weight:650}
 `;

@@ -160,10 +160,15 @@ function symbol(
 /** What the symbols mean, in as many rows as the width makes necessary. */
 function legendOf(series: readonly Series[], width: number, rivals: string): { content: string; height: number } {
   const grey = { colour: "#7f7f7f", shape: shapes[0] };
+  const several = series.flatMap(({ points }) => points).length > 1;
   const entries = [
     ...series.map((one) => ({ ...one, filled: true })),
-    { ...grey, name: `filled: no other SAE${rivals} is better in both`, filled: true },
-    { ...grey, name: "hollow: another one is", filled: false },
+    ...(several
+      ? [
+          { ...grey, name: `filled: no other SAE${rivals} is better in both`, filled: true },
+          { ...grey, name: "hollow: another one is", filled: false },
+        ]
+      : []),
   ];
   let [x, row] = [panel.left, 0];
   const content = entries.map(({ name, colour, shape, filled }) => {
@@ -182,17 +187,27 @@ interface Scale {
   place(value: number): number;
 }
 
-/** From a little below the smallest value to a little above the largest; ticks at 1, 2 and 5 times powers of ten. */
+/** Multiples of the powers of ten that ticks may stand at, the most first. */
+const logarithmicTicks = [[1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1, 3], [1]] as const;
+const fewestTicks = 3;
+const mostTicks = 8;
+
+/** From a little below the smallest value to a little above the largest; as a rule with three to eight ticks. */
 function logarithmicScale(values: readonly number[], range: readonly [number, number]): Scale {
   // An L0 of 0 has no logarithm; it stands at the left edge.
   const positive = values.filter((value) => value > 0);
   const [low, high] = positive.length === 0 ? [1, 10] : [Math.min(...positive) / 1.15, Math.max(...positive) * 1.15];
-  const factors = high / low > 300 ? [1] : high / low > 30 ? [1, 3] : [1, 2, 5];
   const first = Math.floor(Math.log10(low));
   const exponents = Array.from({ length: Math.ceil(Math.log10(high)) - first + 1 }, (_, index) => first + index);
-  const candidates = exponents.flatMap((exponent) => factors.map((factor) => Number(`${factor}e${exponent}`)));
-  const inside = candidates.filter((tick) => tick >= low && tick <= high);
-  const ticks = inside.length < 2 ? linearTicks(low, high, 4) : inside;
+  const choices = logarithmicTicks.map((factors) =>
+    exponents
+      .flatMap((exponent) => factors.map((factor) => Number(`${factor}e${exponent}`)))
+      .filter((tick) => tick >= low && tick <= high),
+  );
+  const ticks =
+    choices[0]!.length < fewestTicks
+      ? linearTicks(low, high, mostTicks)
+      : (choices.find(({ length }) => length <= mostTicks) ?? choices.at(-1)!);
   const place = (value: number): number => between(Math.log(Math.max(value, low) / low) / Math.log(high / low), range);
   return { ticks, place };
 }

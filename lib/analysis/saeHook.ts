@@ -12,7 +12,10 @@ export function hookForSae(model: HookedTransformer, sae: Sae, hook?: string): s
   const { hookName } = sae.metadata;
   const chosen = hook ?? hookName;
   if (chosen === undefined) {
-    throw new MonosemError("ERR_CONFIG", "the SAE does not say which hook point it was trained on: name it");
+    throw new MonosemError(
+      "ERR_CONFIG",
+      "the SAE does not say which hook point it was trained on: name it (on the command line with --hook)",
+    );
   }
   if (hookName !== undefined && chosen !== hookName) {
     throw new MonosemError(
@@ -82,7 +85,7 @@ function crosscoderHooks(
     throw new MonosemError(
       "ERR_CONFIG",
       trained === undefined
-        ? `the crosscoder does not say which hook points it was trained on: name all ${wanted}, in order`
+        ? `the crosscoder does not say which hook points it was trained on: name all ${wanted}, in order (on the command line with --hook)`
         : `the crosscoder was trained on hook points ${quoted(trained)}, but ${quoted(asked)} was asked for: its folder names them, so that none need be given`,
     );
   }

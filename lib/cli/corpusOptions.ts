@@ -18,7 +18,12 @@ const DEFAULT_CONTEXT_SIZE = 128;
 export function addCorpusOptions(command: Command, defaultTokens: number): Command {
   return command
     .addOption(new Option("--context-size <n>", "tokens per context (default: the SAE's)").argParser(positiveInteger))
-    .option("--tokens <n>", "stop after this many tokens of the corpus", positiveInteger, defaultTokens);
+    .option(
+      "--tokens <n>",
+      "stop after this many tokens of the corpus, rounded up to whole contexts",
+      positiveInteger,
+      defaultTokens,
+    );
 }
 
 /** How text is cut for a model. */

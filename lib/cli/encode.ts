@@ -1,18 +1,22 @@
 import { open, realpath, rm } from "node:fs/promises";
 import type { Command } from "commander";
+import { ActivationShards, type StoredDType, type StoredRows } from "../activations/activationShards.js";
 import type { Codes } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
-import { SafetensorsFile, SafetensorsWriter } from "../formats/safetensors.js";
-import { Sae } from "../sae/sae.js";
+import { float32FromBFloat16, float32FromFloat16 } from "../formats/halfPrecision.js";
+import { SafetensorsWriter } from "../formats/safetensors.js";
+import type { Sae } from "../sae/sae.js";
+import { loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import { type DeviceFlags, deviceOption, positiveInteger, threadsOption, withDevice } from "./options.js";
+import { checkOutputFiles } from "./outputFiles.js";
 import { type Progress, startProgress } from "./progress.js";
 
 interface EncodeFlags extends DeviceFlags {
   readonly sae: string;
   readonly activations: string;
-  readonly tensor: string;
+  readonly tensor?: readonly string[];
   readonly output: string;
   readonly dense?: boolean;
   readonly batchSize: number;
@@ -23,21 +27,23 @@ export function registerEncode(program: Command): void {
     .command("encode")
     .summary("write the latents of stored activations")
     .description(
-      `Encodes a file of activations [rows, dIn] and writes the active latents of every row.
+      `Encodes stored activations [rows, dIn] and writes the active latents of every
+row: those that are not 0.
 
 The output is sparse unless --dense is given. The entries of row r are those
 from rowOffsets[r] to rowOffsets[r + 1] in
   indices     I32 [entries]   active latents, ascending within a row
-  values      F32 [entries]   their activations, all above 0
+  values      F32 [entries]   their activations, above 0 unless the SAE is of an
+                              architecture with negative latents
   rowOffsets  I64 [rows + 1]
 and the file's metadata holds dSae. With --dense it is
   latents     F32 [rows, dSae]
-Rows are streamed: memory does not grow with the file.`,
+Rows are streamed: memory does not grow with their number.`,
     )
     .requiredOption("--sae <dir>", "folder of the SAE (cfg.json, sae_weights.safetensors)")
-    .requiredOption("--activations <file>", "safetensors file of activations")
+    .requiredOption("--activations <file>", "safetensors file, or folder of shards, of activations")
     .requiredOption("--output <file>", "safetensors file to write")
-    .option("--tensor <name>", "name of the tensor in the file of activations", "activations")
+    .option("--tensor <name...>", 'tensor in the file, of a crosscoder several (default: "activations")')
     .option("--dense", "write all latents of every row")
     .option("--batch-size <n>", "rows encoded at once", positiveInteger, 1024)
     .addOption(deviceOption())
@@ -55,16 +61,21 @@ Examples:
 }
 
 async function encode(flags: EncodeFlags, device: Device, signal: AbortSignal): Promise<void> {
-  using sae = await Sae.load(flags.sae, device);
-  await using file = await SafetensorsFile.open(flags.activations);
+  await checkOutputFiles(flags.output);
+  using sae = await loadSae(flags.sae, device);
+  await using shards = await ActivationShards.open(flags.activations, flags.tensor);
   const { dIn, dSae } = sae.config;
-  const rows = rowsOf(file, flags.tensor, dIn);
-  if ((await realpath(flags.output).catch(() => undefined)) === (await realpath(flags.activations))) {
-    throw new MonosemError("ERR_CONFIG", `--output ${flags.output} is the file of activations itself: choose another`);
+  if (shards.dIn !== dIn) {
+    throw new MonosemError(
+      "ERR_SHAPE_MISMATCH",
+      `the activations in ${flags.activations} are ${shards.dIn} wide, but the SAE reads ${dIn}: they are of another model or hook`,
+    );
   }
+  await refuseWritingOver(shards, flags.output);
+  const { rows } = shards;
   const progress = startProgress("encoding", rows, "rows");
   try {
-    const batches = encodeBatches(file, rows, sae, flags, signal, progress);
+    const batches = encodeBatches(shards, sae, flags.batchSize, signal, progress);
     const entries = flags.dense
       ? await writeDense(flags.output, rows, dSae, batches)
       : await writeSparse(flags.output, rows, dSae, batches);
@@ -76,40 +87,44 @@ async function encode(flags: EncodeFlags, device: Device, signal: AbortSignal): 
   }
 }
 
-function rowsOf(file: SafetensorsFile, tensor: string, dIn: number): number {
-  const { shape } = file.entry(tensor);
-  if (shape.length !== 2 || shape[1] !== dIn) {
-    throw new MonosemError(
-      "ERR_SHAPE_MISMATCH",
-      `tensor "${tensor}" of ${file.path} has shape [${shape.join(", ")}], but the SAE reads [rows, ${dIn}]`,
-    );
+async function refuseWritingOver(shards: ActivationShards, output: string): Promise<void> {
+  const written = await realpath(output).catch(() => undefined);
+  for (const path of shards.paths) {
+    if ((await realpath(path)) !== written) continue;
+    throw new MonosemError("ERR_CONFIG", `--output ${output} is a file of the activations themselves: choose another`);
   }
-  return shape[0]!;
 }
 
-/** The file's rows as codes, batch by batch; each is disposed when the next is asked for. */
+/** The rows as codes, batch by batch; each is disposed when the next is asked for. */
 async function* encodeBatches(
-  file: SafetensorsFile,
-  rows: number,
+  shards: ActivationShards,
   sae: Sae,
-  flags: EncodeFlags,
+  batchSize: number,
   signal: AbortSignal,
   progress: Progress,
 ): AsyncGenerator<Codes> {
-  for (let first = 0; first < rows; first += flags.batchSize) {
+  const { rows, dIn } = shards;
+  for (let first = 0; first < rows; first += batchSize) {
     if (signal.aborted) throw new MonosemError("ERR_ABORTED", "encoding was interrupted; nothing was written");
-    const count = Math.min(flags.batchSize, rows - first);
-    const data = await file.readFloat32Rows(flags.tensor, first, count);
+    const count = Math.min(batchSize, rows - first);
+    const stored = shards.allocate(count);
+    await shards.read({ firstRow: first, rows: count }, stored, 0);
+    const data = asFloat32(stored, shards.dtype);
     const bad = data.findIndex((value) => !Number.isFinite(value));
     if (bad !== -1) {
-      const row = first + Math.floor(bad / sae.config.dIn);
-      throw new MonosemError("ERR_NON_FINITE", `row ${row} of "${flags.tensor}" in ${file.path} holds ${data[bad]}`);
+      const row = shards.describeRow(first + Math.floor(bad / dIn));
+      throw new MonosemError("ERR_NON_FINITE", `${row} holds ${data[bad]}`);
     }
-    using activations = sae.device.tensor(data, [count, sae.config.dIn]);
+    using activations = sae.device.tensor(data, [count, dIn]);
     using codes = sae.encode(activations);
     yield codes;
     progress.update(first + count);
   }
+}
+
+function asFloat32(stored: StoredRows, dtype: StoredDType): Float32Array {
+  if (stored instanceof Float32Array) return stored;
+  return dtype === "F16" ? float32FromFloat16(stored) : float32FromBFloat16(stored);
 }
 
 async function writeDense(path: string, rows: number, dSae: number, batches: AsyncIterable<Codes>): Promise<number> {
@@ -166,7 +181,7 @@ async function writeSparse(path: string, rows: number, dSae: number, batches: As
 }
 
 /**
- * Without entries that were selected but are not active (a TopK row with fewer than k positive pre-activations).
+ * Without entries that were selected but are not active: 0, as in a TopK row with fewer than k positive pre-activations.
  * `rowEnds` counts on from `entriesBefore`.
  */
 function activeEntries(
@@ -181,7 +196,7 @@ function activeEntries(
   for (let row = 0; row < rows; row++) {
     for (let entry = codes.rowOffsets[row]!; entry < codes.rowOffsets[row + 1]!; entry++) {
       const value = codes.values[entry]!;
-      if (value <= 0) continue;
+      if (value === 0) continue;
       indices[kept] = codes.features[entry]!;
       values[kept] = value;
       kept += 1;

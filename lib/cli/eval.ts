@@ -16,6 +16,7 @@ import { addCorpusOptions, type CorpusFlags } from "./corpusOptions.js";
 import { withInterruption } from "./interruption.js";
 import { CONTEXTS_PER_BATCH, measureInModel, measureOnActivations, type StoredFlags } from "./measureSaes.js";
 import { type DeviceFlags, deviceOption, positiveInteger, threadsOption, withDevice } from "./options.js";
+import { checkOutputFiles } from "./outputFiles.js";
 import { packageVersion } from "./version.js";
 
 interface EvalFlags extends DeviceFlags, CorpusFlags, StoredFlags {
@@ -38,7 +39,7 @@ export function registerEval(program: Command): void {
 
 In the model (--model, --corpus) everything is measured: the model's loss and the divergence of its predictions with the SAE in place of the activations, against zeros and against the mean activation there; reconstruction, shrinkage, sparsity, density and consistency of the latents. Special tokens keep their activations and are not counted. On stored activations (--activations) everything but the model.
 
-Several SAEs give a table by L0 in which those are marked that no other one at the same hook points beats in both L0 and the column.
+Several SAEs give a table by L0 in which those are marked that no other one at the same hook points beats in both L0 and the column. Those of several that do not fit the model or the activations are left out and named.
 
 --json prints one line for each SAE: SAEBench's "core" evaluation with its numbers per latent, and under "monosem" what that has no place for.`,
     )
@@ -76,13 +77,15 @@ Examples:
 }
 
 async function evaluateSaes(flags: EvalFlags, device: Device, signal: AbortSignal): Promise<void> {
+  await checkOutputFiles(flags.html, flags.svg);
   const measured = await measure(flags, device, signal);
-  if (flags.json) await printJson(measured, flags);
-  else process.stdout.write(tableOf(measured));
   const points = measured.map(pointOf);
   const title = measured.length === 1 ? measured[0]!.name : `${measured.length} sparse autoencoders`;
   if (flags.html !== undefined) await write(flags.html, paretoHtml({ title, facts: factsOf(measured, flags), points }));
   if (flags.svg !== undefined) await write(flags.svg, paretoSvg(points));
+  // After the files: whoever reads may have had enough, as in `| head`, which ends the program.
+  if (flags.json) await printJson(measured, flags);
+  else process.stdout.write(tableOf(measured));
 }
 
 async function measure(flags: EvalFlags, device: Device, signal: AbortSignal): Promise<readonly EvaluatedSae[]> {

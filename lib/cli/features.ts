@@ -9,12 +9,12 @@ import { featureReportText } from "../analysis/featureText.js";
 import { hasLogitEffects, logitEffects } from "../analysis/logitEffects.js";
 import { hooksForSae } from "../analysis/saeHook.js";
 import { architectureText } from "../analysis/trainedArchitecture.js";
+import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
-import { HookedTransformer } from "../models/hookedTransformer.js";
-import { Sae } from "../sae/sae.js";
 import { addCorpusOptions, type CorpusFlags, contextsForSae } from "./corpusOptions.js";
+import { loadModel, loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import {
   type DeviceFlags,
@@ -24,6 +24,7 @@ import {
   threadsOption,
   withDevice,
 } from "./options.js";
+import { checkOutputFiles } from "./outputFiles.js";
 import { startProgress } from "./progress.js";
 import { printedColumns, printsColour } from "./terminal.js";
 
@@ -43,7 +44,7 @@ export function registerFeatures(program: Command): void {
     .command("features")
     .summary("show what the latents of an SAE fire on")
     .description(
-      "Runs text through the model and the SAE once, gathers statistics and the strongest examples of every latent, and prints a page of latents: by default those whose examples are the most uniform and specific.",
+      "Runs text through the model and the SAE once, gathers statistics and the strongest examples of every latent, and prints a page of latents: by default those whose examples are the most uniform and specific. Strongly active tokens are shaded, or stand in [brackets] where there is no colour. A latent fires where it is not 0: of an architecture whose latents can be negative, each latent's most negative examples follow its largest ones, shaded blue or in {braces}.",
     )
     .requiredOption("--sae <dir>", "folder of the SAE")
     .requiredOption("--model <dir>", "folder of the model that the SAE was trained on")
@@ -54,7 +55,7 @@ export function registerFeatures(program: Command): void {
       naturalNumber(text),
     ])
     .option("--top <n>", "show this many latents", positiveInteger, 20)
-    .option("--examples <n>", "examples printed per latent", positiveInteger, 5)
+    .option("--examples <n>", "examples printed per latent, and of its negative activations", positiveInteger, 5)
     .option("--html <file>", "also write a self-contained HTML page");
   addCorpusOptions(command, 500_000)
     .addOption(deviceOption())
@@ -73,14 +74,16 @@ Examples:
 }
 
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
-  using sae = await Sae.load(flags.sae, device);
-  using model = await HookedTransformer.load(flags.model, device);
+  await checkOutputFiles(flags.html);
+  using sae = await loadSae(flags.sae, device);
+  using model = await loadModel(flags.model, device);
   const chosen = flags.hook === undefined ? {} : { hook: flags.hook };
   const { input, output } = hooksForSae(model, sae, flags.hook);
   const { dSae } = sae.config;
   for (const latent of flags.latents ?? []) {
-    if (latent >= dSae)
-      throw new MonosemError("ERR_INVALID_ARGUMENT", `there is no latent ${latent}: the SAE has ${dSae}`);
+    if (latent < dSae) continue;
+    const message = `--latents: there is no latent ${latent}; the SAE has ${dSae}, numbered 0 to ${dSae - 1}`;
+    throw new MonosemError("ERR_INVALID_ARGUMENT", message);
   }
   const contexts = contextsForSae(await Corpus.fromFiles(flags.corpus), model, sae, flags);
   const progress = startProgress("collecting", undefined, "tokens");
@@ -119,6 +122,8 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
           ),
     tokenText,
   };
+  // Before anything is printed: whoever reads that may have had enough, as in `| head`, which ends the program.
+  if (flags.html !== undefined) await writeFileAtomically(flags.html, featureReportHtml(report));
   process.stdout.write(
     featureReportText(report, { colour: printsColour(), width: printedColumns(), examples: flags.examples }),
   );
@@ -127,8 +132,5 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
       `\nno latent fires in ${FEWEST_EXAMPLES} contexts of these ${statistics.tokens} tokens: give more text, or name latents with --latents\n`,
     );
   }
-  if (flags.html !== undefined) {
-    await writeFileAtomically(flags.html, featureReportHtml(report));
-    process.stdout.write(`\nwrote ${flags.html}\n`);
-  }
+  if (flags.html !== undefined) process.stdout.write(`\nwrote ${visibleText(flags.html)}\n`);
 }

@@ -1,8 +1,8 @@
 import type { Command } from "commander";
 import { printableText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
-import { HookedTransformer } from "../models/hookedTransformer.js";
 import type { Tokenizer } from "../models/tokenizer.js";
+import { loadModel } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import {
   type DeviceFlags,
@@ -33,7 +33,12 @@ export function registerGenerate(program: Command): void {
     )
     .requiredOption("--model <dir>", "folder of the model (config.json, model.safetensors, tokenizer.json)")
     .requiredOption("--prompt <text>", 'text to continue; "" begins a new document')
-    .option("--max-new-tokens <n>", "tokens to generate at most", positiveInteger, 64)
+    .option(
+      "--max-new-tokens <n>",
+      "tokens to generate at most; the model's context, prompt included, may end it before",
+      positiveInteger,
+      64,
+    )
     .option("--temperature <x>", "0 always takes the likeliest token", nonNegativeNumber, 1)
     .option("--top-k <n>", "choose among the n likeliest tokens only", positiveInteger)
     .option("--top-p <x>", "choose among the likeliest tokens that hold this share of probability", nonNegativeNumber)
@@ -53,8 +58,10 @@ Examples:
 }
 
 async function generate(flags: GenerateFlags, device: Device, signal: AbortSignal): Promise<void> {
-  using model = await HookedTransformer.load(flags.model, device);
+  using model = await loadModel(flags.model, device);
   const text = new StreamedText(model.tokenizer);
+  let newTokens = 0;
+  let ended = false;
   process.stdout.write(printableText(flags.prompt));
   try {
     await model.generate(flags.prompt, {
@@ -66,12 +73,19 @@ async function generate(flags: GenerateFlags, device: Device, signal: AbortSigna
       prependBos: model.config.bosTokenId !== undefined,
       stopAtEos: true,
       signal,
-      onToken: (tokens) => {
-        process.stdout.write(printableText(text.append(tokens[0]!)));
+      onToken: ([token]) => {
+        newTokens += 1;
+        ended = token === model.config.eosTokenId;
+        process.stdout.write(printableText(text.append(token!)));
       },
     });
   } finally {
     process.stdout.write(`${printableText(text.rest())}\n`);
+  }
+  if (newTokens < flags.maxNewTokens && !ended) {
+    process.stderr.write(
+      `stopped after ${newTokens} new tokens: the model's context of ${model.config.contextSize} tokens is full\n`,
+    );
   }
 }
 

@@ -1,12 +1,10 @@
-import { access } from "node:fs/promises";
-import { join } from "node:path";
 import type { Command } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
-import { readJsonFile } from "../formats/jsonFile.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
 import { Sae } from "../sae/sae.js";
+import { holdsModelConfig, holdsSae, outputOfRun, requireFolder, saeBelow, trainingRunIn } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import { type DeviceFlags, deviceOption, threadsOption, withDevice } from "./options.js";
 import { packageVersion } from "./version.js";
@@ -66,11 +64,14 @@ async function factsOfInstallation(device: Device): Promise<Facts> {
 }
 
 async function factsOf(directory: string, device: Device): Promise<Facts> {
-  if (await exists(join(directory, "cfg.json"))) return factsOfSae(directory, device);
-  if (await exists(join(directory, "config.json"))) return factsOfModel(directory, device);
+  await requireFolder(directory);
+  if (await holdsSae(directory)) return factsOfSae(directory, device);
+  const run = await trainingRunIn(directory);
+  if (run !== undefined) throw await outputOfRun(directory, run);
+  if (await holdsModelConfig(directory)) return factsOfModel(directory, device);
   throw new MonosemError(
     "ERR_NOT_FOUND",
-    `${directory} holds neither an SAE (cfg.json) nor a model (config.json); a training run keeps its SAE in the folder "sae"`,
+    `${directory} holds neither an SAE (cfg.json) nor a model (config.json)${await saeBelow(directory)}`,
   );
 }
 
@@ -87,27 +88,8 @@ function crosscoderHooks({ config: { hookWidths = [] }, metadata: { hookNames } 
 }
 
 async function factsOfModel(directory: string, device: Device): Promise<Facts> {
-  // A checkpoint of the trainer has a config.json as well; say so instead of failing on a missing key.
-  const path = join(directory, "config.json");
-  const config = await readJsonFile(path, { missing: `${path} has gone` });
-  if (typeof config === "object" && config !== null && "sae" in config) await refuseTrainingRun(directory, config.sae);
   using model = await HookedTransformer.load(directory, device);
   return { kind: "model", ...scalars({ ...model.config }), hookPoints: hookPointsOf(model) };
-}
-
-async function refuseTrainingRun(directory: string, saes: unknown): Promise<never> {
-  const folders = Array.isArray(saes)
-    ? saes.map((sae: { readonly name?: unknown } | null) => join(directory, String(sae?.name), "sae"))
-    : [join(directory, "sae")];
-  const saved = [];
-  for (const folder of folders) if (await exists(join(folder, "cfg.json"))) saved.push(folder);
-  const where =
-    saved.length === 0
-      ? `it has not saved ${folders.join(", ")} yet`
-      : saved.length === 1
-        ? `its SAE is in ${saved[0]}`
-        : `its SAEs are in ${saved.join(", ")}`;
-  throw new MonosemError("ERR_NOT_FOUND", `${directory} is the output of a training run; ${where}`);
 }
 
 function hookPointsOf(model: HookedTransformer): readonly HookPointFacts[] {
@@ -139,11 +121,4 @@ function hookLines(hooks: readonly HookPointFacts[]): string {
   const shown = hooks.map(({ name, width }) => [visibleText(name), width ?? "no vector per token"] as const);
   const length = Math.max(...shown.map(([name]) => name.length));
   return shown.map(([name, width]) => `  ${name.padEnd(length)}  ${width}\n`).join("");
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }

@@ -11,13 +11,13 @@ import { hooksForSae, type SaeHooks } from "../analysis/saeHook.js";
 import { evaluateOnStored, tensorsForSae } from "../analysis/storedEvaluation.js";
 import { trainedArchitecture } from "../analysis/trainedArchitecture.js";
 import type { Device } from "../engine/device.js";
-import { MonosemError } from "../errors.js";
 import { readJsonFile } from "../formats/jsonFile.js";
-import { HookedTransformer } from "../models/hookedTransformer.js";
 import { dictionaryGeometry } from "../sae/dictionaryGeometry.js";
-import { Sae } from "../sae/sae.js";
+import type { Sae } from "../sae/sae.js";
 import { type CorpusFlags, contextShapeForSae } from "./corpusOptions.js";
 import { distinctNames } from "./distinctNames.js";
+import { type FittingSae, fittingSaes } from "./fittingSaes.js";
+import { loadModel, loadSae } from "./folders.js";
 import { type Progress, startProgress } from "./progress.js";
 
 /** How stored activations are read. */
@@ -47,15 +47,15 @@ export async function measureOnActivations(
   flags: StoredFlags,
   { folders, device, signal }: MeasureOptions,
 ): Promise<readonly EvaluatedSae[]> {
-  const names = distinctNames(folders);
   const open = (): Promise<StoredActivations> =>
     StoredActivations.open(path, device, { ...tensorsOf(flags), shuffle: false, seed: 0 });
   const saes: Sae[] = [];
   try {
-    for (const folder of folders) saes.push(await Sae.load(folder, device));
-    const hooks = await tensorsForAll(saes, folders, open);
+    for (const folder of folders) saes.push(await loadSae(folder, device));
+    const fitting = await tensorsForEach(saes, folders, open);
+    const names = distinctNames(fitting.map(({ folder }) => folder));
     const measured: EvaluatedSae[] = [];
-    for (const [index, sae] of saes.entries()) {
+    for (const [index, { folder, sae, checked: hooks }] of fitting.entries()) {
       using source = await open();
       const progress = startProgress(`evaluating ${names[index]}`, source.rows, "rows");
       const evaluation = await evaluateOnStored(sae, source, {
@@ -63,8 +63,7 @@ export async function measureOnActivations(
         signal,
         onProgress: ({ tokens }) => progress.update(tokens),
       }).finally(() => progress.stop());
-      const known = { folder: folders[index]!, name: names[index]!, hooks: hooks[index]!, ...evaluation };
-      measured.push(await described(sae, known, signal));
+      measured.push(await described(sae, { folder, name: names[index]!, hooks, ...evaluation }, signal));
     }
     return measured;
   } finally {
@@ -72,23 +71,13 @@ export async function measureOnActivations(
   }
 }
 
-async function tensorsForAll(
+async function tensorsForEach(
   saes: readonly Sae[],
   folders: readonly string[],
   open: () => Promise<StoredActivations>,
-): Promise<readonly SaeHooks[]> {
+): Promise<readonly FittingSae<SaeHooks>[]> {
   using source = await open();
-  return saes.map((sae, index) => namingFolder(folders[index]!, () => tensorsForSae(sae, source)));
-}
-
-/** So that all SAEs can be checked before any is evaluated, and an error says which one it means. */
-function namingFolder<Result>(folder: string, check: () => Result): Result {
-  try {
-    return check();
-  } catch (error) {
-    if (!(error instanceof MonosemError)) throw error;
-    throw new MonosemError(error.code, `${folder}: ${error.message}`, { cause: error });
-  }
+  return fittingSaes(saes, folders, (sae) => tensorsForSae(sae, source));
 }
 
 /** What a transcoder reconstructs lies beside what it encodes. */
@@ -102,18 +91,16 @@ export async function measureInModel(
   flags: ModelFlags,
   { folders, device, signal }: MeasureOptions,
 ): Promise<readonly EvaluatedSae[]> {
-  const names = distinctNames(folders);
   const saes: Sae[] = [];
   try {
-    using model = await HookedTransformer.load(flags.model, device);
-    for (const folder of folders) saes.push(await Sae.load(folder, device));
-    const checked = saes.map((sae, index) =>
-      namingFolder(folders[index]!, () => ({
-        hooks: hooksForSae(model, sae, flags.hook),
-        shape: contextShapeForSae(model, sae, flags),
-      })),
-    );
-    const shapes = checked.map(({ shape }) => shape);
+    using model = await loadModel(flags.model, device);
+    for (const folder of folders) saes.push(await loadSae(folder, device));
+    const fitting = fittingSaes(saes, folders, (sae) => ({
+      hooks: hooksForSae(model, sae, flags.hook),
+      shape: contextShapeForSae(model, sae, flags),
+    }));
+    const names = distinctNames(fitting.map(({ folder }) => folder));
+    const shapes = fitting.map(({ checked }) => checked.shape);
     const keys = shapes.map((shape) => JSON.stringify(shape));
     const measured = new Map<number, EvaluatedSae>();
     for (const key of new Set(keys)) {
@@ -122,7 +109,7 @@ export async function measureInModel(
       const corpus = await Corpus.fromFiles(flags.corpus);
       const progress = new StagedProgress(group.length === 1 ? names[group[0]!]! : `${group.length} SAEs`);
       const evaluations = await evaluateAllInModel({
-        saes: group.map((index) => saes[index]!),
+        saes: group.map((index) => fitting[index]!.sae),
         model,
         contexts: limitTokens(contexts(corpus, model.tokenizer, shape), flags.tokens),
         contextsPerBatch: CONTEXTS_PER_BATCH,
@@ -133,23 +120,23 @@ export async function measureInModel(
       for (const [place, index] of group.entries()) {
         const evaluation = evaluations[place]!;
         const { reconstruction, explainedVariancePerHook } = evaluation;
+        const { folder, sae, checked } = fitting[index]!;
         const known = {
-          folder: folders[index]!,
+          folder,
           name: names[index]!,
-          hooks: checked[index]!.hooks,
+          hooks: checked.hooks,
           reconstruction,
           ...(explainedVariancePerHook === undefined ? {} : { explainedVariancePerHook }),
         };
-        const sae = await described(saes[index]!, known, signal);
         measured.set(index, {
-          ...sae,
+          ...(await described(sae, known, signal)),
           inModel: evaluation,
           modelName: model.config.name,
           contextSize: shape.contextSize,
         });
       }
     }
-    return folders.map((_, index) => measured.get(index)!);
+    return fitting.map((_, index) => measured.get(index)!);
   } finally {
     for (const sae of saes) sae.dispose();
   }

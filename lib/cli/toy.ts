@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
+import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
@@ -28,6 +29,7 @@ import {
   positiveInteger,
   withDevice,
 } from "./options.js";
+import { checkOutputFiles } from "./outputFiles.js";
 import { type Progress, startProgress } from "./progress.js";
 import { registerToySynthetic } from "./toySynthetic.js";
 
@@ -95,7 +97,9 @@ function registerSuperposition(toy: Command): void {
         .argParser(severalOf(nonNegativeNumber))
         .default([0.9], "0.9"),
     )
-    .option("--linear", "leave out the ReLU");
+    .option("--linear", "leave out the ReLU")
+    // Being the default, it gets the name of a command that there is not.
+    .allowExcessArguments();
   addTrainingOptions(
     command,
     { steps: 10_000, batchSize: 1024, lr: 1e-3, attempts: 4 },
@@ -108,9 +112,13 @@ Examples:
   monosem toy superposition --sparsity 0 0.9 0.99 --html toy.html
   monosem toy superposition --features 200 --dimensions 20 --importance 1 --sparsity 0 0.5 0.7 0.8 0.9 --steps 5000 --attempts 1 --svg pictures`,
     )
-    .action((flags: SuperpositionFlags) =>
-      withInterruption((signal) => withDevice(flags, (device) => superposition(flags, device, signal))),
-    );
+    .action((flags: SuperpositionFlags, { args: [unknown] }: Command) => {
+      if (unknown !== undefined) {
+        const names = toy.commands.map((command) => command.name()).join(", ");
+        toy.error(`unknown command '${unknown}': the commands of toy are ${names}`);
+      }
+      return withInterruption((signal) => withDevice(flags, (device) => superposition(flags, device, signal)));
+    });
 }
 
 function registerPhases(toy: Command): void {
@@ -164,6 +172,7 @@ function addTrainingOptions(
 
 async function superposition(flags: SuperpositionFlags, device: Device, signal: AbortSignal): Promise<void> {
   const { features, dimensions, steps, batchSize, lr: learningRate, attempts, seed } = flags;
+  await preparePictures(flags);
   const settings = flags.importance.flatMap((ratio) => flags.sparsity.map((sparsity) => ({ ratio, sparsity })));
   const models = await withProgress(steps, (onProgress) =>
     trainSuperposition({
@@ -189,20 +198,20 @@ async function superposition(flags: SuperpositionFlags, device: Device, signal: 
     facts: [["model", flags.linear ? "x̂ = WᵀWx + b" : "x̂ = ReLU(WᵀWx + b)"], ...trainingFacts(flags)],
     entries,
   };
-  process.stdout.write(
+  const pictures = [superpositionLegend(), ...modelPictures(report), ...sweepPictures(report)];
+  const written = await writePictures(flags, () => superpositionPageHtml(report), pictures);
+  print(
+    flags,
     flags.json
       ? jsonText({ models: entries.map(({ model, measures }) => ({ ...model, ...measures })) })
       : table(report),
+    written,
   );
-  await writePictures(flags, () => superpositionPageHtml(report), [
-    superpositionLegend(),
-    ...modelPictures(report),
-    ...sweepPictures(report),
-  ]);
 }
 
 async function phases(flags: PhaseFlags, device: Device, signal: AbortSignal): Promise<void> {
   const { dimensions, points, steps, batchSize, lr: learningRate, attempts, seed } = flags;
+  await preparePictures(flags);
   const diagram = await withProgress(steps, (onProgress) =>
     trainPhaseDiagram({
       device,
@@ -217,8 +226,9 @@ async function phases(flags: PhaseFlags, device: Device, signal: AbortSignal): P
       onProgress,
     }),
   );
-  process.stdout.write(flags.json ? jsonText(diagram) : phaseText(diagram));
-  await writePictures(flags, () => phaseDiagramPageHtml(diagram, trainingFacts(flags)), [phaseDiagramPicture(diagram)]);
+  const page = (): string => phaseDiagramPageHtml(diagram, trainingFacts(flags));
+  const written = await writePictures(flags, page, [phaseDiagramPicture(diagram)]);
+  print(flags, flags.json ? jsonText(diagram) : phaseText(diagram), written);
 }
 
 async function withProgress<Result>(
@@ -237,25 +247,33 @@ async function withProgress<Result>(
   }
 }
 
+/** Before the work starts, so that it does not go into pictures that cannot be written. */
+async function preparePictures({ html, svg }: TrainingFlags): Promise<void> {
+  await checkOutputFiles(html);
+  if (svg !== undefined) await makeDirectory(svg);
+}
+
+/** @returns the paths of what was written */
 async function writePictures(
-  { html, svg, json }: TrainingFlags,
+  { html, svg }: TrainingFlags,
   page: () => string,
   pictures: readonly Picture[],
-): Promise<void> {
-  // With --json the standard output holds nothing else.
-  const say = (path: string): boolean => (json ? process.stderr : process.stdout).write(`wrote ${path}\n`);
-  if (html !== undefined) {
-    await writeFileAtomically(html, page());
-    say(html);
-  }
+): Promise<readonly string[]> {
+  const files: (readonly [path: string, content: string])[] = [];
+  if (html !== undefined) files.push([html, page()]);
   if (svg !== undefined) {
-    await makeDirectory(svg);
-    for (const picture of pictures) {
-      const path = join(svg, `${picture.name}.svg`);
-      await writeFileAtomically(path, pictureFile(picture));
-      say(path);
-    }
+    for (const picture of pictures) files.push([join(svg, `${picture.name}.svg`), pictureFile(picture)]);
   }
+  for (const [path, content] of files) await writeFileAtomically(path, content);
+  return files.map(([path]) => path);
+}
+
+/** After the files are written: whoever reads may have had enough, as in `| head`, which ends the program. */
+function print({ json }: TrainingFlags, text: string, written: readonly string[]): void {
+  process.stdout.write(text);
+  // With --json the standard output holds nothing else.
+  const stream = json ? process.stderr : process.stdout;
+  for (const path of written) stream.write(`wrote ${visibleText(path)}\n`);
 }
 
 function trainingFacts({ steps, batchSize, lr, attempts, seed }: TrainingFlags): SuperpositionReport["facts"] {

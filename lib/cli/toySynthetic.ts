@@ -2,11 +2,17 @@ import { join } from "node:path";
 import type { Command } from "commander";
 import type { Device } from "../engine/device.js";
 import { readJsonFile } from "../formats/jsonFile.js";
-import { Sae } from "../sae/sae.js";
 import { measureRecovery, type Recovery } from "../toy/recovery.js";
-import type { SyntheticOptions } from "../toy/syntheticConfig.js";
-import { loadSyntheticModel, samplesFolderName, truthFileName, writeSynthetic } from "../toy/syntheticFiles.js";
+import { parseSyntheticConfig, type SyntheticOptions } from "../toy/syntheticConfig.js";
+import {
+  loadSyntheticModel,
+  makeEmptyFolder,
+  samplesFolderName,
+  truthFileName,
+  writeSynthetic,
+} from "../toy/syntheticFiles.js";
 import { SyntheticModel } from "../toy/syntheticModel.js";
+import { loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import {
   type DeviceFlags,
@@ -84,7 +90,7 @@ Examples:
   deadLatents         latents that never fire`,
     )
     .requiredOption("--sae <dir>", "folder of the SAE (cfg.json, sae_weights.safetensors)")
-    .requiredOption("--truth <file>", "truth.safetensors of `monosem toy synthetic`")
+    .requiredOption("--truth <path>", "folder of `monosem toy synthetic`, or the truth.safetensors in it")
     .option("--samples <n>", "samples to measure on", positiveInteger, 100_000)
     .option("--json", "print one JSON object")
     .addOption(deviceOption())
@@ -102,7 +108,9 @@ Example:
 
 async function synthetic(flags: SyntheticFlags, device: Device, signal: AbortSignal): Promise<void> {
   const { output, samples, features, dimensions, seed } = flags;
-  const fromFile = flags.config === undefined ? {} : ((await readJsonFile(flags.config)) as SyntheticOptions);
+  const fromFile = flags.config === undefined ? {} : await optionsIn(flags.config);
+  // Before the features are made, which takes its time.
+  await makeEmptyFolder(output);
   using model = await SyntheticModel.create(
     {
       ...fromFile,
@@ -125,9 +133,15 @@ async function synthetic(flags: SyntheticFlags, device: Device, signal: AbortSig
   );
 }
 
+async function optionsIn(path: string): Promise<SyntheticOptions> {
+  const options = (await readJsonFile(path)) as SyntheticOptions;
+  parseSyntheticConfig(options, path);
+  return options;
+}
+
 async function recovery(flags: RecoveryFlags, device: Device, signal: AbortSignal): Promise<void> {
   using model = await loadSyntheticModel(flags.truth, device);
-  using sae = await Sae.load(flags.sae, device);
+  using sae = await loadSae(flags.sae, device);
   const found = await measureRecovery(sae, model, { samples: flags.samples, signal });
   process.stdout.write(flags.json ? `${JSON.stringify(found)}\n` : asLines(found));
 }

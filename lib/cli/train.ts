@@ -8,14 +8,18 @@ import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { readJsonFile } from "../formats/jsonFile.js";
-import { HookedTransformer } from "../models/hookedTransformer.js";
+import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { SaeTrainingConfig } from "../sae/config.js";
 import type { SaeMetadata } from "../sae/sae.js";
 import { hooksNeeded, type ModelDataConfig, parseConfig, type RunConfig } from "../training/config.js";
+import { sumText } from "../training/hookColumns.js";
+import { saePath } from "../training/saeNames.js";
 import { Trainer, type TrainingProgress } from "../training/trainer.js";
+import { loadModel } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import { withDevice } from "./options.js";
 import { startProgress, startProgressTable } from "./progress.js";
+import { adviceAfter, adviceBefore } from "./trainAdvice.js";
 
 interface TrainFlags {
   readonly set?: readonly string[];
@@ -60,7 +64,9 @@ async function train(path: string, flags: TrainFlags, signal: AbortSignal): Prom
   const config = parseConfig(
     await readJsonFile(path, { missing: `there is no configuration file ${path}`, malformed: "ERR_CONFIG" }),
     flags.set ?? [],
+    `configuration ${path}`,
   );
+  for (const advice of adviceBefore(config)) process.stderr.write(`${advice}\n`);
   await withDevice(config, async (device) => {
     using data = await openData(config, device);
     using trainer = await Trainer.create({
@@ -83,7 +89,11 @@ async function train(path: string, flags: TrainFlags, signal: AbortSignal): Prom
       throw new MonosemError("ERR_ABORTED", text, { cause: error });
     });
     for (const progress of last) process.stdout.write(factLine(progress, config));
-    for (const progress of last) process.stderr.write(adviceOn(progress, config));
+    for (const progress of last) {
+      for (const advice of adviceAfter(progress, configOf(progress, config.sae))) {
+        process.stderr.write(`${labelOf(progress)}${advice}\n`);
+      }
+    }
     process.stdout.write(summaryOf(config));
   });
 }
@@ -109,9 +119,11 @@ async function openData(config: RunConfig, device: Device): Promise<TrainingData
   }
   const { model: directory, corpus: globs, contextSize, prependBos, excludeSpecialTokens, bufferTokens } = data;
   const corpus = await Corpus.fromFiles(globs);
-  const model = await HookedTransformer.load(directory, device);
+  const model = await loadModel(directory, device);
   try {
-    for (const sae of [config.sae].flat()) checkWidths(sae, data, model);
+    for (const [index, sae] of [config.sae].flat().entries()) {
+      checkWidths(sae, saePath(config.sae, index), data, model);
+    }
     const cut = { contextSize, prependBos };
     const source = await ActivationBuffer.create({
       model,
@@ -138,17 +150,16 @@ async function openData(config: RunConfig, device: Device): Promise<TrainingData
 }
 
 /** Says which hook point of which model does not fit, before anything runs. */
-function checkWidths(sae: SaeTrainingConfig, data: ModelDataConfig, model: HookedTransformer): void {
+function checkWidths(sae: SaeTrainingConfig, path: string, data: ModelDataConfig, model: HookedTransformer): void {
   const hooks = [sae.hook ?? data.hook ?? []].flat();
   const target = sae.targetHook ?? data.targetHook;
   const { dIn, dOut = dIn } = sae;
   const check = (key: string, size: number, names: readonly string[]): void => {
-    const width = names.reduce((sum, name) => sum + model.hookWidth(name), 0);
-    if (width === size) return;
-    throw new MonosemError(
-      "ERR_CONFIG",
-      `sae.${key} is ${size}, but hook point "${names.join('" and "')}" of model "${model.config.name}" is ${width} wide`,
-    );
+    const widths = names.map((name) => model.hookWidth(name));
+    if (widths.reduce((sum, width) => sum + width, 0) === size) return;
+    const [points, are] = names.length === 1 ? ["hook point", "is"] : ["hook points", "are"];
+    const where = `${points} "${names.join('" and "')}" of model "${model.config.name}"`;
+    throw new MonosemError("ERR_CONFIG", `${path}.${key} is ${size}, but ${where} ${are} ${sumText(widths)} wide`);
   };
   check("dIn", dIn, hooks);
   if (target !== undefined) check("dOut", dOut, [target]);
@@ -188,7 +199,7 @@ function factsOf(
   const facts = [
     `loss ${loss.toPrecision(4)}`,
     `L0 ${l0.toFixed(1)}`,
-    `explained variance ${(100 * explainedVariance).toFixed(1)}%`,
+    `explained variance ${Number.isNaN(explainedVariance) ? "-" : `${(100 * explainedVariance).toFixed(1)}%`}`,
     // before that many tokens no latent can count as dead
     ...(tokens < deadAfterTokens ? [] : [`dead ${(100 * deadFraction).toFixed(1)}%`]),
     ...(skippedSteps === 0 ? [] : [`skipped ${skippedSteps}`]),
@@ -198,18 +209,6 @@ function factsOf(
 
 function factLine(last: TrainingProgress, { training, sae }: RunConfig): string {
   return `${labelOf(last)}${training.steps} steps  ${factsOf(last, configOf(last, sae))}\n`;
-}
-
-/** A line about an L0 far from what it was to be; otherwise nothing. */
-function adviceOn(last: TrainingProgress, { sae }: RunConfig): string {
-  const config = configOf(last, sae);
-  if (config.architecture !== "jumprelu" || config.sparsityLoss !== "quadratic") return "";
-  const { targetL0 = 0 } = config;
-  if (Math.abs(last.l0 - targetL0) <= 0.2 * targetL0) return "";
-  return (
-    `${labelOf(last)}L0 is ${last.l0.toFixed(1)}, still far from targetL0 ${targetL0}: ` +
-    "train for more steps, or with a larger l0Coefficient, bandwidth or lr\n"
-  );
 }
 
 function configOf({ name }: TrainingProgress, sae: RunConfig["sae"]): SaeTrainingConfig {

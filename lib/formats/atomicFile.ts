@@ -182,6 +182,8 @@ async function syncDirectory(directory: string): Promise<void> {
 
 function ioError(what: string, error: unknown): MonosemError {
   if (error instanceof MonosemError) return error;
-  const reason = error instanceof Error ? error.message : String(error);
+  const { message, syscall } = error instanceof Error ? (error as NodeJS.ErrnoException) : { message: String(error) };
+  // "ENOENT: no such file or directory, open '/the/temporary'": the call names what nobody asked for; the cause has it.
+  const reason = syscall === undefined ? message : message.split(`, ${syscall}`)[0];
   return new MonosemError("ERR_IO", `${what}: ${reason}`, { cause: error });
 }

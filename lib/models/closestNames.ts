@@ -7,6 +7,14 @@ export function closestNames(wanted: string, names: readonly string[]): string[]
     .map(({ name }) => name);
 }
 
+/** What a mistyped name was probably meant to be: one that shares most of its characters; undefined where none does. */
+export function probableName(wanted: string, names: readonly string[]): string | undefined {
+  const [nearest] = closestNames(wanted, names);
+  if (nearest === undefined) return undefined;
+  const distance = editDistance(wanted, nearest);
+  return distance < wanted.length && distance <= Math.ceil(wanted.length / 3) ? nearest : undefined;
+}
+
 /** Levenshtein distance: insertions, deletions and substitutions of one character. */
 function editDistance(a: string, b: string): number {
   let previous = Array.from({ length: b.length + 1 }, (_, j) => j);

@@ -149,6 +149,14 @@ export interface SavedForm<Options> {
   readonly options?: (cfg: Readonly<Record<string, unknown>>) => Readonly<Record<string, unknown>>;
 }
 
+/** What else bears on whether options fit. */
+export interface CheckedWith {
+  readonly dIn: number;
+  readonly dSae: number;
+  /** Of the run, where there is one. */
+  readonly steps?: number | undefined;
+}
+
 /** How an architecture is written down; see topk.ts. */
 export interface ArchitectureDefinition<
   Name extends string,
@@ -181,9 +189,9 @@ export interface ArchitectureDefinition<
    * it is trained (with its default options).
    */
   readonly saved: SavedForm<Options> | { readonly as: string };
-  /** What the options must fulfil together and with the sizes: complaints as [option, message]. */
+  /** What the options must fulfil together, with the sizes and the length of a run: complaints as [option, message]. */
   readonly check?: (
-    options: Options & TrainingOptions & { readonly dIn: number; readonly dSae: number },
+    options: Options & TrainingOptions & CheckedWith,
   ) => readonly (readonly [option: string, message: string])[];
   /** The latents of a trained SAE. `input` is [tokens, dIn], less the decoder bias where the SAE subtracts it. */
   encode(forward: Forward<Own> & { readonly options: Options }, input: Tensor): Codes;
@@ -215,9 +223,7 @@ export interface Architecture<Name extends string, Options, TrainingOptions> {
   readonly initialDecoderNorm: number;
   readonly decoderUnitNorm: boolean;
   readonly saved: SavedForm<Options> | { readonly as: string };
-  check(
-    options: Options & TrainingOptions & { readonly dIn: number; readonly dSae: number },
-  ): readonly (readonly [option: string, message: string])[];
+  check(options: Options & TrainingOptions & CheckedWith): readonly (readonly [option: string, message: string])[];
   /** With the options of a validated configuration (which may hold other keys too). */
   configure(config: Options): ConfiguredEncoder;
   configureTraining(config: Options & TrainingOptions): ConfiguredTraining;
@@ -260,7 +266,13 @@ export function defineArchitecture<
   };
 }
 
+// Types of options, of which the library exports these. Others are zod's own.
+
+/** 1, 2, ... */
 export const positiveInteger: z.ZodType<number> = z.int().positive();
+/** 0, 1, 2, ... */
 export const naturalNumber: z.ZodType<number> = z.int().nonnegative();
+/** A number that is 0 or larger. */
 export const nonNegative: z.ZodType<number> = z.number().nonnegative();
+/** A number larger than 0. */
 export const positive: z.ZodType<number> = z.number().positive();

@@ -37,7 +37,9 @@ export const batchSelectionOptions: OptionShape<BatchSelectionOptions> = {
     .min(0)
     .lt(1)
     .default(0.99)
-    .describe("Per step, of the running mean of the smallest selected value, the threshold at inference."),
+    .describe(
+      "Per step, of the running mean of the smallest selected value, the threshold at inference. It lags behind the weights: until it has settled, as after a short run, the L0 at inference is below k.",
+    ),
 };
 
 export type BatchSelectionParameters = "encoderBias" | "threshold";

@@ -1,6 +1,7 @@
 /** What describes a trained SAE, as types derived from the registered architectures. */
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
+import { requirement } from "../schemaMessages.js";
 import type { Architecture, ConfiguredEncoder, ConfiguredTraining } from "./architecture.js";
 import { type ArchitectureName, architectureNamed, type architectures } from "./architectures.js";
 
@@ -132,7 +133,7 @@ export function parseSaeConfig(config: object): CheckedSaeConfig {
 }
 
 function parsedBy<T>(schema: z.ZodType<T>, config: object): T {
-  const result = schema.safeParse(config);
+  const result = schema.safeParse(config, { error: requirement });
   if (result.success) return result.data;
   const issues = result.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`);
   throw new MonosemError("ERR_CONFIG", `SAE configuration: ${issues.join("; ")}`);
@@ -145,12 +146,18 @@ function refuseProblems(config: SaeConfig | SaeTrainingConfig): void {
   }
 }
 
-/** What does not fit together in a configuration whose options are each valid, as [option, message]. */
+/**
+ * What does not fit together in a configuration whose options are each valid, as [option, message].
+ *
+ * @param steps of the run that it is for, where they are known
+ */
 export function configurationProblems(
   config: SaeConfig | SaeTrainingConfig,
+  steps?: number,
 ): readonly (readonly [option: string, message: string])[] {
   const { dIn, dOut = dIn, transcoder = false, skip = false, hookWidths } = config;
-  const problems: (readonly [string, string])[] = [...architectureNamed(config.architecture).check(config as never)];
+  const { check } = architectureNamed(config.architecture);
+  const problems: (readonly [string, string])[] = [...check({ ...config, steps })];
   if (transcoder) {
     if (config.applyBDecToInput) {
       problems.push([

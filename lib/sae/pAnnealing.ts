@@ -20,6 +20,7 @@ import { z } from "zod";
 import type { EntryValues } from "../engine/codes.js";
 import type { Tensor } from "../engine/tensor.js";
 import {
+  type CheckedWith,
   type Encoded,
   type GradientStep,
   type Gradients,
@@ -50,7 +51,7 @@ export const pAnnealingOptions: OptionShape<PAnnealingOptions> = {
   pAnnealStart: naturalNumber.default(0).describe("The step at which p-annealing begins."),
   pAnnealSteps: naturalNumber
     .optional()
-    .describe("Steps from there to pEnd; needed where pEnd is below 1. 0: pEnd at once."),
+    .describe("Steps from there to pEnd; needed where pEnd is below 1, and within the run. 0: pEnd at once."),
   pAnnealUpdates: positiveInteger.default(10).describe("Number of equal decrements of p."),
 };
 
@@ -79,10 +80,19 @@ const window = 10;
 /** Complaints about options as [option, message]. */
 export function checkPAnnealing({
   pEnd = 1,
+  pAnnealStart = 0,
   pAnnealSteps,
-}: Partial<PAnnealingOptions>): readonly (readonly [string, string])[] {
-  if (pEnd === 1 || pAnnealSteps !== undefined) return [];
-  return [["pAnnealSteps", `is needed to anneal p to pEnd (${pEnd}): how many steps that takes, 0 for pEnd at once`]];
+  steps = Number.POSITIVE_INFINITY,
+}: Partial<PAnnealingOptions> & CheckedWith): readonly (readonly [string, string])[] {
+  if (pEnd === 1) return [];
+  if (pAnnealSteps === undefined) {
+    return [["pAnnealSteps", `is needed to anneal p to pEnd (${pEnd}): how many steps that takes, 0 for pEnd at once`]];
+  }
+  if (pAnnealStart >= steps) return [["pAnnealStart", `must be less than the run's steps (${steps}): p would stay 1`]];
+  const left = steps - pAnnealStart;
+  if (pAnnealSteps < left) return [];
+  const from = pAnnealStart === 0 ? "" : " after pAnnealStart";
+  return [["pAnnealSteps", `must be less than the run's steps${from} (${left}): it would end before p is ${pEnd}`]];
 }
 
 /** p at a step (0-based). */

@@ -59,7 +59,9 @@ export const topk: Architecture<"topk", TopkOptions, TopkTrainingOptions> = defi
       .describe("Latents per token in the first step, from where k is annealed; goes with kAnnealSteps."),
     kAnnealSteps: naturalNumber
       .default(0)
-      .describe("Steps over which k goes from initialK to k, linearly; 0: none. Goes with initialK."),
+      .describe(
+        "Steps over which k goes from initialK to k, linearly; 0: none. Goes with initialK, and ends within the run.",
+      ),
     multiTopkCoefficient: nonNegative
       .default(0)
       .describe("Multi-TopK: weight of the reconstruction by the 4k largest (the paper takes 1/8); 0: none."),
@@ -68,7 +70,7 @@ export const topk: Architecture<"topk", TopkOptions, TopkTrainingOptions> = defi
   initialDecoderNorm: 1,
   decoderUnitNorm: true,
   saved: { name: "topk", keys: ({ k }) => ({ k, rescale_acts_by_decoder_norm: false }) },
-  check({ k, initialK, kAnnealSteps = 0, dSae }) {
+  check({ k, initialK, kAnnealSteps = 0, dSae, steps = Number.POSITIVE_INFINITY }) {
     const atMost = `must be at most dSae (${dSae})`;
     const problems: [string, string][] = [];
     if (k > dSae) problems.push(["k", atMost]);
@@ -78,6 +80,9 @@ export const topk: Architecture<"topk", TopkOptions, TopkTrainingOptions> = defi
     }
     if (initialK === undefined && kAnnealSteps > 0) {
       problems.push(["kAnnealSteps", "has no effect without initialK, from where k is annealed"]);
+    }
+    if (initialK !== undefined && kAnnealSteps >= steps) {
+      problems.push(["kAnnealSteps", `must be less than the run's steps (${steps}): it would end before k is ${k}`]);
     }
     return problems;
   },

@@ -96,13 +96,20 @@ const schema = z
  * Fills in and checks a configuration. The constants left out are those of SynthSAEBench-16k, at 1,024 features in 128
  * dimensions instead of 16,384 in 768, with one root per 128 features.
  *
+ * @param what - what the error says it is about, such as the file that the options are from
  * @throws MonosemError ERR_CONFIG with every problem found.
  */
-export function parseSyntheticConfig(options: SyntheticOptions): SyntheticConfig {
+export function parseSyntheticConfig(options: SyntheticOptions, what = "synthetic data"): SyntheticConfig {
   const parsed = schema.safeParse(options);
   if (!parsed.success) {
-    const problems = parsed.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);
-    throw new MonosemError("ERR_CONFIG", `synthetic data: ${problems.join("; ")}`);
+    throw new MonosemError("ERR_CONFIG", `${what}: ${parsed.error.issues.map(describe).join("; ")}`);
   }
   return parsed.data;
+}
+
+function describe(issue: z.core.$ZodIssue): string {
+  if (issue.code === "unrecognized_keys") {
+    return issue.keys.map((key) => `unknown key ${[...issue.path, key].join(".")}`).join("; ");
+  }
+  return issue.path.length === 0 ? issue.message : `${issue.path.join(".")}: ${issue.message}`;
 }

@@ -1,5 +1,5 @@
 /** Synthetic data as files: the truth, from which every sample can be drawn again, and samples for other programs. */
-import { readdir } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
@@ -40,16 +40,18 @@ export async function saveSyntheticModel(model: SyntheticModel, path: string): P
 /**
  * Reads what {@link saveSyntheticModel} wrote; the model draws the same samples again.
  *
+ * @param path - the file, or the folder that {@link writeSynthetic} wrote
  * @throws MonosemError ERR_NOT_FOUND, ERR_FORMAT, ERR_CONFIG, ERR_SHAPE_MISMATCH, ERR_NON_FINITE, ERR_IO.
  */
 export async function loadSyntheticModel(path: string, device: Device): Promise<SyntheticModel> {
-  await using file = await SafetensorsFile.open(path);
+  const isFolder = (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
+  await using file = await SafetensorsFile.open(isFolder ? join(path, truthFileName) : path);
   const config = configOf(file);
   const read = async (name: string): Promise<Tensor> => {
     const { shape } = file.entry(name);
     const data = await file.readFloat32(name);
     if (!data.every(Number.isFinite)) {
-      throw new MonosemError("ERR_NON_FINITE", `${name} of ${path} holds NaN or infinity`);
+      throw new MonosemError("ERR_NON_FINITE", `${name} of ${file.path} holds NaN or infinity`);
     }
     return device.tensor(data, shape);
   };
@@ -82,10 +84,7 @@ export async function writeSynthetic(
     readonly onProgress?: (samples: number) => void;
   },
 ): Promise<void> {
-  await makeDirectory(directory);
-  if ((await readdir(directory)).length > 0) {
-    throw new MonosemError("ERR_CONFIG", `the folder ${directory} is not empty: remove it, or choose another`);
-  }
+  await makeEmptyFolder(directory);
   const { samples, firstSample = 0, signal, onProgress } = options;
   await writeDirectoryAtomically(directory, async (temporary) => {
     await saveSyntheticModel(model, join(temporary, truthFileName));
@@ -101,6 +100,18 @@ export async function writeSynthetic(
       });
     }
   });
+}
+
+/**
+ * Makes the folder that {@link writeSynthetic} writes to.
+ *
+ * @throws MonosemError ERR_CONFIG when it exists and is not empty; ERR_IO.
+ */
+export async function makeEmptyFolder(directory: string): Promise<void> {
+  await makeDirectory(directory);
+  if ((await readdir(directory)).length > 0) {
+    throw new MonosemError("ERR_CONFIG", `the folder ${directory} is not empty: remove it, or choose another`);
+  }
 }
 
 async function writeSamples(
@@ -134,10 +145,13 @@ function tensorsOf({ truth }: SyntheticModel): Readonly<Record<string, Tensor>> 
 }
 
 function configOf(file: SafetensorsFile): SyntheticConfig {
-  if (file.metadata.format !== format) {
+  const found = file.metadata.format;
+  if (found !== format) {
+    const which = found === undefined ? "no format" : `the format ${JSON.stringify(found)}`;
     throw new MonosemError(
       "ERR_FORMAT",
-      `${file.path} is no truth of synthetic data (its format is ${JSON.stringify(file.metadata.format)}, not "${format}")`,
+      `${file.path} is no truth of synthetic data, the ${truthFileName} that \`monosem toy synthetic\` writes: ` +
+        `its metadata name ${which}, expected "${format}"`,
     );
   }
   try {

@@ -5,9 +5,11 @@
 import { z } from "zod";
 import type { Json } from "../activations/source.js";
 import { MonosemError } from "../errors.js";
+import { probableName } from "../models/closestNames.js";
 import { naturalNumber, nonNegative, positive, positiveInteger } from "../sae/architecture.js";
 import { type AnyArchitecture, knownArchitectures } from "../sae/architectures.js";
 import { configurationProblems, type SaeTrainingConfig } from "../sae/config.js";
+import { requirement } from "../schemaMessages.js";
 import { nameProblem } from "./saeNames.js";
 
 /** Activations from a file or a folder of shards. With `shuffle` false, batches are consecutive rows, in order. */
@@ -53,7 +55,8 @@ export interface TrainingConfig {
   readonly seed: number;
   /**
    * What happens when activations, the loss or a gradient hold NaN or infinity: the run ends with an error, the step is
-   * left without effect, or the run goes back to its last checkpoint and on with the next activations. Default: "stop".
+   * left without effect, or the run goes back to its last checkpoint and on with the next activations; after more than
+   * `badStepsInARow` of them it ends all the same. Default: "stop".
    */
   readonly onNonFinite?: "stop" | "skip" | "rollback" | undefined;
   readonly logEvery: number;
@@ -70,6 +73,12 @@ export interface RunConfig {
   readonly threads?: number;
   readonly output: string;
 }
+
+/**
+ * More bad steps than this in a row (of rollbacks: since the last checkpoint) and a run has not met a bad batch: it is
+ * broken, and ends whatever `onNonFinite` says.
+ */
+export const badStepsInARow = 5;
 
 /** A name, or several whose activations lie side by side. */
 const names: z.ZodType<string | string[]> = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
@@ -146,8 +155,14 @@ const commonSaeKeys = {
 /**
  * The options of the other architectures are checked and left out, so that one file serves to compare architectures
  * (`--set sae.architecture=relu`).
+ *
+ * @param steps of the run, where they are known
  */
-function saeSchema(architecture: AnyArchitecture, targetInData: boolean): z.ZodType<SaeTrainingConfig> {
+function saeSchema(
+  architecture: AnyArchitecture,
+  targetInData: boolean,
+  steps: number | undefined,
+): z.ZodType<SaeTrainingConfig> {
   const { name, options, trainingOptions, decoderUnitNorm } = architecture;
   const own: Record<string, z.ZodType> = { ...options, ...trainingOptions };
   const others: Record<string, z.ZodType> = {};
@@ -174,7 +189,7 @@ function saeSchema(architecture: AnyArchitecture, targetInData: boolean): z.ZodT
       } as unknown as SaeTrainingConfig;
     })
     .superRefine((sae, context) => {
-      for (const [option, message] of configurationProblems(sae)) {
+      for (const [option, message] of configurationProblems(sae, steps)) {
         context.addIssue({ code: "custom", path: [option], message, input: (sae as never)[option] });
       }
     }) as unknown as z.ZodType<SaeTrainingConfig>;
@@ -250,7 +265,7 @@ const trainingKeys = {
     .enum(["stop", "skip", "rollback"])
     .default("stop")
     .describe(
-      "When activations, the loss or a gradient hold NaN or infinity: end the run with an error; leave that step without effect; or go back to the last checkpoint and on with the next activations.",
+      `When activations, the loss or a gradient hold NaN or infinity: end the run with an error; leave that step without effect; or go back to the last checkpoint (of which there is none before step checkpointEvery) and on with the next activations. More than ${badStepsInARow} such steps in a row, with rollback since the last checkpoint, end the run all the same.`,
     ),
   logEvery: positiveInteger.default(10).describe("Steps between lines of metrics.jsonl."),
   checkpointEvery: positiveInteger.default(1000).describe("Steps between checkpoints."),
@@ -290,7 +305,8 @@ const trainingSchema: z.ZodType<TrainingConfig> = z
       complain("steps", 'exactly one of "steps" and "tokens" is needed');
     if (tokens !== undefined && tokens < batchSize) complain("tokens", `must be at least one batch (${batchSize})`);
     const total = steps ?? Math.floor((tokens ?? Number.POSITIVE_INFINITY) / batchSize);
-    for (const key of ["lrWarmupSteps", "lrDecaySteps"] as const) {
+    if (total <= 0) return; // whatever makes it so is the problem
+    for (const key of ["lrWarmupSteps", "lrDecaySteps", "l1WarmupSteps"] as const) {
       if (schedule[key] > total) {
         const message = `must be at most the number of steps (${total})`;
         context.addIssue({ code: "custom", path: [key], message, input: schedule[key] });
@@ -302,39 +318,46 @@ const trainingSchema: z.ZodType<TrainingConfig> = z
 /**
  * Reads a configuration, with overrides of the form `a.b=v` applied first (v as JSON, or as text where it is none).
  *
+ * @param name - what messages call the configuration
  * @throws MonosemError ERR_CONFIG with one line per problem, each naming the key's path, what is expected and found.
  */
-export function parseConfig(json: unknown, overrides: readonly string[] = []): RunConfig {
+export function parseConfig(json: unknown, overrides: readonly string[] = [], name = "configuration"): RunConfig {
   const config = overrides.reduce(applyOverride, json);
   const sections = isObject(config) ? config : {};
   const data = isObject(sections.data) ? sections.data : {};
-  const target = "activations" in data ? data.targetTensor : data.targetHook;
+  const stored = "activations" in data;
+  const target = stored ? data.targetTensor : data.targetHook;
+  const steps = trainingSchema.safeParse(sections.training).data?.steps;
   // the branches are chosen by hand, so that a problem is reported against the one meant and not against all
   const oneSae = (sae: unknown): z.ZodType => {
-    const { architecture: name } = isObject(sae) ? sae : {};
-    const architecture = knownArchitectures().get(String(name));
+    const architecture = knownArchitectures().get(String(isObject(sae) ? sae.architecture : undefined));
     const known = [...knownArchitectures().keys()];
     return architecture === undefined
       ? z.looseObject({ architecture: z.enum(known) })
-      : saeSchema(architecture, target !== undefined);
+      : saeSchema(architecture, target !== undefined, steps);
   };
   const schema = z
     .strictObject({
       sae: Array.isArray(sections.sae) ? listOfSaes(sections.sae.map(oneSae)) : singleSae(oneSae(sections.sae)),
-      data: "activations" in data ? storedDataSchema : modelDataSchema,
+      data: stored ? storedDataSchema : modelDataSchema,
       training: trainingSchema,
       ...runKeys,
     })
     .superRefine((run, context) => {
-      refuseEmptySelections(run as unknown as RunConfig, context);
+      if (steps !== undefined) refuseEmptySelections(run as unknown as RunConfig, context);
       if ("activations" in run.data || run.data.hook !== undefined) return;
       const saes = [(run as unknown as RunConfig).sae].flat();
       if (saes.every(({ hook }) => hook !== undefined)) return;
       context.addIssue({ code: "custom", path: ["data", "hook"], message: "is needed unless every SAE names its own" });
     });
-  const result = schema.safeParse(config, { reportInput: true });
+  const result = schema.safeParse(config, { reportInput: true, error: requirement });
   if (!result.success) {
-    throw new MonosemError("ERR_CONFIG", `configuration: ${result.error.issues.map(describe).join("\n  ")}`);
+    const problems = result.error.issues.flatMap((issue) =>
+      issue.code === "unrecognized_keys"
+        ? issue.keys.map((key) => `${[...issue.path, key].join(".")}: ${unknownKey(key, issue.path[0], stored)}`)
+        : describe(issue),
+    );
+    throw new MonosemError("ERR_CONFIG", `${name}: ${problems.join("\n  ")}`);
   }
   return withHooks(result.data as unknown as RunConfig);
 }
@@ -416,16 +439,33 @@ function withHooks(config: RunConfig): RunConfig {
 }
 
 /** One problem as "path: what is wrong (found ...)". */
-function describe(issue: z.core.$ZodIssue): string {
-  const path = issue.path.join(".");
-  if (issue.code === "unrecognized_keys") {
-    return `${issue.keys.map((key) => [...issue.path, key].join(".")).join(", ")}: unknown key`;
+function describe({ path, code, message, input }: z.core.$ZodIssue): string {
+  if (path.length === 0) return message;
+  if (code === "custom" && isObject(input)) return `${path.join(".")}: ${message}`;
+  const found = input === undefined ? "missing" : `found ${JSON.stringify(input)}`;
+  return `${path.join(".")}: ${message} (${found})`;
+}
+
+/** What is wrong with a key that the section (of `data`, the kind that was chosen) does not have. */
+function unknownKey(key: string, section: PropertyKey | undefined, stored: boolean): string {
+  if (section === "data" && key in (stored ? modelDataKeys : storedDataKeys)) {
+    const [kind, other] = stored ? ["activations", "model"] : ["model", "activations"];
+    const problem = key === other ? "excludes" : `goes with data.${other}, which excludes`;
+    return `${problem} data.${kind}: give activations that there are already, or a model that makes them`;
   }
-  const message = issue.message.replace(/, received .*$/, "");
-  if (path === "") return message;
-  if (issue.code === "custom" && isObject(issue.input)) return `${path}: ${message}`;
-  const found = issue.input === undefined ? "missing" : `found ${JSON.stringify(issue.input)}`;
-  return `${path}: ${message} (${found})`;
+  const near = probableName(key, keysOf(section, stored));
+  return `unknown key${near === undefined ? "" : `; did you mean "${near}"?`}`;
+}
+
+function keysOf(section: PropertyKey | undefined, stored: boolean): readonly string[] {
+  if (section === undefined) return ["sae", "data", "training", ...Object.keys(runKeys)];
+  if (section === "data") return Object.keys(stored ? storedDataKeys : modelDataKeys);
+  if (section === "training") return Object.keys(trainingKeys);
+  const architectures = [...knownArchitectures().values()];
+  return [
+    ...["architecture", ...Object.keys(commonSaeKeys)],
+    ...architectures.flatMap(({ options, trainingOptions }) => Object.keys({ ...options, ...trainingOptions })),
+  ];
 }
 
 /** `config` with the value at the dotted path replaced; the original stays as it is. */

@@ -22,40 +22,54 @@ export interface SaeColumns {
 /**
  * The columns that an SAE's `hook` and `targetHook` name.
  *
+ * @param path what messages call the configuration
  * @throws MonosemError ERR_CONFIG for a hook that the source does not have, or widths that are not the SAE's.
  */
-export function columnsOf(config: SaeTrainingConfig, source: ActivationSource): SaeColumns {
+export function columnsOf(config: SaeTrainingConfig, source: ActivationSource, path: string): SaeColumns {
   const { hook, targetHook, dIn, dOut = dIn, transcoder = false } = config;
   if (transcoder !== (targetHook !== undefined)) {
     throw new MonosemError(
       "ERR_CONFIG",
       transcoder
-        ? "a transcoder needs a targetHook: the activations that it reconstructs"
-        : `sae.targetHook is ${targetHook}, but the SAE is not a transcoder`,
+        ? `${path}: a transcoder needs a targetHook: the activations that it reconstructs`
+        : `${path}.targetHook is ${targetHook}, but the SAE is not a transcoder`,
     );
   }
-  const input = named(hook === undefined ? undefined : [hook].flat(), source);
-  const target = targetHook === undefined ? input : named([targetHook], source);
+  const input = named(hook === undefined ? undefined : [hook].flat(), source, path);
+  const target = targetHook === undefined ? input : named([targetHook], source, path);
   for (const [key, columns, width] of [
     ["dIn", input, dIn],
     ["dOut", target, dOut],
   ] as const) {
-    const found = columns.reduce((sum, range) => sum + range.width, 0);
-    if (found !== width) {
-      throw new MonosemError("ERR_CONFIG", `sae.${key} is ${width}, but the activations are ${found} wide`);
+    const widths = columns.map((range) => range.width);
+    if (widths.reduce((sum, one) => sum + one, 0) !== width) {
+      throw new MonosemError(
+        "ERR_CONFIG",
+        `${path}.${key} is ${width}, but the activations are ${sumText(widths)} wide`,
+      );
     }
   }
   const widths = config.hookWidths;
   if (widths !== undefined && widths.join() !== input.map((range) => range.width).join()) {
     throw new MonosemError(
       "ERR_CONFIG",
-      `sae.hookWidths is [${widths.join(", ")}], but the hooks are [${input.map((range) => range.width).join(", ")}] wide`,
+      `${path}.hookWidths is [${widths.join(", ")}], but the hooks are [${input.map((range) => range.width).join(", ")}] wide`,
     );
   }
   return { input, target };
 }
 
-function named(names: readonly string[] | undefined, { dIn, hooks }: ActivationSource): readonly Columns[] {
+/** "384", or "192 + 192 = 384". */
+export function sumText(widths: readonly number[]): string {
+  const sum = widths.reduce((total, width) => total + width, 0);
+  return widths.length === 1 ? String(sum) : `${widths.join(" + ")} = ${sum}`;
+}
+
+function named(
+  names: readonly string[] | undefined,
+  { dIn, hooks }: ActivationSource,
+  path: string,
+): readonly Columns[] {
   if (names === undefined && (hooks === undefined || hooks.length === 1)) return [{ from: 0, width: dIn }];
   let from = 0;
   const all = new Map<string, Columns>();
@@ -68,7 +82,7 @@ function named(names: readonly string[] | undefined, { dIn, hooks }: ActivationS
     if (columns !== undefined) return columns;
     throw new MonosemError(
       "ERR_CONFIG",
-      `the activations have no hook "${name}"; they have ${[...all.keys()].join(", ") || "one without a name"}`,
+      `${path}: the activations have no hook "${name}"; they have ${[...all.keys()].join(", ") || "one without a name"}`,
     );
   });
 }

@@ -21,6 +21,8 @@ import { Scope } from "./scope.js";
 
 export interface SaeTrainingOptions {
   readonly config: SaeTrainingConfig;
+  /** What messages call it. */
+  readonly path: string;
   readonly columns: SaeColumns;
   readonly adam: AdamOptions;
   /** Of the initial weights and of whatever the training draws. */
@@ -298,7 +300,7 @@ function expectedAverageScales({ input, target }: SaeColumns, { meanNorm }: Inpu
   return { input: input.map(scale), output: target.map(scale) };
 }
 
-async function initialSae(directory: string, { config, device, metadata }: SaeTrainingOptions): Promise<Sae> {
+async function initialSae(directory: string, { config, path, device, metadata }: SaeTrainingOptions): Promise<Sae> {
   const loaded = await Sae.load(directory, device);
   const wanted = parseSaeConfig(config);
   const { saved } = architectureNamed(config.architecture);
@@ -309,7 +311,7 @@ async function initialSae(directory: string, { config, device, metadata }: SaeTr
       loaded.dispose();
       throw new MonosemError(
         "ERR_CONFIG",
-        `sae.init: the SAE in ${directory} has ${key} ${loaded.config[key]}, but sae.${key} is ${expected}`,
+        `${path}.init: the SAE in ${directory} has ${key} ${loaded.config[key]}, but ${path}.${key} is ${expected}`,
       );
     }
   }

@@ -13,11 +13,11 @@ import { makeDirectory } from "../formats/makeDirectory.js";
 import type { SaeTrainingConfig } from "../sae/config.js";
 import type { Sae, SaeMetadata } from "../sae/sae.js";
 import { type Checkpoint, type CheckpointArray, readLatestCheckpoint, writeCheckpoint } from "./checkpoint.js";
-import type { TrainingConfig } from "./config.js";
+import { badStepsInARow, type TrainingConfig } from "./config.js";
 import { columnsOf, type SaeColumns } from "./hookColumns.js";
 import { measureInputs } from "./inputStatistics.js";
 import { isLogged, MetricsLog } from "./metricsLog.js";
-import { nameProblem } from "./saeNames.js";
+import { nameProblem, saePath } from "./saeNames.js";
 import { SaeTraining, type SaeTrainingOptions, type SaeTrainingState, type StepMeasures } from "./saeTraining.js";
 import { learningRate, warmup } from "./schedules.js";
 
@@ -60,8 +60,6 @@ export interface TrainingProgress extends StepMeasures {
 
 /** The device works on one step while the next waits; more would only delay an abort and take memory. */
 const stepsAhead = 2;
-/** After so many failures in a row a run has not met a bad batch: it is broken. */
-const failuresInARow = 5;
 
 export class Trainer {
   readonly #options: TrainerOptions;
@@ -267,15 +265,23 @@ export class Trainer {
   /** After a failure: what `onNonFinite` says, or the failure again. */
   async #recover(error: unknown, queued: Promise<void>[]): Promise<void> {
     const { training, output } = this.#options;
-    const { onNonFinite: policy = "stop" } = training;
-    if (policy === "stop" || !isNonFinite(error)) throw error;
+    const { onNonFinite: policy = "stop", checkpointEvery } = training;
+    if (!isNonFinite(error)) throw error;
+    if (policy === "stop") throw await this.#explained(error);
     this.#failures++;
     this.#skippedSteps++;
-    if (this.#failures > failuresInARow) throw error;
+    if (this.#failures > badStepsInARow) {
+      const since = policy === "skip" ? "in a row" : "since the last checkpoint";
+      throw await this.#explained(error, `onNonFinite "${policy}" gave up after ${this.#failures} bad steps ${since}`);
+    }
     if (policy === "skip") return; // a failed step changes no weights
     for (const work of queued.splice(0)) await work.catch(() => undefined);
     const checkpoint = output === undefined ? undefined : await readLatestCheckpoint(checkpointsIn(output));
-    if (checkpoint === undefined) throw error;
+    if (checkpoint === undefined) {
+      const reason =
+        output === undefined ? "a run without output writes none" : `the first is that of step ${checkpointEvery}`;
+      throw await this.#explained(error, `onNonFinite "rollback" had no checkpoint to go back to: ${reason}`);
+    }
     for (const [i, state] of statesIn(checkpoint, this.#options).entries()) {
       this.#trainings[i]!.restore(state, checkpoint.tokens);
     }
@@ -283,32 +289,34 @@ export class Trainer {
     this.#tokens = checkpoint.tokens;
   }
 
-  /** Says of a failure for NaN or infinity in which step of which SAE it was, and which activations were to blame. */
+  /** Says of a failure for NaN or infinity in which step of which SAE it was; what failed is its cause. */
   async #namingStep<T>(work: () => Promise<T>, { name, step }: Place): Promise<T> {
     try {
       return await work();
     } catch (error) {
       if (!isNonFinite(error)) throw error;
-      const where = await this.#nonFiniteActivations();
-      const reason =
-        where === undefined
-          ? `${error.message.replace(/\.$/, "")} (x is the batch of that step). If the activations are finite, lower the ` +
-            "learning rate or clip the gradient"
-          : `${where} holds NaN or infinity`;
-      throw new MonosemError(
-        "ERR_NON_FINITE",
-        `training${name === undefined ? "" : ` of ${name}`} stopped being finite at step ${step}: ${reason}`,
-        { cause: error },
-      );
+      const message = `training${name === undefined ? "" : ` of ${name}`} stopped being finite at step ${step}`;
+      throw new MonosemError("ERR_NON_FINITE", message, { cause: error });
     }
   }
 
-  /** Where among the last batches the source finds a bad row; a run that goes on does not take the time to look. */
-  async #nonFiniteActivations(): Promise<string | undefined> {
+  /**
+   * The failure that ends a run, with the activations that were to blame: a row among the last batches that the source
+   * finds to be bad. (A run that goes on does not take the time to look.)
+   */
+  async #explained({ message, cause }: MonosemError, end?: string): Promise<MonosemError> {
     const { source, training } = this.#options;
-    if (training.onNonFinite === "skip" || training.onNonFinite === "rollback") return undefined;
     const rows = (stepsAhead + 1) * training.batchSize;
-    return await source.findNonFinite?.(rows).catch(() => undefined); // the failure to report is the other one
+    const where = await source.findNonFinite?.(rows).catch(() => undefined); // the failure to report is the other one
+    const reasons: string[] = [];
+    if (where !== undefined) {
+      reasons.push(`: ${where} holds NaN or infinity`);
+    } else if (cause instanceof MonosemError) {
+      const found = `${cause.message.replace(/\.$/, "")} (x is the batch of that step)`;
+      reasons.push(`: ${found}. If the activations are finite, lower the learning rate or clip the gradient`);
+    }
+    if (end !== undefined) reasons.push(`; ${end}`);
+    return new MonosemError("ERR_NON_FINITE", [message, ...reasons].join(""), { cause });
   }
 
   async #openLogs(): Promise<MetricsLog[]> {
@@ -387,11 +395,13 @@ function saeOptions({ sae, training, source, device, metadata }: TrainerOptions)
       if (problem !== undefined) throw new MonosemError("ERR_CONFIG", `sae.${index}.name "${name}" ${problem}`);
     }
   }
-  return all.map(({ config }) => {
-    const columns = columnsOf(config, source);
+  return all.map(({ config }, index) => {
+    const path = saePath(sae, index);
+    const columns = columnsOf(config, source, path);
     const several = columns.input.length > 1 ? { hookWidths: columns.input.map(({ width }) => width) } : {};
     return {
       config: { ...config, ...several },
+      path,
       columns,
       adam: training,
       seed: config.seed ?? training.seed,

@@ -39,6 +39,21 @@ test("uses more than half of its 32 bins, the last of them for the largest value
   expect(counts.at(-1)).toBe(1);
 });
 
+test("negative values have bins of the same width on the other side of 0, which mirror those of their magnitudes", () => {
+  fc.assert(
+    fc.property(fc.array(positive, { minLength: 1, maxLength: 30 }), (values) => {
+      const mirrored = histogramOf(values.map((value) => -value));
+      const { binWidth, counts } = histogramOf(values);
+      expect(mirrored).toEqual({ firstEdge: -counts.length * binWidth, binWidth, counts: counts.toReversed() });
+    }),
+  );
+  expect(histogramOf([-1, 2, -8])).toEqual({
+    firstEdge: -8,
+    binWidth: 0.25,
+    counts: Array.from({ length: 40 }, (_, bin) => (bin === 0 || bin === 28 || bin === 39 ? 1 : 0)),
+  });
+});
+
 test("is empty without values", () => {
   expect(histogramOf([])).toEqual({ firstEdge: 0, binWidth: 0, counts: [] });
 });

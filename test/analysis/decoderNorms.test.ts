@@ -4,10 +4,11 @@ import { featureReportHtml } from "../../lib/analysis/featureReport.js";
 import { featureReportText } from "../../lib/analysis/featureText.js";
 import { Device } from "../../lib/engine/device.js";
 import { Sae } from "../../lib/sae/sae.js";
+import { testDevice } from "../testDevice.js";
 import { hostileReport } from "./hostileReport.js";
 
 test("a crosscoder's decoder norms are those of the columns of each hook, for the latents asked for", async () => {
-  const device = await Device.open("cpu", { threads: 1 });
+  const device = await Device.open(testDevice, { threads: 1 });
   const config = { architecture: "topk", dIn: 3, dSae: 2, k: 1, hookWidths: [2, 1], applyBDecToInput: false } as const;
   const parameters = {
     encoder: device.zeros([2, 3]),

@@ -8,6 +8,8 @@ interface Latent {
   readonly before?: string;
   readonly after?: string;
   readonly beside?: number;
+  /** -1: its activations are negative. */
+  readonly sign?: number;
 }
 
 const vocabulary: string[] = [];
@@ -22,11 +24,11 @@ const tokenText = (id: number): string => vocabulary[id]!;
 /** Statistics of these latents; 40 tokens of filler per context keep their densities alike and low. */
 function statisticsOf(latents: readonly Latent[]): FeatureStatistics {
   const collector = new FeatureCollector(latents.length, { tokensBefore: 3, tokensAfter: 3 });
-  latents.forEach(({ peaks, before = " then", after = ".", beside = 0 }, latent) => {
+  latents.forEach(({ peaks, before = " then", after = ".", beside = 0, sign = 1 }, latent) => {
     peaks.forEach((peak, index) => {
       const texts = [` context${latent}.${index}`, before, peak, after, ...new Array<string>(40).fill(" filler")];
-      const values = [0, beside, 5, beside];
-      const active = [...values.keys()].filter((position) => values[position]! > 0);
+      const values = [0, beside * sign, 5 * sign, beside * sign];
+      const active = [...values.keys()].filter((position) => values[position]! !== 0);
       collector.addContext(
         Int32Array.from(texts, token),
         Int32Array.from(texts.keys()),
@@ -68,6 +70,20 @@ test("a few recurring words rank before one word, and before words that never re
 test("a short burst ranks before a whole passage", () => {
   const statistics = statisticsOf([{ peaks: six(" red", " blue"), beside: 4 }, { peaks: six(" one", " two") }]);
   expect(rankLatents(statistics, tokenText, 2)).toEqual([1, 0]);
+});
+
+test("a latent whose activations are negative ranks as one whose activations are positive", () => {
+  const latents = [
+    { peaks: six("?", "!") },
+    { peaks: six(" one", " two"), beside: 4 },
+    { peaks: six(" few", " many", " several"), beside: 1 },
+  ];
+  const ranks = rankLatents(statisticsOf(latents), tokenText, 3);
+  expect(ranks[0]).toBe(2);
+  for (let negative = 0; negative < 3; negative++) {
+    const signed = latents.map((latent, index) => ({ ...latent, sign: index === negative ? -1 : 1 }));
+    expect(rankLatents(statisticsOf(signed), tokenText, 3)).toEqual(ranks);
+  }
 });
 
 test("latents with the same word are shown once, those with few examples not at all, and never more than asked for", () => {

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { featureReportHtml, LONGEST_TOKEN, shade } from "../../lib/analysis/featureReport.js";
-import { hostileReport, hostileTokens } from "./hostileReport.js";
+import { hostileReport, hostileTokens, signedReport } from "./hostileReport.js";
 
 const html = featureReportHtml(hostileReport());
 
@@ -69,9 +69,22 @@ test("the page shows the summary, every latent asked for, its examples and its t
 });
 
 test("shading runs from 0 for an inactive token to 10 for the strongest, and never hides an active one", () => {
-  expect([0, -1, Number.NaN].map((value) => shade(value, 5))).toEqual([0, 0, 0]);
+  expect([0, Number.NaN].map((value) => shade(value, 5))).toEqual([0, 0]);
   expect([1e-9, 2.5, 5].map((value) => shade(value, 5))).toEqual([1, 5, 10]);
+  expect([-1e-9, -2.5, -5].map((value) => shade(value, 5))).toEqual([-1, -5, -10]);
   expect(shade(1, 0)).toBe(0);
+});
+
+test("negative activations have examples of their own, another shade, and their side of the histogram", () => {
+  expect(html).not.toMatch(/negative</);
+  const signed = featureReportHtml(signedReport());
+  expect(signed).toContain("<span>largest <b>6.00</b></span> <span>most negative <b>-9.00</b></span>");
+  expect(signed).toContain("<h3>where it is negative</h3>");
+  expect(signed.match(/<span class="activation">-9\.00</g)).toHaveLength(1);
+  expect(signed).toMatch(/<bdi class="n10 peak" title="[^"]*activation -9\.00">/);
+  expect(signed).toMatch(/<bdi class="a7 peak" title="[^"]*activation 6\.00">/);
+  expect(signed).toMatch(/>-9\.00<\/text><text [^>]*>6\.00<\/text>/);
+  expect(signed).toContain("blue where it is negative");
 });
 
 const chromium = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(existsSync);

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import type { FeatureReport } from "../../lib/analysis/featureReport.js";
 import { FeatureCollector } from "../../lib/analysis/features.js";
 import { featureReportText } from "../../lib/analysis/featureText.js";
-import { hostileReport } from "./hostileReport.js";
+import { hostileReport, signedReport } from "./hostileReport.js";
 
 const ESCAPE = "\u001b";
 const ANSI = new RegExp(`${ESCAPE}\\[[0-9;]*m`, "g");
@@ -46,6 +46,20 @@ test("with colour, active tokens have a background that grows with the activatio
   const text = featureReportText(smallReport(), { colour: true, width: 80, examples: 3 });
   expect(text).toContain("\u001b[38;5;16;48;5;202m cat\u001b[0m\u001b[38;5;16;48;5;230m sat\u001b[0m on");
   expect(text.replace(ANSI, "")).toContain("    9.00  The cat sat on the mat. It slept");
+});
+
+test("negative activations have examples of their own, in braces or on another background", () => {
+  const text = featureReportText(signedReport(), { colour: false, width: 80, examples: 1 });
+  expect(text.trimStart()).toBe(
+    [
+      "latent 0  fires on 29% of tokens, from -9.00 to 6.00",
+      "    6.00  The {cat} sat on the [mat].",
+      "   -9.00  The {cat} sat on the [mat].",
+      "",
+    ].join("\n"),
+  );
+  const coloured = featureReportText(signedReport(), { colour: true, width: 80, examples: 1 });
+  expect(coloured).toContain("\u001b[38;5;16;48;5;39m cat\u001b[0m sat");
 });
 
 test("a line keeps to the width and holds the peak", () => {

@@ -39,7 +39,7 @@ function collect(
   return collector.statistics();
 }
 
-const quarters = fc.integer({ min: -4, max: 40 }).map((value) => Math.max(-1, value / 4)); // exact in f32; -1: selected, not active
+const quarters = fc.integer({ min: -20, max: 40 }).map((value) => value / 4); // exact in f32
 
 const dense = fc.record({ dSae: fc.integer({ min: 1, max: 5 }) }).chain(({ dSae }) =>
   fc.record({
@@ -66,16 +66,19 @@ test("counts, densities, maxima and means are those of a dense loop over all tok
       expect(statistics.contexts).toBe(contexts.length);
       let active = 0;
       for (let latent = 0; latent < dSae; latent++) {
-        const firing = rows.map((row) => row[latent]!).filter((value) => value > 0);
+        const firing = rows.map((row) => row[latent]!).filter((value) => value !== 0);
         active += firing.length;
         expect(statistics.firingCounts[latent]).toBe(firing.length);
         expect(statistics.maxActivations[latent]).toBe(Math.max(0, ...firing));
+        expect(statistics.minActivations[latent]).toBe(Math.min(0, ...firing));
         expect(statistics.meanActivations[latent]).toBeCloseTo(
           firing.length === 0 ? 0 : firing.reduce((sum, value) => sum + value, 0) / firing.length,
           12,
         );
-        const { counts } = statistics.activationHistogram(latent);
+        const { firstEdge, binWidth, counts } = statistics.activationHistogram(latent);
         expect(counts.reduce((sum, count) => sum + count, 0)).toBe(firing.length);
+        const negative = counts.slice(0, Math.round(-firstEdge / binWidth) || 0);
+        expect(negative.reduce((sum, count) => sum + count, 0)).toBe(firing.filter((value) => value < 0).length);
       }
       expect(statistics.l0).toBeCloseTo(rows.length === 0 ? 0 : active / rows.length, 12);
       expect(statistics.deadLatents).toBe(Array.from(statistics.firingCounts).filter((count) => count === 0).length);
@@ -86,41 +89,47 @@ test("counts, densities, maxima and means are those of a dense loop over all tok
   );
 });
 
-test("the examples are the strongest peaks of distinct contexts, with every activation in the window", () => {
-  fc.assert(
-    fc.property(dense, fc.integer({ min: 1, max: 4 }), fc.nat(3), fc.nat(3), (input, limit, before, after) => {
-      const { dSae, contexts } = input;
-      const statistics = collect(dSae, contexts, {
-        examplesPerLatent: limit,
-        tokensBefore: before,
-        tokensAfter: after,
-      });
-      for (let latent = 0; latent < dSae; latent++) {
-        const examples = statistics.examples(latent);
-        for (const { activation, context, position, tokens, activations, peak } of examples) {
-          const source = contexts[context]!;
-          const values = source.activations.map((row) => Math.max(0, row[latent]!));
-          expect(activation).toBe(Math.max(...values));
-          expect(position).toBe(values.indexOf(activation));
-          const first = Math.max(0, position - before);
-          const last = Math.min(source.tokens.length, position + after + 1);
-          expect([...tokens]).toEqual(source.tokens.slice(first, last));
-          expect([...activations]).toEqual(values.slice(first, last));
-          expect(activations[peak]).toBe(activation);
+test.each([1, -1])(
+  "the examples of sign %d are the strongest peaks of distinct contexts, with the whole window",
+  (sign) => {
+    fc.assert(
+      fc.property(dense, fc.integer({ min: 1, max: 4 }), fc.nat(3), fc.nat(3), (input, limit, before, after) => {
+        const { dSae, contexts } = input;
+        const statistics = collect(dSae, contexts, {
+          examplesPerLatent: limit,
+          tokensBefore: before,
+          tokensAfter: after,
+        });
+        for (let latent = 0; latent < dSae; latent++) {
+          const examples = sign > 0 ? statistics.examples(latent) : statistics.negativeExamples(latent);
+          for (const { activation, context, position, tokens, activations, peak } of examples) {
+            const source = contexts[context]!;
+            const values = source.activations.map((row) => row[latent]!);
+            expect(sign * activation).toBe(Math.max(...values.map((value) => sign * value)));
+            expect(position).toBe(values.indexOf(activation));
+            const first = Math.max(0, position - before);
+            const last = Math.min(source.tokens.length, position + after + 1);
+            expect([...tokens]).toEqual(source.tokens.slice(first, last));
+            expect([...activations]).toEqual(values.slice(first, last));
+            expect(activations[peak]).toBe(activation);
+          }
+          expect(new Set(examples.map(({ context }) => context)).size).toBe(examples.length);
+          expect(new Set(examples.map(({ tokens }) => tokens.join())).size).toBe(examples.length);
+          const strengths = examples.map(({ activation }) => sign * activation);
+          expect(strengths).toEqual([...strengths].sort((a, b) => b - a));
+          // The strongest of all is there, and room that is left means that there are no more.
+          const peaks = contexts.map(({ activations }) =>
+            Math.max(0, ...activations.map((row) => sign * row[latent]!)),
+          );
+          expect(strengths[0] ?? 0).toBe(Math.max(...peaks));
+          expect(examples.length).toBeLessThanOrEqual(limit);
+          const extremes = sign > 0 ? statistics.maxActivations : statistics.minActivations;
+          expect(extremes[latent]).toBe(examples[0]?.activation ?? 0);
         }
-        expect(new Set(examples.map(({ context }) => context)).size).toBe(examples.length);
-        expect(new Set(examples.map(({ tokens }) => tokens.join())).size).toBe(examples.length);
-        const strengths = examples.map(({ activation }) => activation);
-        expect(strengths).toEqual([...strengths].sort((a, b) => b - a));
-        // The strongest of all is there, and room that is left means that there are no more.
-        const peaks = contexts.map(({ activations }) => Math.max(0, ...activations.map((row) => row[latent]!)));
-        expect(strengths[0] ?? 0).toBe(Math.max(...peaks));
-        expect(examples.length).toBeLessThanOrEqual(limit);
-        if (examples.length > 0) expect(statistics.maxActivations[latent]).toBe(strengths[0]);
-      }
-    }),
-  );
-});
+      }),
+    );
+  },
+);
 
 test("of equally strong examples the earlier contexts are kept, and of equal texts only one", () => {
   const context = (token: number, value: number): DenseContext => ({ tokens: [token], activations: [[value]] });
@@ -148,7 +157,8 @@ test("an activation that is not a number is refused, with latent and position", 
 test("a latent that does not exist, impossible windows and too few rows of codes are refused", () => {
   const statistics = collect(2, [{ tokens: [1], activations: [[1, 0]] }]);
   for (const latent of [-1, 2, 0.5]) {
-    expect(() => statistics.examples(latent)).toThrow(/there is no latent/);
+    expect(() => statistics.examples(latent)).toThrow(/there is no latent .*: they are numbered 0 to 1$/);
+    expect(() => statistics.negativeExamples(latent)).toThrow(/there is no latent/);
     expect(() => statistics.activationHistogram(latent)).toThrow(/there is no latent/);
   }
   expect(() => new FeatureCollector(0)).toThrow(/dSae/);

@@ -1,9 +1,10 @@
 import { expect, test } from "vitest";
 import { HookVarianceAccumulator } from "../../lib/analysis/hookVariance.js";
 import { Device } from "../../lib/engine/device.js";
+import { testDevice } from "../testDevice.js";
 
 test("explained variance is of each hook's columns, over all batches; none where the activations do not vary", async () => {
-  const device = await Device.open("cpu", { threads: 1 });
+  const device = await Device.open(testDevice, { threads: 1 });
   using variances = new HookVarianceAccumulator(device, [
     { name: "wide", width: 2 },
     { name: "constant", width: 1 },

@@ -17,6 +17,36 @@ export const hostileTokens: readonly string[] = [
   " plain",
 ];
 
+const words = ["The", " cat", " sat", " on", " the", " mat", "."];
+
+/** A report of one latent that is negative on " cat", positive on " mat". */
+export function signedReport(): FeatureReport {
+  const collector = new FeatureCollector(1);
+  const values = [0, -9, 0, 0, 0, 6, 0];
+  const active = values.flatMap((value, position) => (value === 0 ? [] : [{ value, position }]));
+  collector.addContext(
+    Int32Array.from(words.keys()),
+    Int32Array.from(words.keys()),
+    {
+      rowOffsets: Float64Array.from(
+        { length: words.length + 1 },
+        (_, row) => active.filter(({ position }) => position < row).length,
+      ),
+      features: new Uint32Array(active.length),
+      values: Float32Array.from(active, ({ value }) => value),
+    },
+    0,
+  );
+  return {
+    title: "",
+    facts: [],
+    summary: [],
+    statistics: collector.statistics(),
+    latents: [0],
+    tokenText: (id) => words[id]!,
+  };
+}
+
 /** A report of two latents over contexts made of such tokens, with a title and facts no better than they are. */
 export function hostileReport(): FeatureReport {
   const collector = new FeatureCollector(3, { examplesPerLatent: 6 });

@@ -139,6 +139,30 @@ describe("the picture", () => {
     }
   });
 
+  test("has three to eight ticks at round numbers along the L0, whatever it spans", () => {
+    const ticksOf = (low: number, high: number): readonly number[] => {
+      const svg = paretoSvg([point(low, 0.5), point(high, 0.6)]);
+      return [...svg.matchAll(/text-anchor="middle">([\d.]+)</g)].map(([, tick]) => Number(tick));
+    };
+    expect(ticksOf(8, 32)).toEqual([7, 10, 15, 20, 30]);
+    expect(ticksOf(10, 1000)).toEqual([10, 20, 50, 100, 200, 500, 1000]);
+    expect(ticksOf(0.1, 10_000)).toEqual([0.1, 1, 10, 100, 1000, 10_000]);
+    const logarithms = fc.double({ min: -2, max: 4, noNaN: true });
+    fc.assert(
+      fc.property(logarithms, logarithms, (a, b) => {
+        const ticks = ticksOf(10 ** Math.min(a, b), 10 ** Math.max(a, b));
+        expect(ticks.length).toBeGreaterThanOrEqual(3);
+        expect(ticks.length).toBeLessThanOrEqual(8);
+      }),
+    );
+  });
+
+  test("explains filled and hollow only where SAEs are compared", () => {
+    expect(paretoSvg(sweep)).toContain(">hollow: another one is<");
+    expect(paretoSvg(sweep.slice(0, 1))).not.toMatch(/>(filled|hollow)/);
+    expect(paretoHtml({ title: "", facts: [], points: sweep.slice(0, 1) })).not.toMatch(/class="best"/);
+  });
+
   test("lets no name out of its text, and needs no style but attributes", () => {
     const svg = paretoSvg(hostile);
     expect(svg.replaceAll("\n", "")).not.toMatch(/[\p{C}\p{Zl}\p{Zp}]/u);
@@ -160,6 +184,9 @@ test("the page shows picture and table under a policy that allows nothing else, 
   expect(html.match(/<style>/g)).toHaveLength(1);
   expect(html.match(/<tr>/g)).toHaveLength(1 + sweep.length + hostile.length);
   expect(html).toContain('<td class="best">98.00%</td>');
+  // words are not broken to make columns fit: the table scrolls instead
+  expect(html).toMatch(/th,td\{[^}]*white-space:nowrap\}/);
+  expect(html).toMatch(/\.table\{overflow-x:auto/);
   const open: string[] = [];
   for (const [tag, closing, name] of html.matchAll(/<(\/?)([a-z][a-z0-9]*)[^>]*>/g)) {
     if (closing === "/") expect(open.pop()).toBe(name);

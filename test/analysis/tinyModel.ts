@@ -2,12 +2,13 @@ import { fileURLToPath } from "node:url";
 import { Device } from "../../lib/engine/device.js";
 import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
 import { Sae, type SaeMetadata } from "../../lib/sae/sae.js";
+import { testDevice } from "../testDevice.js";
 
 export const HOOK = "blocks.2.hook_resid_post";
 export const modelDirectory: string = fileURLToPath(new URL("../../assets/tiny-gpt2", import.meta.url));
 
 export async function openTinyModel(): Promise<{ device: Device; model: HookedTransformer }> {
-  const device = await Device.open("cpu", { threads: 1 });
+  const device = await Device.open(testDevice, { threads: 1 });
   return { device, model: await HookedTransformer.load(modelDirectory, device) };
 }
 

@@ -1,21 +1,38 @@
-import { existsSync, readdirSync, readFileSync, truncateSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync } from "node:fs";
 import { basename, join } from "node:path";
 import { expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
-import { SafetensorsFile } from "../../lib/formats/safetensors.js";
+import { float32FromFloat16 } from "../../lib/formats/halfPrecision.js";
+import { SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.js";
 import { Sae } from "../../lib/sae/sae.js";
-import { runCli, temporaryFolder } from "./runCli.js";
-import { dIn, dSae, numbers, writeActivations, writeSae } from "./saeFiles.js";
+import { testDevice } from "../testDevice.js";
+import { runCli, runCliWithAbsTopk, temporaryFolder } from "./runCli.js";
+import { dIn, dSae, numbers, writeAbsTopkSae, writeActivations, writeSae } from "./saeFiles.js";
 
 /** What the library encodes, [rows, dSae]. */
 async function latentsOf(directory: string, rows: number): Promise<Float32Array> {
-  const device = await Device.open("cpu", { threads: 1 });
+  const device = await Device.open(testDevice, { threads: 1 });
   using sae = await Sae.load(directory, device);
   using x = device.tensor(numbers(rows * dIn), [rows, dIn]);
   using codes = sae.encode(x);
   const dense = await device.kernels.densify(codes).readFloat32();
   await device.close();
   return dense;
+}
+
+/** A sparse file as a matrix, [rows, dSae]. */
+async function denseFrom(path: string): Promise<Float32Array> {
+  await using file = await SafetensorsFile.open(path);
+  const indices = (await file.read("indices")).data as Int32Array;
+  const values = await file.readFloat32("values");
+  const rowOffsets = Array.from((await file.read("rowOffsets")).data as BigInt64Array, Number);
+  const densified = new Float32Array((rowOffsets.length - 1) * dSae);
+  for (let row = 0; row < rowOffsets.length - 1; row++) {
+    for (let entry = rowOffsets[row]!; entry < rowOffsets[row + 1]!; entry++) {
+      densified[row * dSae + indices[entry]!] = values[entry]!;
+    }
+  }
+  return densified;
 }
 
 test("writes latents dense or sparse, the same ones, whatever the batch size", async () => {
@@ -40,20 +57,73 @@ test("writes latents dense or sparse, the same ones, whatever the batch size", a
   expect(file.metadata).toMatchObject({ dSae: String(dSae) });
   expect(file.entries.get("indices")?.dtype).toBe("I32");
   const indices = (await file.read("indices")).data as Int32Array;
-  const values = await file.readFloat32("values");
   const rowOffsets = Array.from((await file.read("rowOffsets")).data as BigInt64Array, Number);
   expect(rowOffsets).toHaveLength(rows + 1);
-  const densified = new Float32Array(rows * dSae);
   for (let row = 0; row < rows; row++) {
     const ofRow = indices.subarray(rowOffsets[row], rowOffsets[row + 1]);
     expect([...ofRow]).toEqual([...ofRow].sort((a, b) => a - b));
-    ofRow.forEach((latent, i) => {
-      densified[row * dSae + latent] = values[rowOffsets[row]! + i]!;
-    });
   }
-  expect(values.every((value) => value > 0)).toBe(true);
-  expect(densified).toEqual(expected);
+  expect((await file.readFloat32("values")).every((value) => value > 0)).toBe(true);
+  expect(await denseFrom(sparse)).toEqual(expected);
   expect(readdirSync(folder).filter((name) => name.includes("tmp"))).toEqual([]);
+});
+
+test("negative latents of an architecture from outside are written as all others", async () => {
+  const folder = await temporaryFolder();
+  const [sae, activations] = [await writeAbsTopkSae(folder), await writeActivations(folder, 9)];
+  const [sparse, dense] = [join(folder, "sparse"), join(folder, "dense")];
+  const encode = (...more: string[]): ReturnType<typeof runCli> =>
+    runCliWithAbsTopk("encode", "--sae", sae, "--activations", activations, ...more);
+  expect(await encode("--output", sparse)).toMatchObject({
+    exitCode: 0,
+    stdout: expect.stringContaining("36 active latents (4.00 per row)"),
+  });
+  expect(await encode("--output", dense, "--dense")).toMatchObject({ exitCode: 0 });
+  await using file = await SafetensorsFile.open(dense);
+  const latents = await file.readFloat32("latents");
+  expect(latents.filter((value) => value < 0).length).toBeGreaterThan(0);
+  expect(await denseFrom(sparse)).toEqual(latents);
+});
+
+test("a folder of shards is read as one file of all their rows", async () => {
+  const folder = await temporaryFolder();
+  const sae = await writeSae(folder);
+  const shards = join(folder, "shards");
+  mkdirSync(shards);
+  const data = numbers(7 * dIn);
+  const write = (name: string, first: number, rows: number): Promise<void> => {
+    const part = data.slice(first * dIn, (first + rows) * dIn);
+    return writeSafetensors(join(shards, name), { x: { shape: [rows, dIn], data: part } });
+  };
+  await write("0.safetensors", 0, 4);
+  await write("1.safetensors", 4, 3);
+  const output = join(folder, "out");
+  const encode = (path: string): ReturnType<typeof runCli> =>
+    runCli("encode", "--sae", sae, "--activations", shards, "--tensor", "x", "--output", path, "--batch-size", "3");
+  expect(await encode(output)).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^7 rows, /) });
+  expect(await denseFrom(output)).toEqual(await latentsOf(sae, 7));
+  expect(await encode(join(shards, "1.safetensors"))).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringContaining("is a file of the activations themselves"),
+  });
+  data[5 * dIn] = Number.NaN;
+  await write("1.safetensors", 4, 3);
+  expect((await encode(output)).stderr).toMatch(/monosem: row 1 \(the first is 0\) of .*1\.safetensors holds NaN\n$/);
+});
+
+test("activations in half precision are widened", async () => {
+  const folder = await temporaryFolder();
+  const sae = await writeSae(folder);
+  const halves = Uint16Array.from({ length: 2 * dIn }, (_, index) => 0x3c00 + 64 * index);
+  const [wide, narrow] = [join(folder, "wide"), join(folder, "narrow")];
+  await writeSafetensors(wide, { activations: { shape: [2, dIn], data: float32FromFloat16(halves) } });
+  await writeSafetensors(narrow, { activations: { shape: [2, dIn], data: halves, dtype: "F16" } });
+  const encoded = async (activations: string): Promise<Float32Array> => {
+    const output = `${activations}.encoded`;
+    await runCli("encode", "--sae", sae, "--activations", activations, "--output", output);
+    return await denseFrom(output);
+  };
+  expect(await encoded(narrow)).toEqual(await encoded(wide));
 });
 
 test("the activations themselves are never written over", async () => {
@@ -63,7 +133,10 @@ test("the activations themselves are never written over", async () => {
   const before = readFileSync(activations);
   const aliased = join(folder, ".", "..", basename(folder), basename(activations));
   const run = await runCli("encode", "--sae", sae, "--activations", activations, "--output", aliased);
-  expect(run).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("is the file of activations itself") });
+  expect(run).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringContaining("is a file of the activations themselves"),
+  });
   expect(readFileSync(activations).equals(before)).toBe(true);
 });
 
@@ -83,6 +156,10 @@ test("bad input is refused by name and leaves nothing behind", async () => {
   const encode = (activations: string, ...more: string[]): ReturnType<typeof runCli> =>
     runCli("encode", "--sae", sae, "--activations", activations, "--output", output, ...more);
 
+  const nowhere = await encode(join(folder, "missing.safetensors"), "--output", join(folder, "nodir", "out"));
+  expect(nowhere.stderr).toBe(
+    `monosem: cannot write ${join(folder, "nodir", "out")}: the folder ${join(folder, "nodir")} does not exist\n`,
+  );
   const missing = await encode(join(folder, "missing.safetensors"));
   expect(missing.stderr).toMatch(/^monosem: .*missing\.safetensors.*\n$/);
 
@@ -90,7 +167,7 @@ test("bad input is refused by name and leaves nothing behind", async () => {
     data[3 * dIn + 1] = Number.NaN;
   });
   expect((await encode(activations)).stderr).toMatch(
-    /\nmonosem: row 3 of "activations" in .* holds NaN\n$|^monosem: row 3/,
+    /monosem: row 3 \(the first is 0\) of .*activations\.safetensors holds NaN\n$/,
   );
   expect((await encode(activations, "--tensor", "other")).stderr).toMatch(/^monosem: .*other.*\n$/);
 

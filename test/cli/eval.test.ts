@@ -5,12 +5,13 @@ import { Device } from "../../lib/engine/device.js";
 import { writeSafetensors } from "../../lib/formats/safetensors.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { HOOK, modelDirectory } from "../analysis/tinyModel.js";
-import { runCli, temporaryFolder } from "./runCli.js";
-import { dIn, dSae, numbers, writeActivations, writeSae } from "./saeFiles.js";
+import { testDevice } from "../testDevice.js";
+import { runCli, runCliUnread, runCliWithAbsTopk, temporaryFolder } from "./runCli.js";
+import { dIn, dSae, numbers, writeAbsTopkSae, writeActivations, writeSae } from "./saeFiles.js";
 
 /** SAEs of the tiny model with 2, 4, ... latents active, in folders sweep/k2/sae, ... */
 async function writeSweep(folder: string, ks: readonly number[]): Promise<void> {
-  const device = await Device.open("cpu", { threads: 1 });
+  const device = await Device.open(testDevice, { threads: 1 });
   for (const k of ks) {
     const config = { architecture: "topk" as const, dIn: 192, dSae: 64, k, applyBDecToInput: true };
     using sae = Sae.create(config, device, k, { metadata: { hookName: HOOK, modelName: "tiny-gpt2" } });
@@ -83,7 +84,7 @@ test("in the model, several SAEs are compared, those marked that no other one be
 
 test("a transcoder is evaluated on the tensor that it reconstructs", async () => {
   const folder = await temporaryFolder();
-  const device = await Device.open("cpu", { threads: 1 });
+  const device = await Device.open(testDevice, { threads: 1 });
   const config = { architecture: "relu", dIn, dSae, transcoder: true, dOut: 4, applyBDecToInput: false } as const;
   using sae = Sae.create(config, device, 1);
   await sae.save(join(folder, "sae"));
@@ -106,7 +107,7 @@ test("a transcoder is evaluated on the tensor that it reconstructs", async () =>
 
 test("SAEs at different hook points have fronts of their own, and the architectures that they were trained as", async () => {
   const folder = await temporaryFolder();
-  const device = await Device.open("cpu", { threads: 1 });
+  const device = await Device.open(testDevice, { threads: 1 });
   for (const layer of [1, 2]) {
     const hookName = `blocks.${layer}.hook_resid_post`;
     const config = { architecture: "batchtopk" as const, dIn: 192, dSae: 64, k: 4, applyBDecToInput: true };
@@ -136,7 +137,7 @@ test("SAEs at different hook points have fronts of their own, and the architectu
 test("a crosscoder is told by its hooks: explained variance in eval, decoder norms in features", async () => {
   const folder = await temporaryFolder();
   const hookNames = ["blocks.1.hook_resid_post", "blocks.2.hook_resid_post"];
-  const device = await Device.open("cpu", { threads: 1 });
+  const device = await Device.open(testDevice, { threads: 1 });
   const shape = { dIn: 384, dSae: 64, hookWidths: [192, 192], applyBDecToInput: true };
   using sae = Sae.create({ architecture: "topk", k: 4, ...shape }, device, 1, { metadata: { hookNames } });
   await sae.save(join(folder, "sae"));
@@ -166,37 +167,76 @@ test("a crosscoder is told by its hooks: explained variance in eval, decoder nor
   expect(stored.stdout).toMatch(/^ {2}of one hook +-?[\d.]+% {2}a\n {2}of one hook +-?[\d.]+% {2}b$/m);
 });
 
-test("all SAEs are checked before one is evaluated, and the one that does not fit is named", async () => {
+test("of several SAEs those that do not fit are left out by name; one that is alone, or none that fits, is an error", async () => {
   const folder = await temporaryFolder();
   await writeSweep(folder, [2]);
-  const onModel = ["--model", modelDirectory, "--corpus", writeText(folder)];
+  const onModel = ["--model", modelDirectory, "--corpus", writeText(folder), "--tokens", "60", "--context-size", "32"];
   const good = join(folder, "sweep/k2/sae");
   for (const [metadata, message] of [
-    [{}, "does not say which hook point"],
+    [{}, "does not say which hook point it was trained on: name it (on the command line with --hook)"],
     [{ hookName: "blocks.9.hook_resid_post" }, "no hook point"],
     [{ hookName: "blocks.1.mlp.hook_post" }, "is 768 wide"],
     [{ hookName: HOOK, modelName: "gpt2" }, 'trained on model "gpt2"'],
-    [{ hookName: HOOK, contextSize: 100_000 }, "contexts of 100000 tokens"],
   ] as const) {
     const bad = await writeSae(folder, metadata, 192);
-    const result = await runCli("eval", "--sae", good, bad, ...onModel);
-    expect(result).toMatchObject({ exitCode: 1, stdout: "" });
-    expect(result.stderr).toMatch(/^monosem: [^\n]*\n$/);
-    expect(result.stderr).toContain(`${bad}: `);
-    expect(result.stderr).toContain(message);
+    const alone = await runCli("eval", "--sae", bad, ...onModel);
+    expect(alone).toMatchObject({ exitCode: 1, stdout: "" });
+    expect(alone.stderr).toMatch(/^monosem: [^\n]*\n$/);
+    expect(alone.stderr).toContain(`${bad}: `);
+    expect(alone.stderr).toContain(message);
   }
-  const stored = await runCli(
-    "eval",
-    "--sae",
-    await writeSae(folder),
-    good,
-    "--activations",
-    await writeActivations(folder, 8),
+  const bad = await writeSae(folder, {}, 192);
+  const both = await runCli("eval", "--sae", good, bad, ...onModel);
+  expect(both).toMatchObject({ exitCode: 0, stdout: expect.stringContaining(`${good}: topk, 64 latents`) });
+  expect(both.stderr).toMatch(/^left out [^\n]*: the SAE does not say which hook point[^\n]*\n/);
+  expect(both.stderr).toContain(`left out ${bad}: `);
+  const other = await writeSae(join(folder, "other"), {}, 192);
+  const none = await runCli("eval", "--sae", bad, other, ...onModel);
+  expect(none).toMatchObject({ exitCode: 1, stdout: "" });
+  expect(none.stderr).toMatch(/^left out .*\nleft out .*\nmonosem: none of the 2 SAEs can be evaluated on this/);
+
+  const activations = ["--activations", await writeActivations(folder, 30)];
+  const narrow = await writeSae(folder);
+  const stored = await runCli("eval", "--sae", narrow, good, ...activations);
+  expect(stored).toMatchObject({ exitCode: 0, stdout: expect.stringContaining(`${narrow}: topk, ${dSae} latents`) });
+  expect(stored.stderr).toContain(
+    `left out ${good}: the activations are 6 wide, but the SAE was made for 192: they are of another model or hook\n`,
   );
-  expect(stored).toMatchObject({ exitCode: 1, stdout: "" });
-  expect(stored.stderr).toBe(
-    `monosem: ${good}: the activations are 6 wide, but the SAE was made for 192: they are of another model or hook\n`,
+});
+
+test("contexts that the model cannot read are refused", async () => {
+  const folder = await temporaryFolder();
+  const sae = await writeSae(folder, { hookName: HOOK, contextSize: 100_000 }, 192);
+  const { stderr } = await runCli("eval", "--sae", sae, "--model", modelDirectory, "--corpus", writeText(folder));
+  expect(stderr).toMatch(/^monosem: .*contexts of 100000 tokens[^\n]*\n$/);
+});
+
+test("page and picture are written although nobody reads what is printed", async () => {
+  const folder = await temporaryFolder();
+  const [sae, activations] = [await writeSae(folder), await writeActivations(folder, 50)];
+  const [html, svg] = [join(folder, "page.html"), join(folder, "picture.svg")];
+  const options = ["--sae", sae, "--activations", activations, "--html", html, "--svg", svg, "--json"];
+  expect(await runCliUnread("eval", ...options)).toMatchObject({ exitCode: 0 });
+  expect(readFileSync(html, "utf8")).toContain("</html>");
+  expect(readFileSync(svg, "utf8")).toContain("</svg>");
+});
+
+test("negative latents count as active ones, as in features, which shows where they are", async () => {
+  const folder = await temporaryFolder();
+  const sae = await writeAbsTopkSae(folder, { hookName: HOOK, modelName: "tiny-gpt2" }, 192);
+  const onModel = ["--model", modelDirectory, "--corpus", writeText(folder), "--tokens", "200", "--context-size", "32"];
+  const evaluated = await runCliWithAbsTopk("eval", "--sae", sae, ...onModel);
+  expect(evaluated.stdout).toMatch(/^ {2}L0 +4 /m);
+  const all = Array.from({ length: dSae }, (_, latent) => String(latent));
+  const html = join(folder, "features.html");
+  const features = await runCliWithAbsTopk(
+    ...["features", "--sae", sae, ...onModel],
+    ...["--latents", ...all, "--examples", "1", "--html", html],
   );
+  expect(features.stdout).toMatch(/ L0 4\.0 /);
+  expect(features.stdout).toMatch(/^latent \d+ {2}fires on .*, from -[\d.]+ to /m);
+  expect(features.stdout).toMatch(/^ +-[\d.]+ {2}.*\{/m);
+  expect(readFileSync(html, "utf8")).toContain("<h3>where it is negative</h3>");
 });
 
 test("the tokens of progress and header are the same, and the densities are some that were seen", async () => {
@@ -232,6 +272,11 @@ test("mistakes are named, one line, exit code 1", async () => {
     await writeActivations(folder, 8),
   ];
   const text = writeText(folder);
+  const empty = join(folder, "empty.txt");
+  writeFileSync(empty, "");
+  const run = join(folder, "run");
+  const fitting = await writeSae(run, { hookName: HOOK }, 192);
+  writeFileSync(join(run, "config.json"), JSON.stringify({ sae: { architecture: "topk" } }));
   for (const [commandLine, message] of [
     [["--sae", sae], /nothing to evaluate on: give --model and --corpus, or --activations/],
     [["--sae", sae, "--model", modelDirectory], /--model and --corpus belong together/],
@@ -239,6 +284,32 @@ test("mistakes are named, one line, exit code 1", async () => {
     [["--sae", join(folder, "none/*"), "--activations", activations], /no file matches ".*none\/\*\/cfg\.json"/],
     [["--sae", sae, "--activations", activations], /6 wide, but the SAE was made for 192/],
     [["--sae", sae, "--model", modelDirectory, "--corpus", text], /trained on model "gpt2".*"tiny-gpt2"/],
+    [["--sae", sae, "--html", "nodir/page.html"], /cannot write nodir\/page\.html: the folder nodir does not exist\n/],
+    [["--sae", sae, "--svg", folder], /cannot write .*: it is a folder/],
+    [
+      ["--sae", "nodir", "--activations", activations],
+      /the folder nodir does not exist; an SAE's folder holds cfg\.json/,
+    ],
+    [["--sae", modelDirectory, "--activations", activations], /tiny-gpt2 holds a model, not an SAE: an SAE's folder/],
+    [
+      ["--sae", folder, "--activations", activations],
+      /holds no SAE: an SAE's folder holds .*; there is one in .*\/sae\n/,
+    ],
+    [
+      ["--sae", sae, "--model", "nodir", "--corpus", text],
+      /the folder nodir does not exist; a model's folder holds config/,
+    ],
+    [
+      ["--sae", sae, "--model", sae, "--corpus", text],
+      /\/sae holds an SAE, not a model: a model's folder holds config/,
+    ],
+    [["--sae", sae, "--model", text, "--corpus", text], /text\.txt is not a folder/],
+    [["--sae", run, "--activations", activations], /is the output of a training run; its SAE is in .*run\/sae\n/],
+    [
+      ["--sae", sae, "--model", run, "--corpus", text],
+      /is the output of a training run, not a model: a model's folder/,
+    ],
+    [["--sae", fitting, "--model", modelDirectory, "--corpus", empty], /the corpus .*empty\.txt has 0 tokens, too few/],
   ] as const) {
     const result = await runCli("eval", ...commandLine);
     expect(result.stderr).toMatch(message);

@@ -18,6 +18,14 @@ test.each(commands)("%s --help says what it does and shows examples", async (com
   expect(stdout).not.toMatch(/default: (false|\[\])/);
 });
 
+test("help tells what numbers mean where that is not obvious", async () => {
+  const help = async (command: string): Promise<string> =>
+    (await runCli(command, "--help")).stdout.replaceAll(/\s+/g, " ");
+  expect(await help("eval")).toContain("stop after this many tokens of the corpus, rounded up to whole contexts");
+  expect(await help("encode")).toContain("above 0 unless the SAE is of an architecture with negative latents");
+  expect(await help("features")).toContain("each latent's most negative examples follow its largest ones");
+});
+
 test("mistakes in the command line are one line with exit code 1", async () => {
   for (const [commandLine, message] of [
     [["trian", "x"], /^monosem: unknown command 'trian' \(Did you mean train\?\)\n$/],
@@ -26,7 +34,8 @@ test("mistakes in the command line are one line with exit code 1", async () => {
     [["encode", "--sae", "x"], /^monosem: required option '--activations <file>' not specified\n$/],
     [["info", "--threads", "two"], /^monosem: .*'--threads <n>'.*expected a positive integer\.\n$/],
     [["info", "--device", "gpu"], /^monosem: .*'--device <name>'.*expected "auto", "cpu" or "cuda:N"\.\n$/],
-    [["info", "nowhere\u001b[31m"], /^monosem: nowhere\\u\{1b\}\[31m holds neither an SAE .*\n$/],
+    [["info", "nowhere\u001b[31m"], /^monosem: the folder nowhere\\u\{1b\}\[31m does not exist\n$/],
+    [["toy", "models"], /^monosem: unknown command 'models': .* superposition, phases, synthetic, recovery\n$/],
   ] as const) {
     const { exitCode, stdout, stderr } = await runCli(...commandLine);
     expect(stderr).toMatch(message);

@@ -55,6 +55,21 @@ test("info on the output of a training run says where its SAEs are", async () =>
   expect(await message()).toContain(`its SAE is in ${folder}/sae\n`);
 });
 
+test("info on a folder of something else says that it holds neither an SAE nor a model, and where one is", async () => {
+  const folder = await temporaryFolder();
+  expect((await runCli("info", folder)).stderr).toMatch(/holds neither an SAE \(cfg\.json\) nor a model .*json\)\n$/);
+  const sae = await writeSae(folder);
+  expect((await runCli("info", folder)).stderr).toContain(`; there is one in ${sae}\n`);
+});
+
+test("generate says when the model's context ends it before the number of tokens asked for", async () => {
+  const generate = ["generate", "--model", modelDirectory, "--prompt", "Once upon a time".repeat(61), "--seed", "2"];
+  const cut = await runCli(...generate, "--max-new-tokens", "1000");
+  expect(cut.exitCode).toBe(0);
+  expect(cut.stderr).toMatch(/^stopped after \d+ new tokens: the model's context of 256 tokens is full\n$/);
+  expect(await runCli(...generate, "--max-new-tokens", "3")).toMatchObject({ exitCode: 0, stderr: "" });
+});
+
 test("generate continues a prompt, the same for the same seed and another for another", async () => {
   const generate = (...more: string[]): ReturnType<typeof runCli> =>
     runCli("generate", "--model", modelDirectory, "--prompt", "The king", "--max-new-tokens", "12", ...more);

@@ -16,8 +16,15 @@ export interface CliResult {
 
 /** The built command line in a process of its own, not on a terminal. */
 export function startCli(...commandLine: string[]): { process: ChildProcess; result: Promise<CliResult> } {
+  return startNode([], commandLine);
+}
+
+function startNode(
+  options: readonly string[],
+  commandLine: readonly string[],
+): { process: ChildProcess; result: Promise<CliResult> } {
   if (!existsSync(entry)) throw new Error(`${entry} is missing: build the TypeScript first (npm run build:ts)`);
-  const child = spawn(process.execPath, [entry, ...commandLine], { stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(process.execPath, [...options, entry, ...commandLine], { stdio: ["ignore", "pipe", "pipe"] });
   let stdout = "";
   let stderr = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => {
@@ -35,6 +42,18 @@ export function startCli(...commandLine: string[]): { process: ChildProcess; res
 
 export function runCli(...commandLine: string[]): Promise<CliResult> {
   return startCli(...commandLine).result;
+}
+
+/** The command line that knows "abstopk", an architecture whose latents may be negative. */
+export function runCliWithAbsTopk(...commandLine: string[]): Promise<CliResult> {
+  return startNode(["--import", new URL("absTopk.mjs", import.meta.url).href], commandLine).result;
+}
+
+/** The command line where whoever reads its output has gone before anything is printed, as at last in `| head`. */
+export function runCliUnread(...commandLine: string[]): Promise<CliResult> {
+  const { process: child, result } = startCli(...commandLine);
+  child.stdout!.destroy();
+  return result;
 }
 
 /** A folder that is gone after the test. */

@@ -1,7 +1,9 @@
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Device } from "../../lib/engine/device.js";
 import { writeSafetensors } from "../../lib/formats/safetensors.js";
 import { Sae, type SaeMetadata } from "../../lib/sae/sae.js";
+import { testDevice } from "../testDevice.js";
 
 export const dIn = 6;
 export const dSae = 10;
@@ -31,9 +33,21 @@ export async function writeActivations(
 /** A folder with a small TopK SAE, not trained. */
 export async function writeSae(folder: string, metadata: SaeMetadata = {}, width: number = dIn): Promise<string> {
   const path = join(folder, "sae");
-  const device = await Device.open("cpu", { threads: 1 });
+  const device = await Device.open(testDevice, { threads: 1 });
   const config = { architecture: "topk" as const, dIn: width, dSae, k: 4, applyBDecToInput: true };
   await Sae.create(config, device, 0, { metadata }).save(path);
   await device.close();
+  return path;
+}
+
+/** The same of "abstopk", which has the parameters and the options of TopK: see absTopk.mjs. */
+export async function writeAbsTopkSae(
+  folder: string,
+  metadata: SaeMetadata = {},
+  width: number = dIn,
+): Promise<string> {
+  const path = await writeSae(folder, metadata, width);
+  const cfg = JSON.parse(readFileSync(join(path, "cfg.json"), "utf8"));
+  writeFileSync(join(path, "cfg.json"), JSON.stringify({ ...cfg, architecture: "abstopk" }));
   return path;
 }

@@ -1,7 +1,7 @@
-import { readdir, readFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { runCli, temporaryFolder } from "./runCli.js";
+import { runCli, runCliUnread, temporaryFolder } from "./runCli.js";
 
 const short = ["--steps", "60", "--batch-size", "64", "--attempts", "1"];
 
@@ -59,6 +59,24 @@ test("toy --json prints one object with every weight and measure, and nothing el
   })) {
     expect(models[0]![name]).toHaveLength(length);
   }
+});
+
+test("toy writes page and pictures although nobody reads what is printed, and checks first that it can", async () => {
+  const folder = await temporaryFolder();
+  const [html, svg] = [join(folder, "toy.html"), join(folder, "pictures")];
+  const commandLine = ["toy", ...short, "--sparsity", "0.5", "--json", "--svg", svg];
+  expect(await runCliUnread(...commandLine, "--html", html)).toMatchObject({ exitCode: 0 });
+  expect(await readFile(html, "utf8")).toContain("</html>");
+  expect(await readdir(svg)).toContain("legend.svg");
+  const nowhere = join(folder, "nodir", "toy.html");
+  expect(await runCli(...commandLine, "--html", nowhere)).toMatchObject({
+    exitCode: 1,
+    stdout: "",
+    stderr: `monosem: cannot write ${nowhere}: the folder ${join(folder, "nodir")} does not exist\n`,
+  });
+  await writeFile(join(folder, "file"), "");
+  const blocked = await runCli("toy", ...short, "--sparsity", "0.5", "--svg", join(folder, "file"));
+  expect(blocked.stderr).toMatch(/^monosem: cannot make the folder .*file: .*\n$/);
 });
 
 test("toy phases prints theory and trained models side by side", async () => {

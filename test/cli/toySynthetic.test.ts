@@ -2,6 +2,7 @@ import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { runCli, temporaryFolder } from "./runCli.js";
+import { writeActivations } from "./saeFiles.js";
 
 test("toy synthetic writes samples that train reads, and toy recovery tells what the SAE found", async () => {
   const folder = await temporaryFolder();
@@ -42,6 +43,8 @@ test("toy synthetic writes samples that train reads, and toy recovery tells what
   expect(recovery.samples).toBe(4000);
   expect(recovery.mcc).toBeGreaterThan(0.5);
   expect(recovery.explainedVariance).toBeGreaterThan(0.5);
+  const fromFolder = ["--sae", join(run, "sae"), "--truth", data, "--samples", "4000", "--json"];
+  expect(await runCli("toy", "recovery", ...fromFolder)).toMatchObject({ exitCode: 0, stdout });
   const lines = await runCli("toy", "recovery", ...arguments_);
   expect(lines.stdout).toContain(`mcc                ${recovery.mcc!.toFixed(4)}\n`);
 });
@@ -52,7 +55,20 @@ test("toy recovery refuses a file that is no truth; toy synthetic names a misspe
   await writeFile(config, JSON.stringify({ hierachy: { roots: 2 } }));
   expect(await runCli("toy", "synthetic", "--output", join(folder, "data"), "--config", config)).toMatchObject({
     exitCode: 1,
-    stderr: expect.stringContaining("hierachy"),
+    stderr: `monosem: ${config}: unknown key hierachy\n`,
+  });
+  await writeFile(config, JSON.stringify({ hierarchy: { root: 2 }, dIn: 0.5 }));
+  expect(await runCli("toy", "synthetic", "--output", join(folder, "data"), "--config", config)).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringMatching(/synthetic\.json: (?=.*unknown key hierarchy\.root)(?=.*dIn: )/),
+  });
+  const other = await writeActivations(folder, 2);
+  const wrong = await runCli("toy", "recovery", "--sae", folder, "--truth", other);
+  expect(wrong).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringMatching(
+      /activations\.safetensors is no truth of synthetic data.* name no format, expected "/,
+    ),
   });
   expect(await runCli("toy", "recovery", "--sae", folder, "--truth", join(folder, "none"))).toMatchObject({
     exitCode: 1,

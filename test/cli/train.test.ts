@@ -98,6 +98,46 @@ test("a JumpReLU SAE whose L0 is far from its target is told what to change, one
   expect(near.stderr).not.toContain("targetL0");
 });
 
+test("activations that are all the same have no explained variance, which is said once and is no NaN", async () => {
+  const { config, output } = await prepareRun((data) => data.fill(1));
+  const result = await runCli("train", config);
+  expect(result).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/ {2}explained variance -$/m) });
+  expect(result.stderr).toMatch(/^training: 4\/12 steps .* {2}explained variance -$/m);
+  expect(result.stderr).toMatch(/^explained variance is undefined: all activations of the last batch are the same$/m);
+  expect(result.stdout + result.stderr).not.toContain("NaN");
+  expect(readFileSync(join(output, "metrics.jsonl"), "utf8")).toContain('"explainedVariance":null');
+});
+
+test("a setting that cannot have an effect in so short a run is named before it", async () => {
+  const { config } = await prepareRun();
+  const result = await runCli("train", config, "--set", "sae.auxK=2");
+  expect(result).toMatchObject({
+    exitCode: 0,
+    stderr: expect.stringMatching(
+      /^sae\.auxK has no effect: no latent can be dead before 10000000 tokens, and the run has 240; lower .*\ntraining/,
+    ),
+  });
+});
+
+test("a width that is not the model's is refused with the hook points and theirs, by the SAE's place in a list", async () => {
+  const { folder, config } = await prepareRun();
+  const text = join(folder, "text.txt");
+  writeFileSync(text, "He said that he would go home.");
+  const hook = (layer: number): string => `blocks.${layer}.hook_resid_post`;
+  const wrong = async (sae: unknown): Promise<string> => {
+    const data = JSON.stringify({ model: modelDirectory, hook: hook(1), corpus: [text] });
+    const { stderr } = await runCli("train", config, "--set", `sae=${JSON.stringify(sae)}`, "--set", `data=${data}`);
+    return stderr;
+  };
+  const sae = { architecture: "topk", dIn: 192, dSae, k: 3 };
+  expect(await wrong({ ...sae, dIn: 100 })).toBe(
+    `monosem: sae.dIn is 100, but hook point "${hook(1)}" of model "tiny-gpt2" is 192 wide\n`,
+  );
+  expect(await wrong([sae, { ...sae, hook: [hook(0), hook(2)] }])).toBe(
+    `monosem: sae.1.dIn is 192, but hook points "${hook(0)}" and "${hook(2)}" of model "tiny-gpt2" are 192 + 192 = 384 wide\n`,
+  );
+});
+
 test("a second run in the same folder is refused without --resume", async () => {
   const { config, output } = await prepareRun();
   expect(await runCli("train", config)).toMatchObject({ exitCode: 0 });
@@ -113,7 +153,7 @@ test("mistakes in the configuration are named, one line, exit code 1", async () 
   for (const [commandLine, message] of [
     [[join(folder, "absent.json")], /there is no configuration file .*absent\.json/],
     [[broken], /broken\.json is not JSON/],
-    [[config, "--set", "sae.kk=3"], /sae\.kk: unknown key/],
+    [[config, "--set", "sae.kk=3"], /configuration .*run\.json: sae\.kk: unknown key; did you mean "k"\?/],
     [[config, "--set", "sae.kk=3", "--set", "training.lr=-1"], /sae\.kk: unknown key.*; training\.lr: .*-1/],
     [[config, "--set", "training.lr"], /"training\.lr" has no "="/],
     [[config, "--set", "training.lr=fast"], /training\.lr: .*fast/],
@@ -150,6 +190,14 @@ test("a truncated file and activations that are not numbers end the run with an 
   const skipping = await runCli("train", nan.config, ...measured, "--set", "training.onNonFinite=skip");
   expect(skipping.stderr).not.toMatch(/monosem:/);
   expect(skipping).toMatchObject({ exitCode: 0, stdout: expect.stringContaining("skipped 1") });
+  const hopeless = await prepareRun((data) => data.fill(Number.NaN));
+  const gaveUp = await runCli("train", hopeless.config, "--set", "training.onNonFinite=skip");
+  expect(gaveUp).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringMatching(
+      /monosem: .* at step 6: row \d+ .*activations\.safetensors holds NaN or infinity; .*"skip" gave up after 6 bad/,
+    ),
+  });
   truncateSync(join(nan.folder, "activations.safetensors"), 1000);
   const truncated = await runCli("train", nan.config, "--set", `output=${join(nan.folder, "other")}`);
   expect(truncated).toMatchObject({
@@ -184,7 +232,10 @@ test("train on a model's hook point, then features on the model; another hook po
   const chosen = await runCli("features", ...onModel, "--tokens", "300", "--latents", "3", "--latents", "1");
   expect([...chosen.stdout.matchAll(/^latent (\d+) /gm)].map(([, latent]) => latent)).toEqual(["3", "1"]);
   const absent = await runCli("features", ...onModel, "--latents", "64");
-  expect(absent).toMatchObject({ exitCode: 1, stderr: "monosem: there is no latent 64: the SAE has 64\n" });
+  expect(absent).toMatchObject({
+    exitCode: 1,
+    stderr: "monosem: --latents: there is no latent 64; the SAE has 64, numbered 0 to 63\n",
+  });
 
   const elsewhere = await runCli("features", ...onModel, "--hook", "blocks.0.hook_resid_post");
   expect(elsewhere).toMatchObject({

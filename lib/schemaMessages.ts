@@ -1,0 +1,52 @@
+/** What zod finds wrong with a value, said to somebody who wrote a configuration and need not know zod. */
+import type { z } from "zod";
+
+const nouns: Readonly<Record<string, string>> = {
+  int: "an integer",
+  number: "a number",
+  string: "text",
+  boolean: "true or false",
+  array: "a list",
+  tuple: "a list",
+  object: "an object",
+};
+
+/** Of what has a length and not a size. */
+const parts: Readonly<Record<string, string>> = { string: "characters", array: "entries" };
+
+/** What the value must be, as in "must be an integer"; the `error` of a schema's `safeParse`. */
+export function requirement(issue: z.core.$ZodRawIssue): string | undefined {
+  switch (issue.code) {
+    case "invalid_type":
+      return `must be ${nouns[issue.expected] ?? issue.expected}`;
+    case "invalid_value":
+      return `must be ${anyOf(issue.values.map((value) => JSON.stringify(value)))}`;
+    case "too_small": {
+      const { origin, minimum, inclusive } = issue;
+      if (origin in parts)
+        return minimum === 1 ? "must not be empty" : `must have at least ${minimum} ${parts[origin]}`;
+      return `must be ${inclusive ? "at least" : "greater than"} ${minimum}`;
+    }
+    case "too_big": {
+      const { origin, maximum, inclusive } = issue;
+      if (origin in parts) return `must have at most ${maximum} ${parts[origin]}`;
+      return `must be ${inclusive ? "at most" : "less than"} ${maximum}`;
+    }
+    case "invalid_union":
+      return anyAlternative(issue.errors.flat());
+    default:
+      return undefined;
+  }
+}
+
+/** Of the alternatives the one that came further than the others, into the value, is the one meant. */
+function anyAlternative(problems: readonly z.core.$ZodIssue[]): string {
+  const inside = problems.find(({ path }) => path.length > 0);
+  if (inside !== undefined) return `entry ${inside.path.join(".")} ${inside.message}`;
+  return `must be ${anyOf([...new Set(problems.map(({ message }) => message.replace(/^must be /, "")))])}`;
+}
+
+/** "a, b or c" */
+function anyOf(choices: readonly string[]): string {
+  return choices.length < 2 ? choices.join() : `${choices.slice(0, -1).join(", ")} or ${choices.at(-1)}`;
+}
