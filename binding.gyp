@@ -1,9 +1,9 @@
-# The CPU addon through node-gyp: what prebuildify builds, and the way without CMake. Sources: native/sources.json.
+# The addon through node-gyp: what prebuildify builds, and the way without CMake. Sources: native/sources.json.
 {
   "targets": [
     {
       "target_name": "monosem",
-      "sources": ["<!@(node -p \"const s = require('./native/sources.json'); [...s.engine, ...s.cpu, ...s.addon].join(' ')\")"],
+      "sources": ["<!@(node -p \"const s = require('./native/sources.json'); [...s.engine, ...s.cpu, ...s.cuda, ...s.addon].join(' ')\")"],
       "include_dirs": ["native", "<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": [
         "NAPI_VERSION=9",

@@ -4,7 +4,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    exclude: ["test/package/**", "test/robustness/**", "node_modules/**"],
+    exclude: ["test/cuda/**", "test/package/**", "test/robustness/**", "node_modules/**"],
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 600_000, // against hanging, not for speed

@@ -1,10 +1,15 @@
-// `npm run test:native [-- PART]`: builds and runs the native test programs, without Node.js in between. With PART: only
-// the kernel groups whose name contains it. Ends with "N passed, N failed" over all programs.
+// Builds and runs native test programs, without Node.js in between; ends with "N passed, N failed" over all of them.
+//
+//   npm run test:native [-- PART]   engine_tests, and kernel_tests on every instruction set of this machine
+//   npm run test:cuda [-- PART]     cuda_tests: the kernels of the CUDA library, emulated on the CPU
+//
+// With PART: only the kernel groups whose name contains it.
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const build = "build/native-tests";
+const [programs, parts] = [process.argv[2].split(","), process.argv.slice(3)];
 
 function run(program, args, stdio = "inherit") {
   const result = spawnSync(program, args, { cwd: root, stdio, encoding: "utf8" });
@@ -14,7 +19,7 @@ function run(program, args, stdio = "inherit") {
 
 for (const args of [
   ["-S", ".", "-B", build, "-DMONOSEM_ADDON=OFF", "-DMONOSEM_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release"],
-  ["--build", build, "--parallel", "2"],
+  ["--build", build, "--parallel", "2", "--target", ...programs],
 ]) {
   const { status } = run("cmake", args);
   if (status !== 0) process.exit(status ?? 1);
@@ -22,10 +27,8 @@ for (const args of [
 
 let passed = 0;
 let failed = 0;
-for (const [program, args] of [
-  ["engine_tests", []],
-  ["kernel_tests", process.argv.slice(2)],
-]) {
+for (const program of programs) {
+  const args = program === "engine_tests" ? [] : parts;
   const { stdout, status } = run(`${root}/${build}/${program}`, args, ["ignore", "pipe", "inherit"]);
   process.stdout.write(stdout);
   const counts = /(\d+) passed, (\d+) failed\s*$/.exec(stdout);

@@ -22,7 +22,7 @@ function run(program, args, environment = {}) {
 }
 
 /** Builds the addon and the native tests; returns where they are. */
-function build(name, flags) {
+function build(name, flags, programs) {
   // The loader looks for build/Release/*.node below the folder that MONOSEM_PREBUILD names.
   const home = `${root}build/sanitize-${name}`;
   const directory = `${home}/build`;
@@ -30,8 +30,8 @@ function build(name, flags) {
     ...["-S", ".", "-B", directory, "-DMONOSEM_TESTS=ON", `-DMONOSEM_SANITIZE=${flags}`],
     `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${directory}/Release`,
   ]);
-  run("cmake", ["--build", directory, "--parallel", "2"]);
-  return { home, engineTests: `${directory}/engine_tests`, kernelTests: `${directory}/kernel_tests` };
+  run("cmake", ["--build", directory, "--parallel", "2", "--target", "monosem", ...programs]);
+  return { home, programs: programs.map((program) => `${directory}/${program}`) };
 }
 
 /** The environment in which Node.js loads the addon in `home` together with the sanitizer's runtimes. */
@@ -44,10 +44,11 @@ function preload(home, runtimes) {
 }
 
 function testAddresses() {
-  const { home, engineTests, kernelTests } = build("address", "address,undefined");
+  const native = ["engine_tests", "kernel_tests", "cuda_tests"];
+  const { home, programs } = build("address", "address,undefined", native);
   const undefinedBehaviour = { UBSAN_OPTIONS: "halt_on_error=1:print_stacktrace=1" };
-  run(engineTests, [], undefinedBehaviour);
-  run(kernelTests, [], { ...undefinedBehaviour, ...(quick ? { KERNEL_TESTS_ON: "ends" } : {}) });
+  const slice = quick ? { KERNEL_TESTS_ON: "ends" } : {};
+  for (const program of programs) run(program, [], { ...undefinedBehaviour, ...slice });
   const environment = { ...undefinedBehaviour, ...preload(home, ["libasan.so", "libubsan.so"]) };
   // Leaks in a plain program only: Node.js itself leaves much behind when the test runner ends its processes.
   run("node", ["test/native/leaks.mjs"], {
@@ -72,7 +73,8 @@ function accessIsOurs(report) {
 }
 
 function testThreads() {
-  const { home, engineTests, kernelTests } = build("thread", "thread");
+  const { home, programs } = build("thread", "thread", ["engine_tests", "kernel_tests"]);
+  const [engineTests, kernelTests] = programs;
   run(engineTests, [], { TSAN_OPTIONS: "halt_on_error=1" });
   // One group for each way in which kernels share work among threads: the rest takes many minutes and adds none.
   const groups = ["thread pool", "encode ties", "stepRows", "linear", "attention"];

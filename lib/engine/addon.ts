@@ -287,6 +287,7 @@ export interface NativeModule extends NativeKernels {
   setErrorClass(errorClass: typeof MonosemError): void;
 
   openCpuDevice(threads: number, memoryLimitBytes: number): NativeDevice;
+  openCudaDevice(ordinal: number, precision: string, cublasPath: string, memoryLimitBytes: number): NativeDevice;
   describeDevice(device: NativeDevice): string;
   deviceMemory(device: NativeDevice): MemoryUse;
   resetPeakMemory(device: NativeDevice): void;

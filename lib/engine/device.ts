@@ -12,11 +12,19 @@ export type DeviceName = "auto" | "cpu" | `cuda:${number}`;
 export interface DeviceOptions {
   /** Threads of the CPU's kernels. Results do not depend on it. Default: all cores that the process may use. */
   readonly threads?: number | undefined;
+  /**
+   * How a GPU multiplies matrices; sums are float32 in all of them. "float32": as on the CPU. "tf32", "bfloat16": of
+   * factors rounded to 10 or 8 bits, several times as fast. The CPU always computes in float32. Default: "float32".
+   */
+  readonly precision?: Precision | undefined;
+  /** Where cuBLAS is, a file or its folder, if neither the system's loader nor CUDA_HOME knows. */
+  readonly cublasPath?: string | undefined;
   /** The most bytes that live and kept memory may come to; beyond it work fails with ERR_OUT_OF_MEMORY. Default: none. */
   readonly memoryLimitBytes?: number | undefined;
 }
 
-const NO_CUDA = "no CUDA backend in this build";
+const precisions = ["float32", "tf32", "bfloat16"] as const;
+export type Precision = (typeof precisions)[number];
 
 let nativeOf: (device: Device, what: string) => NativeDevice;
 
@@ -29,11 +37,11 @@ let nativeOf: (device: Device, what: string) => NativeDevice;
  * stays alive for pending reads only, not for queued work that nobody waits for.
  */
 export class Device {
-  /** "cpu" */
+  /** "cpu" or "cuda:N" */
   readonly name: string;
   /** Why it is this device. */
   readonly reason: string;
-  /** What it runs on, for example "avx2, 2 threads". */
+  /** What it runs on, for example "avx2, 2 threads" or "NVIDIA H100, tf32". */
   readonly description: string;
   readonly kernels: Kernels;
   readonly #native: NativeDevice;
@@ -57,13 +65,13 @@ export class Device {
   /**
    * Opens a device. "auto" falls back to the CPU, with the reason in {@link reason}; a device asked for by name is
    * opened or refused. The CPU's instruction set is chosen at run time; the environment variable MONOSEM_ISA overrides
-   * it.
+   * it, MONOSEM_CUDA_LIBRARY the file of the CUDA backend.
    *
-   * @throws {MonosemError} (rejects) ERR_UNSUPPORTED when this build or machine has no such device or instruction set,
-   * ERR_INVALID_ARGUMENT for unknown names and options out of range.
+   * @throws {MonosemError} (rejects) ERR_UNSUPPORTED, naming what is missing, when this build or machine has no such
+   * device or instruction set; ERR_OUT_OF_MEMORY when a GPU has none left; ERR_INVALID_ARGUMENT for unknown names and options out of range.
    */
   static async open(name: DeviceName = "auto", options: DeviceOptions = {}): Promise<Device> {
-    const { threads = availableParallelism(), memoryLimitBytes = 0 } = options;
+    const { threads = availableParallelism(), memoryLimitBytes = 0, precision = "float32", cublasPath = "" } = options;
     if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
       throw new MonosemError(
         "ERR_INVALID_ARGUMENT",
@@ -76,15 +84,40 @@ export class Device {
         `Device.open: memoryLimitBytes must be a positive integer, found ${memoryLimitBytes}`,
       );
     }
-    if (name === "cpu" || name === "auto") {
-      const reason = name === "cpu" ? "asked for" : NO_CUDA;
-      return new Device("cpu", reason, native.openCpuDevice(threads, memoryLimitBytes));
-    }
-    if (/^cuda:\d+$/.test(name)) {
+    if (!precisions.includes(precision)) {
       throw new MonosemError(
-        "ERR_UNSUPPORTED",
-        `Device.open: ${name} cannot be opened: ${NO_CUDA}. Use "cpu" or "auto".`,
+        "ERR_INVALID_ARGUMENT",
+        `Device.open: precision must be one of ${precisions.join(", ")}, found "${String(precision)}"`,
       );
+    }
+    const openCpu = (reason: string): Device =>
+      new Device("cpu", reason, native.openCpuDevice(threads, memoryLimitBytes));
+    const openCuda = (ordinal: number, reason: string): Device => {
+      const handle = native.openCudaDevice(ordinal, precision, cublasPath, memoryLimitBytes);
+      return new Device(`cuda:${ordinal}`, reason, handle);
+    };
+    if (name === "cpu") return openCpu("asked for");
+    if (name === "auto") {
+      try {
+        return openCuda(0, "a GPU was found");
+      } catch (error) {
+        return openCpu((error as Error).message);
+      }
+    }
+    const cuda = /^cuda:(\d{1,3})$/.exec(name);
+    if (cuda !== null) {
+      try {
+        return openCuda(Number(cuda[1]), "asked for");
+      } catch (error) {
+        const { code, message } = error as MonosemError;
+        throw new MonosemError(
+          code,
+          `Device.open: ${name} cannot be opened: ${message}. Use "cpu" or "auto" to do without.`,
+          {
+            cause: error,
+          },
+        );
+      }
     }
     throw new MonosemError(
       "ERR_INVALID_ARGUMENT",

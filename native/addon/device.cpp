@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "addon/call.h"
@@ -9,6 +10,8 @@
 #include "addon/exports.h"
 #include "addon/handles.h"
 #include "cpu/cpu_backend.h"
+#include "cuda/cuda_allocator.h"
+#include "cuda/cuda_kernels.h"
 #include "engine/host_allocator.h"
 
 namespace monosem {
@@ -34,6 +37,32 @@ Napi::Value openCpuDevice(const Napi::CallbackInfo& info) {
     const auto device =
         std::make_shared<Device>(std::make_unique<HostAllocator>(limit),
                                  [threads](Allocator& allocator) { return makeCpuKernels(allocator, threads); });
+    Environment::of(info.Env()).add(device);
+    return wrapDevice(info.Env(), device);
+  });
+}
+
+cuda::Precision precisionOf(const Napi::Value& value) {
+  const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
+  if (name == "float32") return cuda::Precision::float32;
+  if (name == "tf32") return cuda::Precision::tf32;
+  if (name == "bfloat16") return cuda::Precision::bfloat16;
+  throw EngineError(ErrorCode::invalidArgument, "unknown precision \"" + name + "\"");
+}
+
+// openCudaDevice(ordinal, precision, path of cuBLAS or "", memoryLimitBytes or 0)
+Napi::Value openCudaDevice(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    cuda::OpenOptions options;
+    options.ordinal = int32_t(numberOf(info[0], "ordinal", 0, 1023));
+    options.precision = precisionOf(info[1]);
+    const std::string cublasPath = info[2].ToString().Utf8Value();
+    options.cublasPath = cublasPath.empty() ? nullptr : cublasPath.c_str();
+    const auto limit = uint64_t(numberOf(info[3], "memoryLimitBytes", 0, 9007199254740991.0));
+    const auto open = std::make_shared<cuda::OpenContext>(cuda::openLibrary(), options);
+    const auto device =
+        std::make_shared<Device>(std::make_unique<cuda::CudaAllocator>(open, limit),
+                                 [&open](Allocator& allocator) { return cuda::makeCudaKernels(open, allocator); });
     Environment::of(info.Env()).add(device);
     return wrapDevice(info.Env(), device);
   });
@@ -93,6 +122,7 @@ Napi::Value closeDevice(const Napi::CallbackInfo& info) {
 
 void exportDevice(Napi::Env env, Napi::Object exports) {
   exports.Set("openCpuDevice", Napi::Function::New<openCpuDevice>(env, "openCpuDevice"));
+  exports.Set("openCudaDevice", Napi::Function::New<openCudaDevice>(env, "openCudaDevice"));
   exports.Set("describeDevice", Napi::Function::New<describeDevice>(env, "describeDevice"));
   exports.Set("deviceMemory", Napi::Function::New<deviceMemory>(env, "deviceMemory"));
   exports.Set("resetPeakMemory", Napi::Function::New<resetPeakMemory>(env, "resetPeakMemory"));

@@ -1,4 +1,4 @@
-#include "engine/host_allocator.h"
+#include "engine/caching_allocator.h"
 
 #include <algorithm>
 #include <iterator>
@@ -8,23 +8,12 @@
 #include <new>
 #include <string>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "engine/error.h"
 
 namespace monosem {
 namespace {
 
 constexpr size_t kAlignment = 64;
-// Large blocks start on huge pages: far fewer address translations and page faults in the matrix products and Adam.
-constexpr size_t kHugePage = size_t(2) << 20;
-constexpr size_t kLarge = size_t(4) << 20;
-
-size_t alignmentOf(size_t size) {
-  return size >= kLarge ? kHugePage : kAlignment;
-}
 
 // The smallest class that holds `bytes`: a multiple of an eighth of the power of two below it, and of 64.
 size_t sizeClass(size_t bytes) {
@@ -35,24 +24,13 @@ size_t sizeClass(size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-void* systemAllocate(size_t size) {
-  void* bytes = ::operator new(size, std::align_val_t(alignmentOf(size)), std::nothrow);
-#if defined(__linux__)
-  if (bytes && size >= kLarge) madvise(bytes, size / kHugePage * kHugePage, MADV_HUGEPAGE);
-#endif
-  return bytes;
-}
-
-void systemFree(void* bytes, size_t size) {
-  ::operator delete(bytes, std::align_val_t(alignmentOf(size)));
-}
-
 }  // namespace
 
-class HostAllocator::Pool {
+class CachingAllocator::Pool {
  public:
+  explicit Pool(std::unique_ptr<MemorySource> source) : source_(std::move(source)) {}
   ~Pool() {
-    for (const Freed& freed : byAge_) systemFree(freed.bytes, freed.size);
+    for (const Freed& freed : byAge_) source_->release(freed.bytes, freed.size);
   }
 
   void* take(size_t size, size_t asked) {
@@ -72,10 +50,10 @@ class HostAllocator::Pool {
     // The cache makes room before the process grows beyond its peak.
     const uint64_t after = current_ + size;
     shrinkCache(highest_ > after ? highest_ - after : 0);
-    void* bytes = systemAllocate(size);
+    void* bytes = source_->allocate(size);
     if (!bytes) {
       shrinkCache(0);
-      bytes = systemAllocate(size);
+      bytes = source_->allocate(size);
     }
     if (!bytes) refuse(asked);
     grow(size);
@@ -88,14 +66,14 @@ class HostAllocator::Pool {
     try {
       byAge_.push_back({bytes, size});
     } catch (const std::bad_alloc&) {
-      systemFree(bytes, size);
+      source_->release(bytes, size);
       return;
     }
     try {
       bySize_.emplace(size, std::prev(byAge_.end()));
     } catch (const std::bad_alloc&) {
       byAge_.pop_back();
-      systemFree(bytes, size);
+      source_->release(bytes, size);
       return;
     }
     cached_ += size;
@@ -142,7 +120,7 @@ class HostAllocator::Pool {
       while (range.first->second != oldest) ++range.first;
       bySize_.erase(range.first);
       cached_ -= oldest->size;
-      systemFree(oldest->bytes, oldest->size);
+      source_->release(oldest->bytes, oldest->size);
       byAge_.erase(oldest);
     }
   }
@@ -155,6 +133,7 @@ class HostAllocator::Pool {
     throw EngineError(ErrorCode::outOfMemory, message);
   }
 
+  const std::unique_ptr<MemorySource> source_;
   mutable std::mutex mutex_;
   std::list<Freed> byAge_;  // freed blocks, the one freed longest ago first
   std::multimap<size_t, std::list<Freed>::iterator> bySize_;
@@ -162,30 +141,31 @@ class HostAllocator::Pool {
   uint64_t highest_ = 0;  // the peak that no reset touches
 };
 
-HostAllocator::HostAllocator(uint64_t limitBytes) : pool_(std::make_shared<Pool>()) {
+CachingAllocator::CachingAllocator(std::unique_ptr<MemorySource> source, uint64_t limitBytes)
+    : pool_(std::make_shared<Pool>(std::move(source))) {
   pool_->setLimit(limitBytes);
 }
 
-HostAllocator::~HostAllocator() {
+CachingAllocator::~CachingAllocator() {
   pool_->releaseCache();
 }
 
-Block HostAllocator::allocate(size_t bytes) {
+Block CachingAllocator::allocate(size_t bytes) {
   const size_t size = sizeClass(bytes);
   void* memory = pool_->take(size, bytes);
   return makeBlock(std::shared_ptr<void>(memory, [pool = pool_, size](void* p) { pool->giveBack(p, size); }), size);
 }
 
-MemoryStatistics HostAllocator::statistics() const {
+MemoryStatistics CachingAllocator::statistics() const {
   return pool_->statistics();
 }
-void HostAllocator::setLimit(uint64_t bytes) {
+void CachingAllocator::setLimit(uint64_t bytes) {
   pool_->setLimit(bytes);
 }
-void HostAllocator::resetPeak() {
+void CachingAllocator::resetPeak() {
   pool_->resetPeak();
 }
-void HostAllocator::releaseCache() {
+void CachingAllocator::releaseCache() {
   pool_->releaseCache();
 }
 

@@ -103,16 +103,22 @@ void Device::run(const KernelCall& call) {
 
 void Device::synchronize(Completion done) {
   queue_.push([this, done = std::move(done)] {
-    const std::optional<Failure> failure = std::exchange(failure_, std::nullopt);
+    const std::optional<Failure> failure = settle();
     done(failure ? &*failure : nullptr);
   });
+}
+
+std::optional<Failure> Device::settle() {
+  std::optional<Failure> late = attempt([&] { kernels_->settle(); }, [] { return std::string("queued work"); });
+  std::optional<Failure> failure = std::exchange(failure_, std::nullopt);
+  return failure ? failure : late;
 }
 
 void Device::read(std::shared_ptr<Result> result, std::string name, std::function<void(Allocator&)> transfer,
                   Completion done) {
   queue_.push([this, result = std::move(result), name = std::move(name), transfer = std::move(transfer),
                done = std::move(done)] {
-    std::optional<Failure> failure = std::exchange(failure_, std::nullopt);
+    std::optional<Failure> failure = settle();
     if (!failure) {
       failure = attempt(
           [&] {

@@ -89,6 +89,8 @@ class Device {
 
  private:
   void run(const KernelCall& call);
+  // Waits for the work that has been run, and takes its first failure.
+  std::optional<Failure> settle();
 
   std::unique_ptr<Allocator> allocator_;
   std::unique_ptr<Kernels> kernels_;

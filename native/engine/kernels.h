@@ -118,6 +118,9 @@ class Kernels {
  public:
   virtual ~Kernels() = default;
   virtual std::string description() const = 0;  // for example "avx512, 2 threads"
+  // Waits for the kernels called so far. Throws the first failure that one of them has found since the last call and
+  // could not throw itself, because it was still running.
+  virtual void settle() {}
 
   // ---- SAE ------------------------------------------------------------------------------------------------------
   // z = x . encoder[f] + bias[f]; keeps what `selection` selects:

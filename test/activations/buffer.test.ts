@@ -3,11 +3,12 @@ import { ActivationBuffer, type ModelActivationOptions } from "../../lib/activat
 import { Corpus } from "../../lib/activations/corpus.js";
 import type { SourceState } from "../../lib/activations/source.js";
 import { Device } from "../../lib/engine/device.js";
+import { testDevice } from "../testDevice.js";
 import { FakeModel } from "./fakeModel.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 1 });
+  device = await Device.open(testDevice, { threads: 1 });
 });
 afterAll(() => device.close());
 

@@ -6,11 +6,12 @@ import { Corpus } from "../../lib/activations/corpus.js";
 import { type StoreActivationsOptions, storeActivations } from "../../lib/activations/storeActivations.js";
 import { StoredActivations } from "../../lib/activations/storedActivations.js";
 import { Device } from "../../lib/engine/device.js";
+import { testDevice } from "../testDevice.js";
 import { FakeModel } from "./fakeModel.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 1 });
+  device = await Device.open(testDevice, { threads: 1 });
 });
 afterAll(() => device.close());
 

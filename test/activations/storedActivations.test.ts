@@ -6,10 +6,11 @@ import { keyedPermutation } from "../../lib/activations/permutation.js";
 import { StoredActivations, type StoredActivationsOptions } from "../../lib/activations/storedActivations.js";
 import { Device } from "../../lib/engine/device.js";
 import { writeSafetensors } from "../../lib/formats/safetensors.js";
+import { testDevice } from "../testDevice.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 1 });
+  device = await Device.open(testDevice, { threads: 1 });
 });
 afterAll(() => device.close());
 

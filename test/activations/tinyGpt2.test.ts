@@ -7,11 +7,12 @@ import { Harvest } from "../../lib/activations/harvest.js";
 import { Device } from "../../lib/engine/device.js";
 import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
 import { tinyGpt2Directory } from "../models/tinyGpt2.js";
+import { testDevice } from "../testDevice.js";
 
 let device: Device;
 let model: HookedTransformer;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
   model = await HookedTransformer.load(tinyGpt2Directory, device);
 });
 afterAll(async () => {

@@ -1,8 +1,9 @@
 import { afterAll, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { drawFeatures, type FeatureDistribution } from "../../lib/engine/drawFeatures.js";
+import { testDevice } from "../testDevice.js";
 
-const device = await Device.open("cpu", { threads: 2 });
+const device = await Device.open(testDevice, { threads: 2 });
 afterAll(() => device.close());
 
 const vector = (...values: number[]) => device.tensor(Float32Array.from(values), [values.length]);

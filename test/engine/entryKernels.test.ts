@@ -5,10 +5,11 @@ import { Device } from "../../lib/engine/device.js";
 import type { EntryFunction } from "../../lib/engine/entryKernels.js";
 import type { Selection } from "../../lib/engine/selection.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
+import { testDevice } from "../testDevice.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 
@@ -48,7 +49,7 @@ async function expectEntries(entries: EntryValues, expected: readonly number[]):
 }
 
 test("entries gives values or pre-activations of codes, without a copy", async () => {
-  await using own = await Device.open("cpu", { threads: 1 });
+  await using own = await Device.open(testDevice, { threads: 1 });
   const codes = codesOf([[3, -1, 2]], { select: "topk", k: 3 }, own);
   await own.synchronize();
   const before = own.memory().currentBytes;
@@ -126,7 +127,7 @@ test("withValues replaces numbers and keeps places; values are max(pre-activatio
 });
 
 test("codes made by withValues share memory: only numbers that did not exist take some", async () => {
-  await using own = await Device.open("cpu", { threads: 1 });
+  await using own = await Device.open(testDevice, { threads: 1 });
   const codes = codesOf([Array.from({ length: 300 }, (_, i) => i - 150)], { select: "all" }, own);
   const z = own.kernels.entries(codes, "preActivations");
   await own.synchronize();
@@ -187,7 +188,7 @@ test("entry values at other places, or of another device, are refused with both 
   );
   expect(() => kernels.entryProduct(codes, { perFeature: vector([1, 2]) })).toThrow(/perFeature must be \[dSae\]/);
 
-  await using elsewhere = await Device.open("cpu", { threads: 1 });
+  await using elsewhere = await Device.open(testDevice, { threads: 1 });
   const foreign = elsewhere.kernels.entries(codesOf([[1]], { select: "all" }, elsewhere), "values");
   expect(() => kernels.entryProduct(codesOf([[1]], { select: "all" }), { a: foreign })).toThrow(
     code("ERR_DEVICE_MISMATCH"),

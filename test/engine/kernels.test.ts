@@ -8,10 +8,11 @@ import { Device } from "../../lib/engine/device.js";
 import type { RowGradient } from "../../lib/engine/kernels.js";
 import type { Selection } from "../../lib/engine/selection.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
+import { testDevice } from "../testDevice.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 

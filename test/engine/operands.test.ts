@@ -3,12 +3,13 @@ import { Device } from "../../lib/engine/device.js";
 import { RandomGenerator } from "../../lib/engine/random.js";
 import type { Selection } from "../../lib/engine/selection.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
+import { testDevice } from "../testDevice.js";
 
 let device: Device;
 let other: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 1 });
-  other = await Device.open("cpu", { threads: 1 });
+  device = await Device.open(testDevice, { threads: 1 });
+  other = await Device.open(testDevice, { threads: 1 });
 });
 afterAll(async () => {
   await device.close();

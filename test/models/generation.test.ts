@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
+import { testDevice } from "../testDevice.js";
 import { syntheticConfig, syntheticWeights, writeGpt2 } from "./syntheticGpt2.js";
 import { textFixture, tinyGpt2Directory } from "./tinyGpt2.js";
 
@@ -11,7 +12,7 @@ let device: Device;
 let model: HookedTransformer;
 
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
   model = await HookedTransformer.load(tinyGpt2Directory, device);
 });
 

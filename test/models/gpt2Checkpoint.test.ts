@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { bfloat16FromFloat32 } from "../../lib/formats/halfPrecision.js";
 import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
+import { testDevice } from "../testDevice.js";
 import { plainLogits, syntheticConfig, syntheticWeights, type Weights, writeGpt2 } from "./syntheticGpt2.js";
 import { relativeError } from "./tinyGpt2.js";
 
@@ -14,7 +15,7 @@ let device: Device;
 const folders: string[] = [];
 
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(async () => {
   await device.close();

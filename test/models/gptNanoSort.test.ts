@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
+import { testDevice } from "../testDevice.js";
 import { writeGpt2 } from "./syntheticGpt2.js";
 import { relativeError } from "./tinyGpt2.js";
 
@@ -44,7 +45,7 @@ beforeAll(async () => {
   const config = { model_type: "gpt2", n_layer: 3, n_head: 3, n_embd: 48, n_positions: 11, vocab_size: 3 };
   folder = await mkdtemp(join(tmpdir(), "monosem-nano-sort-"));
   await writeGpt2(folder, { ...config, tie_word_embeddings: false }, tensors);
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
   model = await HookedTransformer.load(folder, device);
 });
 

@@ -4,6 +4,7 @@ import { Device } from "../../lib/engine/device.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
 import { type SafetensorsArray, SafetensorsFile } from "../../lib/formats/safetensors.js";
 import { HookedTransformer, type NamedHook } from "../../lib/models/hookedTransformer.js";
+import { testDevice } from "../testDevice.js";
 import { readReference, relativeError, tinyGpt2Directory } from "./tinyGpt2.js";
 
 const tolerance = 1e-4;
@@ -13,7 +14,7 @@ let reference: Map<string, SafetensorsArray>;
 let tokens: number[][];
 
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
   model = await HookedTransformer.load(tinyGpt2Directory, device);
   reference = await readReference();
   const ids = Array.from(reference.get("input_ids")!.data as Int32Array);
@@ -134,7 +135,7 @@ describe("hooks", () => {
 
   test("a replacement of another shape, dtype or device is refused, and so is what a hook throws", async () => {
     const name = "blocks.0.hook_resid_pre";
-    const other = await Device.open("cpu", { threads: 1 });
+    const other = await Device.open(testDevice, { threads: 1 });
     const run = (hook: NamedHook["hook"]): Promise<Tensor> => model.forward(tokens, { hooks: [{ name, hook }] });
     await expect(run(() => device.zeros([14, 192]))).rejects.toMatchObject({
       code: "ERR_SHAPE_MISMATCH",

@@ -4,13 +4,14 @@ import type { SaeParameters } from "../../lib/sae/architecture.js";
 import { parseSaeConfig, type SaeTrainingConfig } from "../../lib/sae/config.js";
 import { parameterLayout } from "../../lib/sae/parameterLayout.js";
 import { parseConfig } from "../../lib/training/config.js";
+import { testDevice } from "../testDevice.js";
 import { stepDeviations } from "./goldenStep.js";
 import { goldenCases, goldenShapes, loadGolden } from "./goldens.js";
 import { gradientStep } from "./gradientStep.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 

@@ -8,6 +8,7 @@ import type { GradientStep } from "../../lib/sae/architecture.js";
 import { type SaeTrainingConfig, trainingOf } from "../../lib/sae/config.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { Trainer } from "../../lib/training/trainer.js";
+import { testDevice } from "../testDevice.js";
 import { ArraySource } from "../training/arraySource.js";
 import { expectBitExactResume } from "../training/bitExactResume.js";
 import { dIn as runWidth, training } from "../training/smallRun.js";
@@ -18,7 +19,7 @@ import { sparseMixtures } from "./sparseMixtures.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 

@@ -3,11 +3,12 @@ import { Device } from "../../lib/engine/device.js";
 import type { SaeConfig } from "../../lib/sae/config.js";
 import { type Evaluation, EvaluationAccumulator, evaluate } from "../../lib/sae/evaluation.js";
 import { Sae } from "../../lib/sae/sae.js";
+import { testDevice } from "../testDevice.js";
 import { ArraySource } from "../training/arraySource.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 

@@ -4,6 +4,7 @@ import { parseSaeConfig, type SaeTrainingConfig } from "../../lib/sae/config.js"
 import { Sae } from "../../lib/sae/sae.js";
 import { parseConfig } from "../../lib/training/config.js";
 import { Trainer } from "../../lib/training/trainer.js";
+import { testDevice } from "../testDevice.js";
 import { ArraySource } from "../training/arraySource.js";
 import { training } from "../training/smallRun.js";
 import { expectSlopes, hostParameters, type LossFunction, noise, noisyBatch, onDevice } from "./float64Step.js";
@@ -12,7 +13,7 @@ import { sparseMixtures } from "./sparseMixtures.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
+import { testDevice } from "../testDevice.js";
 import { expectBitExactResume } from "../training/bitExactResume.js";
 import { dIn as runWidth } from "../training/smallRun.js";
 import {
@@ -15,7 +16,7 @@ import { gradientStep } from "./gradientStep.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 

@@ -6,6 +6,7 @@ import { Device } from "../../lib/engine/device.js";
 import { type SaeTrainingConfig, trainingOf } from "../../lib/sae/config.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { Trainer } from "../../lib/training/trainer.js";
+import { testDevice } from "../testDevice.js";
 import { ArraySource } from "../training/arraySource.js";
 import { expectBitExactResume } from "../training/bitExactResume.js";
 import { dIn as runWidth, training } from "../training/smallRun.js";
@@ -17,7 +18,7 @@ import { sparseMixtures } from "./sparseMixtures.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 

@@ -4,10 +4,11 @@ import type { SaeConfig } from "../../lib/sae/config.js";
 import { geometricMedian } from "../../lib/sae/geometricMedian.js";
 import { MetricsAccumulator } from "../../lib/sae/metrics.js";
 import { Sae } from "../../lib/sae/sae.js";
+import { testDevice } from "../testDevice.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 

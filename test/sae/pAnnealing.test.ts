@@ -5,6 +5,7 @@ import { trainingOf } from "../../lib/sae/config.js";
 import { exponentAt } from "../../lib/sae/pAnnealing.js";
 import { parseConfig } from "../../lib/training/config.js";
 import { Trainer, type TrainingProgress } from "../../lib/training/trainer.js";
+import { testDevice } from "../testDevice.js";
 import { ArraySource } from "../training/arraySource.js";
 import { expectBitExactResume } from "../training/bitExactResume.js";
 import { activations, dIn as runWidth, training } from "../training/smallRun.js";
@@ -12,7 +13,7 @@ import { expectSlopes, hostParameters, type LossFunction, noisyBatch } from "./f
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 

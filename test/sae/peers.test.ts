@@ -10,6 +10,7 @@ import { parameterLayout } from "../../lib/sae/parameterLayout.js";
 import { normalisedRows, Sae } from "../../lib/sae/sae.js";
 import { parseConfig, type TrainingConfig } from "../../lib/training/config.js";
 import { Trainer } from "../../lib/training/trainer.js";
+import { testDevice } from "../testDevice.js";
 import { ArraySource } from "../training/arraySource.js";
 import { relativeError } from "./goldens.js";
 import { gradientStep } from "./gradientStep.js";
@@ -36,7 +37,7 @@ const report: Report = JSON.parse(readFileSync(fixture("peers.json"), "utf8"));
 let device: Device;
 let arrays: ReadonlyMap<string, Float32Array>;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 1 });
+  device = await Device.open(testDevice, { threads: 1 });
   await using file = await SafetensorsFile.open(fixture("peers.safetensors"));
   const read = new Map<string, Float32Array>();
   for (const key of file.entries.keys()) read.set(key, await file.readFloat32(key));

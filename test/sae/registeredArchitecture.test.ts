@@ -4,10 +4,11 @@ import { type Architecture, defineArchitecture } from "../../lib/sae/architectur
 import { registerArchitecture } from "../../lib/sae/architectures.js";
 import type { SaeConfig } from "../../lib/sae/config.js";
 import { Sae } from "../../lib/sae/sae.js";
+import { testDevice } from "../testDevice.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 1 });
+  device = await Device.open(testDevice, { threads: 1 });
 });
 afterAll(() => device.close());
 

@@ -8,6 +8,7 @@ import { SafetensorsFile, type SafetensorsInput, writeSafetensors } from "../../
 import { parseSaeConfig, type SaeConfig } from "../../lib/sae/config.js";
 import { pseudoInverse } from "../../lib/sae/initialise.js";
 import { Sae } from "../../lib/sae/sae.js";
+import { testDevice } from "../testDevice.js";
 import { relativeError } from "./goldens.js";
 
 const parameterNames = ["encoder", "encoderBias", "decoder", "decoderBias"] as const;
@@ -16,7 +17,7 @@ let device: Device;
 let directory: string;
 let folder: string;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 beforeEach(async () => {

@@ -9,13 +9,14 @@ import type { SaeParameters } from "../../lib/sae/architecture.js";
 import { parseSaeConfig, type SaeConfig } from "../../lib/sae/config.js";
 import { parameterLayout } from "../../lib/sae/parameterLayout.js";
 import { Sae } from "../../lib/sae/sae.js";
+import { testDevice } from "../testDevice.js";
 import { relativeError } from "./goldens.js";
 
 const fixtures = fileURLToPath(new URL("../fixtures/sae", import.meta.url));
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 1 });
+  device = await Device.open(testDevice, { threads: 1 });
 });
 afterAll(() => device.close());
 

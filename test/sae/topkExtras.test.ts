@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { type SaeTrainingConfig, trainingOf } from "../../lib/sae/config.js";
+import { testDevice } from "../testDevice.js";
 import { expectBitExactResume } from "../training/bitExactResume.js";
 import { dIn as runWidth } from "../training/smallRun.js";
 import { deadLatentLoss, topkLatents } from "./batchSelectionReference.js";
@@ -9,7 +10,7 @@ import { gradientStep } from "./gradientStep.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 
@@ -103,6 +104,11 @@ describe("k annealing", () => {
   test("steps without initialK, and the reverse, have no effect and are refused", () => {
     expect(() => trainingOf({ ...topk, initialK: 9 })).toThrow(/initialK has no effect without kAnnealSteps/);
     expect(() => trainingOf({ ...topk, kAnnealSteps: 9 })).toThrow(/kAnnealSteps has no effect without initialK/);
+  });
+
+  test("of options that are no such numbers is refused with what they must be", () => {
+    expect(() => trainingOf({ ...topk, k: -3 })).toThrow("SAE configuration: k: must be greater than 0");
+    expect(() => trainingOf({ ...topk, initialK: 1.5 })).toThrow("SAE configuration: initialK: must be an integer");
   });
 
   test("Multi-TopK's 4k follow", async () => {

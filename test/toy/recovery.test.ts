@@ -7,8 +7,9 @@ import { measureRecovery } from "../../lib/toy/recovery.js";
 import { compareDirections } from "../../lib/toy/recoveryDirections.js";
 import { FiringCounts } from "../../lib/toy/recoveryFiring.js";
 import { SyntheticModel } from "../../lib/toy/syntheticModel.js";
+import { testDevice } from "../testDevice.js";
 
-const device = await Device.open("cpu", { threads: 2 });
+const device = await Device.open(testDevice, { threads: 2 });
 afterAll(() => device.close());
 
 function rows(...vectors: readonly (readonly number[])[]): Tensor {

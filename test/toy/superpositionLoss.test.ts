@@ -5,12 +5,13 @@ import { activeCountProbabilities, expectedLosses } from "../../lib/toy/superpos
 import { geometricImportance, type SuperpositionTask } from "../../lib/toy/superpositionModel.js";
 import { SuperpositionPack } from "../../lib/toy/superpositionPack.js";
 import { trainSuperposition } from "../../lib/toy/superpositionTraining.js";
+import { testDevice } from "../testDevice.js";
 import { expectNothingKept } from "./deviceMemory.js";
 
 let device: Device;
 
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 1 });
+  device = await Device.open(testDevice, { threads: 1 });
 });
 
 afterAll(() => device.close());

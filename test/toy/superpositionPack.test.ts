@@ -4,12 +4,13 @@ import { Device } from "../../lib/engine/device.js";
 import { RandomGenerator } from "../../lib/engine/random.js";
 import { geometricImportance, type SuperpositionOutput } from "../../lib/toy/superpositionModel.js";
 import { SuperpositionPack } from "../../lib/toy/superpositionPack.js";
+import { testDevice } from "../testDevice.js";
 import { expectNothingKept } from "./deviceMemory.js";
 
 let device: Device;
 
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 1 });
+  device = await Device.open(testDevice, { threads: 1 });
 });
 
 afterAll(() => device.close());

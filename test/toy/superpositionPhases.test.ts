@@ -1,12 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { type SuperpositionPhase, theoreticalPhase, trainPhaseDiagram } from "../../lib/toy/superpositionPhases.js";
+import { testDevice } from "../testDevice.js";
 import { expectNothingKept } from "./deviceMemory.js";
 
 let device: Device;
 
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 1 });
+  device = await Device.open(testDevice, { threads: 1 });
 });
 
 afterAll(() => device.close());

@@ -3,12 +3,13 @@ import { Device } from "../../lib/engine/device.js";
 import { measureSuperposition } from "../../lib/toy/superpositionMeasures.js";
 import { geometricImportance, type SuperpositionModel } from "../../lib/toy/superpositionModel.js";
 import { type SuperpositionTrainingOptions, trainSuperposition } from "../../lib/toy/superpositionTraining.js";
+import { testDevice } from "../testDevice.js";
 import { expectNothingKept } from "./deviceMemory.js";
 
 let device: Device;
 
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 1 });
+  device = await Device.open(testDevice, { threads: 1 });
 });
 
 afterAll(() => device.close());
@@ -97,7 +98,7 @@ describe("a training run", () => {
   });
 
   test("is the same on one thread and on two, and over several packs", async () => {
-    const two = await Device.open("cpu", { threads: 2 });
+    const two = await Device.open(testDevice, { threads: 2 });
     const importance = geometricImportance(40, 0.9);
     const tasks = [0, 0.5, 0.9].map((sparsity) => ({ sparsity, importance }));
     const options = { features: 40, dimensions: 7, tasks, steps: 20, batchSize: 64 };

@@ -10,8 +10,9 @@ import { separationGradient } from "../../lib/toy/syntheticDirections.js";
 import { loadSyntheticModel, saveSyntheticModel, writeSynthetic } from "../../lib/toy/syntheticFiles.js";
 import { SyntheticModel } from "../../lib/toy/syntheticModel.js";
 import { compensatedProbabilities, hierarchyParents, zipfProbabilities } from "../../lib/toy/syntheticProbabilities.js";
+import { testDevice } from "../testDevice.js";
 
-const device = await Device.open("cpu", { threads: 2 });
+const device = await Device.open(testDevice, { threads: 2 });
 const folder = await mkdtemp(join(tmpdir(), "synthetic-"));
 afterAll(async () => {
   await device.close();
@@ -250,6 +251,11 @@ describe("as files", () => {
     bytes.writeFloatLE(Number.NaN, bytes.length - 8);
     await writeFile(path, bytes);
     await expect(loadSyntheticModel(path, device)).rejects.toMatchObject({ code: "ERR_NON_FINITE" });
+    const empty = await mkdtemp(join(folder, "empty-"));
+    await expect(loadSyntheticModel(empty, device)).rejects.toMatchObject({
+      code: "ERR_NOT_FOUND",
+      message: `there is no file ${join(empty, "truth.safetensors")}`,
+    });
     await expect(loadSyntheticModel(join(folder, "none"), device)).rejects.toMatchObject({ code: "ERR_NOT_FOUND" });
   });
 });

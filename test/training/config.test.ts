@@ -9,6 +9,9 @@ const topk = {
   output: "out",
 };
 
+const relu = { architecture: "relu", dIn: 4, dSae: 8, l1Coefficient: 1, pEnd: 0.5 };
+const model = { ...topk, data: { model: "gpt2", hook: "hook_embed", corpus: ["a.txt"] } };
+
 function problem(json: unknown, overrides: string[] = []): string {
   try {
     parseConfig(json, overrides);
@@ -122,8 +125,24 @@ describe("configuration file", () => {
   });
 
   test.each<[string, unknown, RegExp]>([
-    ["an unknown key", { ...topk, sae: { ...topk.sae, dsae: 3 } }, /sae\.dsae: unknown key/],
-    ["an unknown section", { ...topk, trainning: {} }, /trainning: unknown key/],
+    ["an unknown key", { ...topk, sae: { ...topk.sae, window: 3 } }, /sae\.window: unknown key$/],
+    ["a misspelt key", { ...topk, sae: { ...topk.sae, dsae: 3 } }, /sae\.dsae: unknown key; did you mean "dSae"\?/],
+    [
+      "a misspelt key of another architecture",
+      { ...topk, sae: [topk.sae, { ...topk.sae, l1_coefficient: 3 }] },
+      /sae\.1\.l1_coefficient: unknown key; did you mean "l1Coefficient"\?/,
+    ],
+    [
+      "a misspelt key of training",
+      { ...topk, training: { steps: 1, batch_size: 64 } },
+      /training\.batch_size: unknown key; did you mean "batchSize"\?/,
+    ],
+    [
+      "a misspelt key of data",
+      { ...topk, data: { activations: "a", shufle: false } },
+      /data\.shufle: unknown key; did you mean "shuffle"\?/,
+    ],
+    ["an unknown section", { ...topk, trainning: {} }, /trainning: unknown key; did you mean "training"\?/],
     [
       "an unknown architecture",
       { ...topk, sae: { ...topk.sae, architecture: "temporal" } },
@@ -139,7 +158,21 @@ describe("configuration file", () => {
     ["a learning rate of 0", { ...topk, training: { steps: 1, lr: 0 } }, /training\.lr/],
     ["a device that is none", { ...topk, device: "gpu" }, /device.*gpu/],
     ["an empty corpus", { ...topk, data: { model: "m", hook: "h", corpus: [] } }, /data\.corpus/],
-    ["keys of both kinds of data", { ...topk, data: { activations: "a", hook: "h" } }, /data\.hook: unknown key/],
+    [
+      "keys of both kinds of data",
+      { ...topk, data: { activations: "a", hook: "h" } },
+      /data\.hook: goes with data\.model, which excludes data\.activations: give activations .*, or a model/,
+    ],
+    [
+      "both kinds of data",
+      { ...topk, data: { activations: "a", model: "m" } },
+      /data\.model: excludes data\.activations: give activations .*, or a model/,
+    ],
+    [
+      "a key of stored activations for those of a model",
+      { ...topk, data: { model: "m", hook: "h", corpus: ["c"], shuffle: true } },
+      /data\.shuffle: goes with data\.activations, which excludes data\.model/,
+    ],
     ["initialK without steps", { ...topk, sae: { ...topk.sae, initialK: 32 } }, /sae\.initialK: has no effect without/],
     ["annealing k from nowhere", { ...topk, sae: { ...topk.sae, kAnnealSteps: 5 } }, /sae\.kAnnealSteps: .*initialK/],
     [
@@ -152,6 +185,26 @@ describe("configuration file", () => {
       "more decay than steps",
       { ...topk, training: { tokens: 4096 * 9 + 5, lrDecaySteps: 10 } },
       /training\.lrDecaySteps: must be at most the number of steps \(9\) \(found 10\)/,
+    ],
+    [
+      "a warm-up of the sparsity coefficient that does not reach it",
+      { ...topk, training: { steps: 9, l1WarmupSteps: 10 } },
+      /training\.l1WarmupSteps: must be at most the number of steps \(9\) \(found 10\)/,
+    ],
+    [
+      "annealing k for longer than the run",
+      { ...topk, sae: { ...topk.sae, initialK: 64, kAnnealSteps: 500 } },
+      /sae\.kAnnealSteps: must be less than the run's steps \(500\): it would end before k is 16 \(found 500\)/,
+    ],
+    [
+      "annealing p for longer than the run, which tokens may say",
+      { ...topk, sae: [{ ...relu, pAnnealStart: 4, pAnnealSteps: 5 }], training: { tokens: 4096 * 9 } },
+      /sae\.0\.pAnnealSteps: must be less than the run's steps after pAnnealStart \(5\): .* p is 0\.5 \(found 5\)/,
+    ],
+    [
+      "annealing p after the run",
+      { ...topk, sae: { ...relu, pAnnealStart: 500, pAnnealSteps: 0 } },
+      /sae\.pAnnealStart: must be less than the run's steps \(500\): p would stay 1 \(found 500\)/,
     ],
     [
       "less than one latent per batch",
@@ -173,8 +226,33 @@ describe("configuration file", () => {
       { ...topk, sae: [{ ...topk.sae, name: ".." }] },
       /sae\.0\.name: .*begin with a letter/,
     ],
-    ["no object", [1], /expected object/],
-    ["nothing", undefined, /expected object/],
+    ["no object", [1], /^configuration: must be an object$/],
+    ["nothing", undefined, /must be an object/],
+    ["a negative number", { ...topk, training: { steps: -3 } }, /steps: must be greater than 0 \(found -3\)$/],
+    ["a number below 0", { ...topk, training: { steps: 1, seed: -1 } }, /seed: must be at least 0 \(found -1\)/],
+    ["a number of 1", { ...topk, training: { steps: 1, adamBeta1: 1 } }, /adamBeta1: must be less than 1 \(found 1\)/],
+    ["a p above 1", { ...topk, sae: { ...relu, pEnd: 2 } }, /sae\.pEnd: must be at most 1 \(found 2\)/],
+    ["no integer", { ...topk, training: { steps: 1.5 } }, /steps: must be an integer \(found 1\.5\)/],
+    ["no number", { ...topk, training: { steps: "9" } }, /steps: must be a number \(found "9"\)/],
+    [
+      "no truth value",
+      { ...topk, data: { activations: "a", shuffle: 1 } },
+      /shuffle: must be true or false \(found 1\)/,
+    ],
+    ["no text", { ...topk, output: 3 }, /output: must be text \(found 3\)/],
+    ["empty text", { ...topk, output: "" }, /output: must not be empty \(found ""\)/],
+    [
+      "no list",
+      { ...model, data: { ...model.data, corpus: "nix.txt" } },
+      /corpus: must be a list \(found "nix\.txt"\)/,
+    ],
+    ["none of a choice", { ...topk, training: { steps: 1, lrSchedule: "step" } }, /must be "constant" or "cosine" \(f/],
+    [
+      "neither text nor a list",
+      { ...model, data: { ...model.data, hook: 3 } },
+      /hook: must be text or a list \(found 3/,
+    ],
+    ["a list of others", { ...model, data: { ...model.data, hook: ["a", 3] } }, /data\.hook: entry 1 must be text/],
   ])("%s is refused by its path", (_, json, message) => {
     expect(problem(json)).toMatch(message);
   });
@@ -182,6 +260,29 @@ describe("configuration file", () => {
   test("a k above dSae is one problem, not one of initialK as well", () => {
     expect(problem({ ...topk, sae: { ...topk.sae, k: 1000 } })).toBe(
       "configuration: sae.k: must be at most dSae (512) (found 1000)",
+    );
+  });
+
+  test("settings that come to their end in the last step are accepted", () => {
+    const annealed = { ...topk, sae: [{ ...relu, pAnnealStart: 400, pAnnealSteps: 99 }] };
+    expect(() => parseConfig(annealed)).not.toThrow();
+    const k = { ...topk, sae: { ...topk.sae, initialK: 64, kAnnealSteps: 499 } };
+    expect(() => parseConfig(k, ["training.l1WarmupSteps=500"])).not.toThrow();
+  });
+
+  test("an impossible length of the run is one problem, not one of everything that is measured by it", () => {
+    const batchtopk = { ...topk, sae: { ...topk.sae, architecture: "batchtopk", initialK: 32, kAnnealSteps: 5 } };
+    expect(problem({ ...batchtopk, training: { steps: -1 } })).toBe(
+      "configuration: training.steps: must be greater than 0 (found -1)",
+    );
+    expect(problem({ ...batchtopk, training: { steps: 4, batchSize: -8 } })).toBe(
+      "configuration: training.batchSize: must be greater than 0 (found -8)",
+    );
+  });
+
+  test("messages call it what the caller does", () => {
+    expect(() => parseConfig({ ...topk, output: 3 }, [], "configuration run.json")).toThrow(
+      /^configuration run\.json: output: must be text/,
     );
   });
 

@@ -8,6 +8,7 @@ import { Sae } from "../../lib/sae/sae.js";
 import { Trainer, type TrainingProgress } from "../../lib/training/trainer.js";
 import { stepDeviations } from "../sae/goldenStep.js";
 import { type Golden, goldenCases, goldenShapes, loadGolden, relativeError } from "../sae/goldens.js";
+import { testDevice } from "../testDevice.js";
 import { ArraySource } from "./arraySource.js";
 
 export interface GoldenRun {
@@ -95,7 +96,7 @@ export async function reportFailures(steps: "first" | "all"): Promise<void> {
   const failures: GoldenFailure[] = [];
   let compared = 0;
   try {
-    const device = await Device.open("cpu", { threads: 2 });
+    const device = await Device.open(testDevice, { threads: 2 });
     for (const shape of goldenShapes) {
       for (const name of goldenCases) {
         const golden = await loadGolden(shape, name);

@@ -3,15 +3,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
+import { badStepsInARow } from "../../lib/training/config.js";
 import { measureInputs } from "../../lib/training/inputStatistics.js";
 import { Trainer, type TrainerOptions, type TrainingProgress } from "../../lib/training/trainer.js";
+import { testDevice } from "../testDevice.js";
 import { ArraySource } from "./arraySource.js";
 import { activations, dIn, sae, training } from "./smallRun.js";
 
 let device: Device;
 let directory: string;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 beforeEach(async () => {
@@ -80,10 +82,33 @@ test("steps that are skipped leave the weights and Adam's moments to the bit", a
   }
 });
 
-test.each(["skip", "rollback"] as const)("activations that stay bad end a run with %s, too", async (policy) => {
-  const bad = poisoned(Number.NaN, ...Array.from({ length: 30 }, (_, i) => i + 7));
-  const options = { training: { ...withPolicy(policy), steps: 100 }, output: join(directory, "run") };
-  await expect(train({ source: bad, ...options })).rejects.toMatchObject({ code: "ERR_NON_FINITE" });
+describe.each(["skip", "rollback"] as const)("activations that stay bad end a run with %s, too", (policy) => {
+  const since = policy === "skip" ? "in a row" : "since the last checkpoint";
+  const end = `; onNonFinite "${policy}" gave up after ${badStepsInARow + 1} bad steps ${since}`;
+  const bad = () => poisoned(Number.NaN, ...Array.from({ length: 30 }, (_, i) => i + 7));
+  const options = () => ({ training: { ...withPolicy(policy), steps: 100 }, output: join(directory, "run") });
+
+  test("which says that it gave up, after how many steps", async () => {
+    const step = policy === "skip" ? "13" : "\\d+";
+    await expect(train({ source: bad(), ...options() })).rejects.toMatchObject({
+      code: "ERR_NON_FINITE",
+      message: expect.stringMatching(
+        new RegExp(`^training stopped being finite at step ${step}: .*If the activations are finite.*${end}$`),
+      ),
+    });
+  });
+
+  test("and where the activations come from, where the source knows it", async () => {
+    const asked: number[] = [];
+    const findNonFinite = async (rows: number) => {
+      asked.push(rows);
+      return "row 7 of a file";
+    };
+    await expect(train({ source: Object.assign(bad(), { findNonFinite }), ...options() })).rejects.toMatchObject({
+      message: expect.stringMatching(new RegExp(`at step \\d+: row 7 of a file holds NaN or infinity${end}$`)),
+    });
+    expect(asked).toHaveLength(1); // looking takes time, which a run that goes on does not take
+  });
 });
 
 test.each([[Number.NaN], [Number.NEGATIVE_INFINITY], [1e30]])(
@@ -139,10 +164,17 @@ test("a bad batch is one failure, however many SAEs see it, and costs each of th
   );
 });
 
-test("rollback without a checkpoint to go back to is an error", async () => {
-  await expect(
-    train({ source: poisoned(Number.NaN, 3), training: withPolicy("rollback"), output: join(directory, "run") }),
-  ).rejects.toMatchObject({ code: "ERR_NON_FINITE" });
+test("rollback without a checkpoint to go back to is an error that says so", async () => {
+  const rollback = withPolicy("rollback");
+  const early = train({ source: poisoned(Number.NaN, 3), training: rollback, output: join(directory, "run") });
+  const none = 'onNonFinite "rollback" had no checkpoint to go back to';
+  await expect(early).rejects.toMatchObject({
+    code: "ERR_NON_FINITE",
+    message: expect.stringMatching(new RegExp(`at step 4: .*; ${none}: the first is that of step 6$`)),
+  });
+  await expect(train({ source: poisoned(Number.NaN, 9), training: rollback })).rejects.toMatchObject({
+    message: expect.stringMatching(new RegExp(`at step 10: .*; ${none}: a run without output writes none$`)),
+  });
 });
 
 test.each([[null], [1]])(

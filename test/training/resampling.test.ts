@@ -10,13 +10,14 @@ import { isResampled, resampleDeadLatents } from "../../lib/training/resampling.
 import { Trainer } from "../../lib/training/trainer.js";
 import { hostParameters, noise, onDevice } from "../sae/float64Step.js";
 import { sparseMixtures } from "../sae/sparseMixtures.js";
+import { testDevice } from "../testDevice.js";
 import { ArraySource } from "./arraySource.js";
 import { expectBitExactResume } from "./bitExactResume.js";
 import { dIn as runWidth, training } from "./smallRun.js";
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 
@@ -27,7 +28,7 @@ const deadLatents = [2, 3, 7];
 function configOf(sae: object): SaeTrainingConfig {
   const data = { activations: "none" };
   const shape = { dIn: 5, dSae: 9, deadAfterTokens: 100, applyBDecToInput: true, decoderUnitNorm: false };
-  return parseConfig({ sae: { ...shape, ...sae }, data, training: { steps: 1 }, output: "none" }).sae as never;
+  return parseConfig({ sae: { ...shape, ...sae }, data, training: { steps: 100 }, output: "none" }).sae as never;
 }
 
 interface Resampled {

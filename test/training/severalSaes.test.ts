@@ -6,13 +6,14 @@ import { Device } from "../../lib/engine/device.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { Trainer, type TrainerOptions, type TrainingProgress } from "../../lib/training/trainer.js";
+import { testDevice } from "../testDevice.js";
 import { ArraySource } from "./arraySource.js";
 import { activations, dIn, rows, sae, training } from "./smallRun.js";
 
 let device: Device;
 let directory: string;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 beforeEach(async () => {
@@ -119,6 +120,14 @@ describe("several SAEs on one stream", () => {
     ["with a name that leaves the folder", [{ ...sae, name: "../a" }], /sae\.0\.name "\.\.\/a" becomes a folder/],
     ["with a reserved name", [{ ...sae, name: "checkpoints" }], /sae\.0\.name "checkpoints" is reserved/],
     ["none at all", [], /a name of its own/],
+    [
+      "widths that are not the activations', by the place in the list",
+      [
+        { ...sae, name: "a" },
+        { ...sae, name: "b", dIn: 100 },
+      ],
+      /^sae\.1\.dIn is 100, but the activations are 8 wide$/,
+    ],
   ])("%s are refused", async (_, list, message) => {
     const source = new ArraySource(activations, dIn, device);
     await expect(Trainer.create({ sae: list, training, source, device })).rejects.toThrow(message);
@@ -199,6 +208,13 @@ describe("a crosscoder", () => {
     expect(loaded.config.hookWidths).toEqual([5, 3]);
     expect(loaded.metadata.hookNames).toEqual(["left", "right"]);
     expect(await weightsOf(loaded)).toEqual(await weightsOf(trainer.sae));
+  });
+
+  test("of another width is refused with the widths of its hooks", async () => {
+    const list = [{ ...sae, name: "a", dIn: 7, hook: ["left", "right"] }];
+    await expect(train({ sae: list, source: twoHooks() })).rejects.toThrow(
+      "sae.0.dIn is 7, but the activations are 5 + 3 = 8 wide",
+    );
   });
 
   test("of hooks that the activations do not have is refused by name", async () => {

@@ -1,8 +1,10 @@
 /** A small training run, for tests that need the same one in this process and in another. */
+
 import { Device } from "../../lib/engine/device.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
 import type { TrainingConfig } from "../../lib/training/config.js";
 import { Trainer } from "../../lib/training/trainer.js";
+import { testDevice } from "../testDevice.js";
 import { ArraySource } from "./arraySource.js";
 
 export const dIn = 8;
@@ -47,7 +49,7 @@ export const training: TrainingConfig = {
 
 /** Trains (or resumes) in a child process, printing every logged step, and a failure as its code and message. */
 export async function trainAndReport(output: string, steps: number): Promise<void> {
-  const device = await Device.open("cpu", { threads: 1 });
+  const device = await Device.open(testDevice, { threads: 1 });
   try {
     const source = new ArraySource(activations, dIn, device);
     const trainer = await Trainer.create({

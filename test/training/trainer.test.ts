@@ -11,6 +11,7 @@ import { geometricMedian } from "../../lib/sae/geometricMedian.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { Trainer, type TrainerOptions, type TrainingProgress } from "../../lib/training/trainer.js";
 import { relativeError } from "../sae/goldens.js";
+import { testDevice } from "../testDevice.js";
 import { ArraySource } from "./arraySource.js";
 import { runInChild } from "./childProcess.js";
 import { activations, dIn, rows, sae, training } from "./smallRun.js";
@@ -20,7 +21,7 @@ const parameterNames = ["encoder", "encoderBias", "decoder", "decoderBias"] as c
 let device: Device;
 let directory: string;
 beforeAll(async () => {
-  device = await Device.open("cpu", { threads: 2 });
+  device = await Device.open(testDevice, { threads: 2 });
 });
 afterAll(() => device.close());
 beforeEach(async () => {
@@ -67,7 +68,7 @@ describe("a run", () => {
   });
 
   test("does not depend on the number of threads", async () => {
-    const one = await Device.open("cpu", { threads: 1 });
+    const one = await Device.open(testDevice, { threads: 1 });
     const source = new ArraySource(activations, dIn, one);
     await train({ output: output("two") });
     await runToEnd(await Trainer.create({ sae, training, device: one, source, output: output("one") }));
@@ -81,7 +82,7 @@ describe("a run", () => {
   });
 
   test("frees all memory but the SAE's, and the SAE's when it is disposed", async () => {
-    const own = await Device.open("cpu", { threads: 1 });
+    const own = await Device.open(testDevice, { threads: 1 });
     const trainer = await createTrainer({ device: own, source: new ArraySource(activations, dIn, own) });
     await runToEnd(trainer);
     trainer.dispose();

@@ -1,6 +1,7 @@
 // Instruction sets with a shortcut to exact selections must give the bits of the others.
 #include <array>
 
+#include "cpu/cpu_backend.h"
 #include "encode_problem.h"
 
 namespace monosem::test {
@@ -19,7 +20,7 @@ class Shortcut {
  public:
   explicit Shortcut(Test& test) : test_(test) {
     const std::vector<std::string> sets = availableInstructionSets();
-    if (test.instructionSet() == "baseline" || std::count(sets.begin(), sets.end(), "avx2") == 0)
+    if (test.backend() == "baseline" || std::count(sets.begin(), sets.end(), "avx2") == 0)
       test.check(true, "nothing to compare with");
     else
       other_ = makeCpuKernels(test.allocator(), 2, "avx2");

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "check.h"
+#include "cpu/cpu_backend.h"
 #include "cpu/thread_pool.h"
 
 namespace monosem::test {
@@ -46,11 +47,10 @@ KERNEL_TEST("thread pool", threadPoolTests) {
 KERNEL_TEST("instruction sets", instructionSetTests) {
   const std::vector<std::string> sets = availableInstructionSets();
   test.check(!sets.empty() && sets.back() == "baseline", "baseline is always there");
-  test.check(makeCpuKernels(test.allocator(), 2, test.instructionSet())->description() ==
-                 test.instructionSet() + ", 2 threads",
+  test.check(makeCpuKernels(test.allocator(), 2, test.backend())->description() == test.backend() + ", 2 threads",
              "description");
-  setenv("MONOSEM_ISA", test.instructionSet().c_str(), 1);
-  test.check(makeCpuKernels(test.allocator(), 1)->description() == test.instructionSet() + ", 1 thread",
+  setenv("MONOSEM_ISA", test.backend().c_str(), 1);
+  test.check(makeCpuKernels(test.allocator(), 1)->description() == test.backend() + ", 1 thread",
              "MONOSEM_ISA chooses");
   setenv("MONOSEM_ISA", "sse9", 1);
   test.throws("an unknown instruction set", ErrorCode::unsupported, [&] { makeCpuKernels(test.allocator(), 1); });

@@ -2,7 +2,8 @@
 //
 //   KERNEL_TEST("decode", decodeTests) { ... test.close(...) ... }
 //
-// A group receives a Test, which has the kernels of one instruction set with 1, 2, 3 and 7 threads.
+// A group receives a Test, which has the kernels of one backend: of an instruction set with 1, 2, 3 and 7 threads, or of
+// emulated CUDA devices whose threads run in different orders. All of them must give the same bits.
 #pragma once
 
 #include <cmath>
@@ -14,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/cpu_backend.h"
+#include "backends.h"
 #include "engine/error.h"
 #include "engine/kernels.h"
 #include "memory.h"
@@ -23,15 +24,13 @@ namespace monosem::test {
 
 class Test {
  public:
-  explicit Test(const std::string& instructionSet) : instructionSet_(instructionSet) {
-    for (int threads : {1, 2, 3, 7}) kernels_.push_back(makeCpuKernels(allocator_, threads, instructionSet));
-  }
+  explicit Test(const Backend& backend) : backend_(backend.name), kernels_(backend.make(allocator_)) {}
 
-  const std::string& instructionSet() const { return instructionSet_; }
+  const std::string& backend() const { return backend_; }
   Allocator& allocator() { return allocator_; }
   Kernels& kernels() { return *kernels_[1]; }
 
-  // What `compute` returns, which must be the same bits for every number of threads.
+  // What `compute` returns, which must be the same bits from all kernels of the backend.
   template <class T>
   std::vector<T> run(const std::string& what, const std::function<std::vector<T>(Kernels&)>& compute) {
     const std::vector<T> first = compute(*kernels_[0]);
@@ -39,7 +38,7 @@ class Test {
       const std::vector<T> other = compute(*kernels_[i]);
       check(first.size() == other.size() &&
                 (first.empty() || std::memcmp(first.data(), other.data(), first.size() * sizeof(T)) == 0),
-            what + ": the same bits with 1 thread and on " + kernels_[i]->description());
+            what + ": the same bits on " + kernels_[0]->description() + " and on " + kernels_[i]->description());
     }
     return first;
   }
@@ -52,7 +51,7 @@ class Test {
 
   void check(bool holds, const std::string& what) {
     holds ? ++passed : ++failed;
-    if (!holds && failed <= 20) std::printf("  FAILED [%s] %s\n", instructionSet_.c_str(), what.c_str());
+    if (!holds && failed <= 20) std::printf("  FAILED [%s] %s\n", backend_.c_str(), what.c_str());
   }
 
   // |actual - expected| <= tolerance * (1 + |expected|), element by element; infinities and NaN must match.
@@ -83,6 +82,7 @@ class Test {
   void throws(const std::string& what, ErrorCode code, const std::function<void()>& action) {
     try {
       action();
+      kernels().settle();
     } catch (const EngineError& error) {
       return check(error.code() == code, what + ": the error's code");
     }
@@ -93,7 +93,7 @@ class Test {
   int failed = 0;
 
  private:
-  std::string instructionSet_;
+  std::string backend_;
   ExactAllocator allocator_;
   std::vector<std::unique_ptr<Kernels>> kernels_;
 };

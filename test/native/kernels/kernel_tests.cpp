@@ -1,5 +1,5 @@
-// Runs every group on every instruction set of this machine. With arguments: only the groups whose name contains one.
-// KERNEL_TESTS_ON=ends: only on the best instruction set and on the baseline.
+// Runs every group on every backend. With arguments: only the groups whose name contains one.
+// KERNEL_TESTS_ON=ends: only on the first backend and the last, the best instruction set and the baseline.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -14,22 +14,22 @@ int main(int argumentCount, char** arguments) {
   int passed = 0, failed = 0;
   const char* on = std::getenv("KERNEL_TESTS_ON");
   const bool endsOnly = on && std::string(on) == "ends";
-  const std::vector<std::string> instructionSets = monosem::availableInstructionSets();
-  for (const std::string& instructionSet : instructionSets) {
-    const bool atAnEnd = &instructionSet == &instructionSets.front() || &instructionSet == &instructionSets.back();
+  const std::vector<Backend> all = backends();
+  for (const Backend& backend : all) {
+    const bool atAnEnd = &backend == &all.front() || &backend == &all.back();
     if (endsOnly && !atAnEnd) continue;
     for (const Group& group : groups()) {
       const bool wanted = argumentCount == 1 || std::any_of(arguments + 1, arguments + argumentCount, [&](char* part) {
                             return std::strstr(group.name, part) != nullptr;
                           });
       if (!wanted) continue;
-      Test test(instructionSet);
+      Test test(backend);
       try {
         group.run(test);
       } catch (const std::exception& error) {
         test.check(false, std::string("no exception, but: ") + error.what());
       }
-      std::printf("%-8s %-28s %5d passed%s\n", instructionSet.c_str(), group.name, test.passed,
+      std::printf("%-8s %-28s %5d passed%s\n", backend.name.c_str(), group.name, test.passed,
                   test.failed ? (", " + std::to_string(test.failed) + " FAILED").c_str() : "");
       passed += test.passed;
       failed += test.failed;

@@ -1,0 +1,40 @@
+// A GPU's memory as device memory.
+#pragma once
+
+#include <memory>
+
+#include "cuda/cuda_library.h"
+#include "engine/caching_allocator.h"
+
+namespace monosem::cuda {
+
+class CudaAllocator final : public CachingAllocator {
+ public:
+  explicit CudaAllocator(std::shared_ptr<OpenContext> open, uint64_t limitBytes = 0)
+      : CachingAllocator(std::make_unique<Source>(open), limitBytes), open_(std::move(open)) {}
+
+  void upload(const void* host, const Block& block, size_t bytes) override {
+    open_->check(open_->api.upload(open_->context, host, block.as<void>(), bytes));
+  }
+  void download(const Block& block, void* host, size_t bytes) override {
+    open_->check(open_->api.download(open_->context, block.as<const void>(), host, bytes));
+  }
+  void clear(const Block& block, size_t bytes) override {
+    open_->check(open_->api.clear(open_->context, block.as<void>(), bytes));
+  }
+
+ private:
+  class Source final : public MemorySource {
+   public:
+    explicit Source(std::shared_ptr<OpenContext> open) : open_(std::move(open)) {}
+    void* allocate(size_t size) override { return open_->api.allocate(open_->context, size); }
+    void release(void* bytes, size_t) override { open_->api.release(open_->context, bytes); }
+
+   private:
+    std::shared_ptr<OpenContext> open_;
+  };
+
+  std::shared_ptr<OpenContext> open_;
+};
+
+}  // namespace monosem::cuda

@@ -1,0 +1,175 @@
+#include "cuda/library/collect_entries.h"
+
+#include <algorithm>
+
+#include "cuda/library/scan.h"
+
+namespace monosem::cuda {
+namespace {
+
+// ---- Collecting
+
+struct UniformBound {
+  const float* bound;
+
+  __device__ float at(int64_t) const { return *bound; }
+  __device__ bool changesValue(float, int64_t) const { return false; }
+};
+
+struct ThresholdBounds {
+  const float* thresholds;  // by position
+  float margin;
+
+  __device__ float at(int64_t position) const { return thresholds[position] - margin; }
+  __device__ bool changesValue(float score, int64_t position) const {
+    return valueAbove(score, thresholds[position]) != score;
+  }
+};
+
+// Copies the entries above their bound to the pool: a warp per piece of a row, whose scores stay in registers between
+// counting and writing; a block reserves the places of all its warps at once. Where the pool has no room left, entries
+// are only counted. Pieces of the chunk are those from firstPiece on of a row.
+template <class Bounds>
+__global__ void __launch_bounds__(pieceThreads)
+    collectKernel(ScoreChunk chunk, Bounds bounds, EntryPool pool, int64_t firstPiece, EncodeOutcome* outcome) {
+  __shared__ uint32_t counts[pieceWarps];
+  __shared__ unsigned long long placeOfBlock;
+  const ScorePiece piece(chunk);
+  float scores[scoresPerLane];
+#pragma unroll
+  for (int i = 0; i < scoresPerLane; ++i) scores[i] = piece.has(i) ? piece.score(i) : 0;
+
+  unsigned selected = 0;  // of the lane, a bit per step
+  uint32_t count = 0;
+  bool allFinite = true, differ = false;
+#pragma unroll
+  for (int i = 0; i < scoresPerLane; ++i) {
+    if (!piece.hasStep(i)) continue;
+    const int64_t position = piece.position(i);
+    const bool above = piece.has(i) && scores[i] > bounds.at(position);
+    allFinite = allFinite && isFinite(scores[i]);
+    differ = differ || (above && bounds.changesValue(scores[i], position));
+    selected |= unsigned(above) << i;
+    count += __popc(__ballot_sync(allLanes, above));
+  }
+  noteScores(allFinite, piece.row, outcome);
+  noteValues(differ, outcome);
+
+  if (laneOf() == 0) counts[warpOf()] = count;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    uint32_t ofBlock = 0;
+    for (unsigned warp = 0; warp < pieceWarps; ++warp) ofBlock += counts[warp];
+    placeOfBlock = ofBlock > 0 ? atomicAdd(&outcome->entries, (unsigned long long)(ofBlock)) : 0;
+  }
+  __syncthreads();
+  unsigned long long place = placeOfBlock;
+  for (unsigned warp = 0; warp < warpOf(); ++warp) place += counts[warp];
+
+  if (piece.columns > 0 && laneOf() == 0) {
+    const int64_t index = piece.row * pool.pieces + firstPiece + piece.number;
+    pool.piecePlaces[index] = place;
+    pool.pieceCounts[index] = count;
+    if (count > 0) atomicAdd(&pool.rowCounts[piece.row], count);
+  }
+  if (count == 0 || place + count > uint64_t(pool.capacity)) return;  // the whole warp
+  const unsigned lanesBefore = (1u << laneOf()) - 1;
+#pragma unroll
+  for (int i = 0; i < scoresPerLane; ++i) {
+    if (!piece.hasStep(i)) continue;
+    const bool mine = selected >> i & 1;
+    const unsigned all = __ballot_sync(allLanes, mine);
+    if (mine) {
+      pool.scores[place + __popc(all & lanesBefore)] = scores[i];
+      pool.positions[place + __popc(all & lanesBefore)] = uint32_t(piece.position(i));
+    }
+    place += __popc(all);
+  }
+}
+
+template <class Bounds>
+CollectedEntries collect(Context& gpu, const EncodeOperands& operands, const Bounds& bounds, int64_t expected) {
+  const ChunkShape shape = chunkShapeFor(gpu, operands);
+  const int64_t rows = operands.x.rows, positions = operands.positions();
+  const int64_t piecesPerChunk = piecesOf(shape.columns, pieceColumns);
+  const int64_t wholeChunks = positions / shape.columns;
+  EntryPool pool;
+  pool.capacity = std::min(expected, rows * positions);
+  pool.pieces = wholeChunks * piecesPerChunk + piecesOf(positions - wholeChunks * shape.columns, pieceColumns);
+  pool.piecePlaces = gpu.allocate<unsigned long long>(rows * pool.pieces);
+  pool.pieceCounts = gpu.allocate<uint32_t>(rows * pool.pieces);
+  pool.rowCounts = gpu.allocate<uint32_t>(rows);
+  while (true) {
+    pool.scores = gpu.allocate<float>(pool.capacity);
+    pool.positions = gpu.allocate<uint32_t>(pool.capacity);
+    gpu.clear(&operands.outcome->entries, sizeof operands.outcome->entries);
+    gpu.clear(pool.rowCounts, sizeof(uint32_t) * size_t(rows));
+    forEachScoreChunk(gpu, operands, [&](const ScoreChunk& chunk) {
+      launch(gpu, collectKernel<Bounds>, warpPerPiece(chunk), chunk, bounds, pool,
+             chunk.firstPosition / shape.columns * piecesPerChunk, operands.outcome);
+    });
+    const EncodeOutcome outcome = readOutcome(gpu, operands);
+    const int64_t count = int64_t(outcome.entries);
+    if (count <= pool.capacity) return {pool, count, outcome.bound, outcome.valuesDiffer != 0};
+    pool.capacity = count;
+  }
+}
+
+// ---- Compacting
+
+// features and preActivations: the entries of a row, gathered from its pieces, one block per row. A thread's entries
+// are blockDim.x apart; on the way to the next one it passes the pieces that end before it. Neighbouring threads read
+// and write neighbouring entries, mostly of the same piece.
+constexpr unsigned mostRowThreads = 256;
+__global__ void __launch_bounds__(mostRowThreads)
+    compactKernel(EntryPool pool, FeatureSetView eligible, const uint64_t* rowOffsets, uint32_t* features,
+                  float* preActivations) {
+  const int64_t row = blockIdx.x;
+  const uint64_t to = rowOffsets[row], entries = rowOffsets[row + 1] - to;
+  int64_t piece = row * pool.pieces;
+  uint64_t begin = 0, end = pool.pieceCounts[piece];  // of the piece
+  for (uint64_t entry = threadIdx.x; entry < entries; entry += blockDim.x) {
+    while (entry >= end) {
+      begin = end;
+      end += pool.pieceCounts[++piece];
+    }
+    const uint64_t from = pool.piecePlaces[piece] + (entry - begin);
+    features[to + entry] = featureAt(eligible, pool.positions[from]);
+    preActivations[to + entry] = pool.scores[from];
+  }
+}
+
+// So that a row's threads have about one or two entries each.
+unsigned threadsPerRow(int64_t entries, int64_t rows) {
+  unsigned threads = warpSize_;
+  while (threads < mostRowThreads && 2 * threads * rows < entries) threads *= 2;
+  return threads;
+}
+
+}  // namespace
+
+CollectedEntries collectAbove(Context& gpu, const EncodeOperands& operands, int64_t expected) {
+  return collect(gpu, operands, UniformBound{&operands.outcome->bound}, expected);
+}
+
+CollectedEntries collectAboveThresholds(Context& gpu, const EncodeOperands& operands, const float* thresholds,
+                                        float margin, int64_t expected) {
+  return collect(gpu, operands, ThresholdBounds{thresholds, margin}, expected);
+}
+
+int64_t expectedOfSparseCodes(const EncodeOperands& operands) {
+  return operands.x.rows * std::max<int64_t>(64, operands.positions() / 25);
+}
+
+void compactEntries(Context& gpu, const EncodeOperands& operands, const CollectedEntries& collected, MadeCodes* made) {
+  const int64_t rows = operands.x.rows;
+  made->entries = collected.count;
+  made->rowOffsets = gpu.allocate<uint64_t>(rows + 1);
+  made->features = gpu.allocate<uint32_t>(collected.count);
+  made->preActivations = gpu.allocate<float>(collected.count);
+  exclusiveScan(gpu, collected.pool.rowCounts, rows, made->rowOffsets);
+  launch(gpu, compactKernel, Launch{unsigned(rows), threadsPerRow(collected.count, rows)}, collected.pool,
+         operands.eligible, made->rowOffsets, made->features, made->preActivations);
+}
+
+}  // namespace monosem::cuda

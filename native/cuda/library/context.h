@@ -1,0 +1,112 @@
+// A device opened by the library: its stream, its matrix products, the memory of the call that is running, and the word
+// in which kernels note that they had to fail.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+#else
+#include "cuda_host.h"  // test/native/emulation
+#endif
+
+#include "cuda/abi.h"
+#include "engine/error.h"
+
+namespace monosem::cuda {
+
+class MatrixProducts;
+
+// Throws where a call of the CUDA runtime failed: outOfMemory, or internal naming the call and CUDA's reason.
+void check(cudaError_t status, const char* call);
+
+// Why a kernel that is running on the device gives up; `where` is a row or an element.
+enum class LateFailure : uint32_t {
+  none,
+  gradientNotFinite,   // stepRows, stepVector
+  valuesNotFinite,     // updateRunningMinimum
+  rowBeyondMatrix,     // gatherRows, scatterRows
+  targetBeyondLogits,  // crossEntropy
+  logitsNotFinite,     // sample
+};
+
+// In device memory. The first failure since the last settle stays; see noteFailure in warp.h.
+struct LateFailureNote {
+  uint32_t failure;  // LateFailure
+  int32_t where;
+};
+
+class Context {
+ public:
+  explicit Context(const OpenOptions& options);
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  cudaStream_t stream() const { return stream_.get(); }
+  int multiprocessors() const { return multiprocessors_; }
+  const std::string& description() const { return description_; }
+  Precision precision() const { return precision_; }
+  MatrixProducts& products() { return *products_; }
+  void requireSharedBytes(size_t bytes) const;
+  size_t sharedBytes() const { return sharedBytes_; }  // the most that a block can have
+  void makeCurrent() const;                            // for calls of the runtime on this thread
+
+  // ---- Memory of the call that is running: lives until the call returns, or longer where it is part of a result.
+  template <class T>
+  T* allocate(int64_t count) {
+    return static_cast<T*>(allocateBytes(sizeof(T) * size_t(count)));
+  }
+  // Of the kernels of the call that begins.
+  void use(const Memory* memory) { memory_ = memory; }
+
+  // ---- Between host and device; these wait for the stream where they read.
+  void* allocateDevice(size_t bytes);  // null: no more
+  void releaseDevice(void* memory);
+  void upload(const void* host, void* memory, size_t bytes);
+  void download(const void* memory, void* host, size_t bytes);
+  void clear(void* memory, size_t bytes);
+  template <class T>
+  T read(const T* memory) {
+    T value;
+    download(memory, &value, sizeof(T));
+    return value;
+  }
+  template <class T>
+  T* uploaded(const T* host, int64_t count) {
+    T* memory = allocate<T>(count);
+    upload(host, memory, sizeof(T) * size_t(count));
+    return memory;
+  }
+
+  // ---- Late failures
+  LateFailureNote* failureNote() { return failureNote_.get(); }
+  void settle();  // throws the failure that was noted, once
+
+  std::string lastMessage;  // of the call that failed last
+
+ private:
+  struct DestroyStream {
+    using pointer = cudaStream_t;
+    void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
+  };
+  struct FreeMemory {
+    void operator()(void* memory) const { cudaFree(memory); }
+  };
+
+  void* allocateBytes(size_t bytes);
+
+  int ordinal_;
+  Precision precision_;
+  int multiprocessors_ = 0;
+  size_t sharedBytes_ = 0;
+  std::string description_;
+  std::unique_ptr<cudaStream_t, DestroyStream> stream_;
+  const Memory* memory_ = nullptr;
+  std::unique_ptr<LateFailureNote, FreeMemory> failureNote_;
+  std::unique_ptr<MatrixProducts> products_;
+};
+
+}  // namespace monosem::cuda

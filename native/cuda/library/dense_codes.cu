@@ -1,0 +1,88 @@
+#include "cuda/library/dense_codes.h"
+
+#include <algorithm>
+
+#include "cuda/library/code_columns.h"
+
+namespace monosem::cuda {
+namespace {
+
+// From this density on. An entry costs the sparse kernels the reading of a row of float32, from the second-level cache
+// or, where the decoder is large, from memory; a place costs the products two operations for each column. By
+// arithmetic, on an H200 with 24576 features of 768 columns both take as long at 180 to 350 entries per row if products
+// are in TF32 (0.7 to 1.4 %), and at 1050 to 2100 if they are in float32 (4.3 to 8.6 %). This lies between.
+constexpr double denseFrom = 0.03;
+// With fewer entries the one launch of a sparse kernel is the fastest at any density.
+constexpr int64_t denseFromEntries = 4096;
+
+// The size of a chunk's matrix: 64 MB, much of which stays in the second-level cache between scatter and product, while
+// a product remains large enough to fill the device.
+constexpr int64_t placesPerChunk = int64_t(1) << 24;
+// Chunks begin at multiples of so many columns, as products prefer, and have at least as many.
+constexpr int64_t chunkAlignment = 64;
+
+constexpr int64_t segmentColumns = 2048;
+constexpr unsigned scatterThreads = 256;
+
+// See scatterChunk. A block per row and segment of columns, which is put together in shared memory, so that every place
+// of `dense` is written once.
+__global__ void __launch_bounds__(scatterThreads)
+    scatterChunkKernel(CodesView codes, const float* coefficients, float scale, ColumnChunk chunk,
+                       Matrix<float> dense) {
+  __shared__ float segment[segmentColumns];
+  __shared__ uint64_t ends[2];
+  const int64_t row = blockIdx.x, segmentStart = int64_t(blockIdx.y) * segmentColumns;
+  const int64_t first = chunk.first + segmentStart, columns = min(segmentColumns, chunk.count - segmentStart);
+  findEntriesOfColumns(codes, row, first, columns, ends);
+  for (int64_t column = threadIdx.x; column < columns; column += scatterThreads) segment[column] = 0;
+  __syncthreads();
+  for (uint64_t entry = ends[0] + threadIdx.x; entry < ends[1]; entry += scatterThreads)
+    segment[columnOfFeature(codes, codes.features[entry]) - first] = scale * coefficients[entry];
+  __syncthreads();
+  float* out = dense.data + row * dense.columns + segmentStart;
+  for (int64_t column = threadIdx.x; column < columns; column += scatterThreads) out[column] = segment[column];
+}
+
+// rows[i, :] = matrix[indices[i], :]. A block per row.
+__global__ void gatherEligibleRowsKernel(const uint32_t* indices, Rows matrix, float* rows) {
+  const float* from = matrix.data + int64_t(indices[blockIdx.x]) * matrix.columns;
+  float* to = rows + int64_t(blockIdx.x) * matrix.columns;
+  for (int64_t column = threadIdx.x; column < matrix.columns; column += blockDim.x) to[column] = from[column];
+}
+
+}  // namespace
+
+bool worthDense(const CodesView& codes) {
+  return codes.entries >= denseFromEntries &&
+         double(codes.entries) >= denseFrom * double(codes.rows) * double(codes.eligible.count);
+}
+
+std::vector<ColumnChunk> columnChunks(const CodesView& codes) {
+  const int64_t columns = codes.eligible.count;
+  const int64_t aligned = placesPerChunk / std::max<int64_t>(1, codes.rows) / chunkAlignment * chunkAlignment;
+  const int64_t perChunk = std::max(chunkAlignment, aligned);
+  std::vector<ColumnChunk> chunks;
+  for (int64_t first = 0; first < columns; first += perChunk)
+    chunks.push_back({first, std::min(perChunk, columns - first)});
+  return chunks;
+}
+
+void scatterChunk(Context& gpu, const CodesView& codes, const float* coefficients, float scale, ColumnChunk chunk,
+                  Matrix<float> dense) {
+  const dim3 blocks(unsigned(codes.rows), piecesOf(chunk.count, segmentColumns));
+  launch(gpu, scatterChunkKernel, Launch{blocks, scatterThreads}, codes, coefficients, scale, chunk, dense);
+}
+
+const float* gatherEligibleRows(Context& gpu, const CodesView& codes, Rows matrix, ColumnChunk chunk, float* scratch) {
+  if (!codes.eligible.indices) return matrix.row(chunk.first);
+  launch(gpu, gatherEligibleRowsKernel, Launch{dim3(unsigned(chunk.count))}, codes.eligible.indices + chunk.first,
+         matrix, scratch);
+  return scratch;
+}
+
+float* scratchForEligibleRows(Context& gpu, const CodesView& codes, int64_t columns) {
+  if (!codes.eligible.indices) return nullptr;
+  return gpu.allocate<float>(columnChunks(codes).front().count * columns);
+}
+
+}  // namespace monosem::cuda

@@ -1,0 +1,70 @@
+// The linear layer, and activations by themselves.
+//
+//   out[r, f] = activation(bias[f] + sum over k of x[r, k] * weights[f, k]) + residual[r, f]
+//
+// The products come from the matrix library, in the context's precision; what is left to do to them happens in one pass
+// over out.
+#include "cuda/library/activations.h"
+#include "cuda/library/kernels.h"
+#include "cuda/library/matrix_products.h"
+#include "cuda/library/pack.h"
+
+namespace monosem::cuda {
+namespace {
+
+// out[r, f] = activation(out[r, f] + bias[f]) + residual[r, f], for out [rows, columns]; bias and residual may be
+// absent. Elementwise: reads out and the residual once, writes out once. A thread takes every so many packs; its column
+// moves on by the same distance modulo the row's length, so that only the first one costs a division.
+template <int width>
+__global__ void __launch_bounds__(256)
+    finishLinearKernel(Floats bias, Activation activation, Rows residual, Matrix<float> out) {
+  const int64_t packsPerRow = out.columns / width, count = out.rows * packsPerRow;
+  const int64_t step = int64_t(gridDim.x) * blockDim.x, columnStep = step % packsPerRow;
+  const int64_t first = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  int64_t column = first % packsPerRow;
+  for (int64_t i = first; i < count; i += step) {
+    Pack<float, width> values = loadPack<width>(out.data + i * width);
+    if (bias.data) {
+      const Pack<float, width> added = loadPack<width>(bias.data + column * width);
+      for (int j = 0; j < width; ++j) values.at[j] += added.at[j];
+    }
+    for (int j = 0; j < width; ++j) values.at[j] = activate(values.at[j], activation);
+    if (residual.data) {
+      const Pack<float, width> added = loadPack<width>(residual.data + i * width);
+      for (int j = 0; j < width; ++j) values.at[j] += added.at[j];
+    }
+    storePack(out.data + i * width, values);
+    column += columnStep;
+    if (column >= packsPerRow) column -= packsPerRow;
+  }
+}
+
+// out = activation(x), element by element; they may be the same memory.
+template <int width>
+__global__ void __launch_bounds__(256) activationKernel(Floats x, Activation activation, Vector<float> out) {
+  FOR_EACH_ELEMENT(i, out.size / width) {
+    Pack<float, width> values = loadPack<width>(x.data + i * width);
+    for (int j = 0; j < width; ++j) values.at[j] = activate(values.at[j], activation);
+    storePack(out.data + i * width, values);
+  }
+}
+
+}  // namespace
+
+// out is new memory, never that of the residual: the products overwrite it.
+void linear(Context& gpu, Rows x, Rows weights, Floats bias, Activation activation, Rows residual, Matrix<float> out) {
+  gpu.products().abTransposed(x, weights, 1, 0, out);
+  if (!bias && activation == Activation::none && !residual) return;
+  withPackWidth(rowsOfPacks(out) && packsAt(bias.data) && packsAt(residual.data), [&](auto width) {
+    launch(gpu, finishLinearKernel<width>, elementwise(gpu, out.rows * out.columns / width), bias, activation, residual,
+           out);
+  });
+}
+
+void activation(Context& gpu, Floats x, Activation activation, Vector<float> out) {
+  withPackWidth(packsAt(x.data) && packsAt(out.data) && out.size % packWidth == 0, [&](auto width) {
+    launch(gpu, activationKernel<width>, elementwise(gpu, out.size / width), x, activation, out);
+  });
+}
+
+}  // namespace monosem::cuda

@@ -1,0 +1,227 @@
+// Rows of the gradient of a [dSae, columns] matrix (see RowGradient in engine/kernels.h), each made by one block and
+// used at once: from sparse codes, the gradient matrix itself is not stored.
+//
+// The row lies in shared memory, or in the device's where it is very long. A thread has its own columns of it: `width`
+// neighbours, then those width * threads further on, and so on; what it leaves there it reads without a barrier.
+#pragma once
+
+#include <algorithm>
+
+#include "cuda/library/streaming.h"
+#include "cuda/library/warp.h"
+
+namespace monosem::cuda {
+
+// Threads of a block, and blocks of so many that a multiprocessor has the registers for.
+constexpr unsigned mostGradientThreads = 256, gradientBlocks = 4;
+
+// Operands that a kernel takes by value as long as they are few; more stand in device memory.
+template <class T>
+struct OperandList {
+  static constexpr int64_t few = 4;
+
+  OperandList(Context& gpu, const T* items, int64_t count) : count(count) {
+    if (count <= few)
+      std::copy_n(items, count, own);
+    else
+      many = gpu.uploaded(items, count);
+  }
+  __device__ T operator[](int64_t i) const { return many ? many[i] : own[i]; }
+
+  int64_t count;
+  T own[few] = {};
+  const T* many = nullptr;
+};
+
+// The entries in feature order, cut into chunks of a power of two, the last incomplete one left out; and the sums of
+// those chunks that lie within one feature, [chunks, columns]. So a feature with many entries is the work of many
+// blocks.
+struct ChunkSums {
+  const float* sums = nullptr;  // null: no chunk lies within one feature
+  int log2Entries = 0;
+};
+
+// A term of the gradient: its rows have been made by a matrix product, or are gathered from the entries.
+struct RowTerm {
+  const float* product = nullptr;  // null: gathered
+  // Of a feature among the product's rows, UINT32_MAX: it has none. Null: the index of the feature's block.
+  const uint32_t* position = nullptr;
+
+  FeatureOrderView order;
+  const float* coefficients = nullptr;
+  float scale = 1;
+  const float* dense = nullptr;
+  ChunkSums chunks;
+};
+
+struct RowGradientOperands {
+  Rows weights;
+  OperandList<RowTerm> terms;
+  const float* rowCoefficients;  // [weights.rows] or null
+  float rowScale;
+  OperandList<int64_t> blockWidths;
+  bool projectOutRow;
+  const float* kept;  // [weights.rows, columns] or null: the gradient, which then has nothing else
+};
+
+// work(column) for the thread's own of `columns` columns.
+template <int width, class Work>
+__device__ inline void forEachOwnColumn(int64_t columns, const Work& work) {
+  for (int64_t column = int64_t(threadIdx.x) * width; column < columns; column += int64_t(blockDim.x) * width)
+    work(column);
+}
+
+// factor * a + b
+template <int width>
+__device__ inline Pack<float, width> multiplyAdd(float factor, const Pack<float, width>& a,
+                                                 const Pack<float, width>& b) {
+  Pack<float, width> result;
+  for (int i = 0; i < width; ++i) result.at[i] = fmaf(factor, a.at[i], b.at[i]);
+  return result;
+}
+
+// sum + a . b
+template <int width>
+__device__ inline float addProducts(const Pack<float, width>& a, const Pack<float, width>& b, float sum) {
+  for (int i = 0; i < width; ++i) sum = fmaf(a.at[i], b.at[i], sum);
+  return sum;
+}
+
+// row += factor * summand
+template <int width>
+__device__ inline void addMultiple(float factor, const float* summand, int64_t columns, float* row) {
+  forEachOwnColumn<width>(columns, [&](int64_t column) {
+    storePack(row + column, multiplyAdd(factor, loadPack<width>(summand + column), loadPack<width>(row + column)));
+  });
+}
+
+// factor * row, of which sums of rows consist.
+struct Summand {
+  const float* row;
+  float factor;
+};
+
+// scale * coefficient * dense[row, :] of an entry in feature order.
+__device__ inline Summand entrySummand(const RowTerm& term, int64_t entry, int64_t columns) {
+  return {term.dense + int64_t(term.order.rows[entry]) * columns,
+          __fmul_rn(term.scale, term.coefficients[term.order.entries[entry]])};
+}
+
+// Fetches the summands [first, first + threads of the block) of a term's row, one by each thread, and returns how many
+// there were: the row of the product, or the feature's entries, ascending, where the sums of whole
+// chunks stand in the place of their entries.
+__device__ inline int fetchSummands(const RowTerm& term, int64_t feature, int64_t first, int64_t columns,
+                                    Summand* summands) {
+  const int64_t i = first + threadIdx.x;
+  if (term.product) {
+    const uint32_t row = term.position ? term.position[feature] : blockIdx.x;
+    if (row == UINT32_MAX) return 0;
+    if (i == 0) summands[0] = {term.product + int64_t(row) * columns, 1};
+    return first == 0 ? 1 : 0;
+  }
+  const int64_t begin = int64_t(term.order.offsets[feature]), end = int64_t(term.order.offsets[feature + 1]);
+  int64_t entriesBefore = end - begin, firstChunk = 0, chunks = 0, skipped = 0;
+  if (term.chunks.sums) {
+    const int log2Entries = term.chunks.log2Entries;
+    firstChunk = ((begin - 1) >> log2Entries) + 1;
+    chunks = max((end >> log2Entries) - firstChunk, int64_t(0));
+    if (chunks > 0) entriesBefore = (firstChunk << log2Entries) - begin;
+    skipped = (chunks << log2Entries) - chunks;
+  }
+  const int64_t count = end - begin - skipped;
+  if (i < entriesBefore)
+    summands[threadIdx.x] = entrySummand(term, begin + i, columns);
+  else if (i < entriesBefore + chunks)
+    summands[threadIdx.x] = {term.chunks.sums + (firstChunk + i - entriesBefore) * columns, 1};
+  else if (i < count)
+    summands[threadIdx.x] = entrySummand(term, begin + i + skipped, columns);
+  return int(max(int64_t(0), min(count - first, int64_t(blockDim.x))));
+}
+
+// row += the summands, in order. A thread adds them up in its own columns, with the loads of a few of them under way at
+// once.
+template <int width>
+__device__ inline void addSummands(const Summand* summands, int count, int64_t columns, float* row) {
+  constexpr int atOnce = 4;
+  forEachOwnColumn<width>(columns, [&](int64_t column) {
+    Pack<float, width> sums = loadPack<width>(row + column);
+    for (int i = 0; i < count; i += atOnce) {
+      Pack<float, width> loaded[atOnce];
+      for (int j = 0; j < atOnce; ++j)
+        if (i + j < count) loaded[j] = loadPack<width>(summands[i + j].row + column);
+      for (int j = 0; j < atOnce; ++j)
+        if (i + j < count) sums = multiplyAdd(summands[i + j].factor, loaded[j], sums);
+    }
+    storePack(row + column, sums);
+  });
+}
+
+// row += the sum of the terms' rows.
+template <int width>
+__device__ inline void addTerms(const RowGradientOperands& gradient, int64_t feature, float* row) {
+  __shared__ Summand summands[mostGradientThreads];
+  const int64_t columns = gradient.weights.columns;
+  for (int64_t i = 0; i < gradient.terms.count; ++i) {
+    int64_t first = 0;
+    int fetched;
+    do {
+      fetched = fetchSummands(gradient.terms[i], feature, first, columns, summands);
+      __syncthreads();
+      addSummands<width>(summands, fetched, columns, row);
+      __syncthreads();
+      first += blockDim.x;
+    } while (fetched == int(blockDim.x));
+  }
+}
+
+// row[block] += rowScale * rowCoefficient * weights[block] / |weights[block]| for each block of columns; blocks of norm
+// 0 add nothing. Here a thread has other columns than its own, where there are several blocks.
+template <int width>
+__device__ inline void addNormPenalty(const RowGradientOperands& gradient, int64_t feature, float* scratch,
+                                      float* row) {
+  const float coefficient = gradient.rowScale * gradient.rowCoefficients[feature];
+  const float* block = gradient.weights.data + feature * gradient.weights.columns;
+  for (int64_t i = 0; i < gradient.blockWidths.count; ++i) {
+    const int64_t columns = gradient.blockWidths[i];
+    float squares = 0;
+    forEachOwnColumn<width>(columns, [&](int64_t column) {
+      const Pack<float, width> weights = loadPack<width>(block + column);
+      squares = addProducts(weights, weights, squares);
+    });
+    const float squaredNorm = blockSum(squares, scratch);
+    if (squaredNorm > 0) addMultiple<width>(coefficient / sqrtf(squaredNorm), block, columns, row);
+    block += columns;
+    row += columns;
+  }
+  __syncthreads();
+}
+
+// row -= its component along the weights, if they have a norm.
+template <int width>
+__device__ inline void projectOut(const float* weights, int64_t columns, float* scratch, float* row) {
+  float products = 0, squares = 0;
+  forEachOwnColumn<width>(columns, [&](int64_t column) {
+    const Pack<float, width> along = loadPack<width>(weights + column);
+    products = addProducts(loadPack<width>(row + column), along, products);
+    squares = addProducts(along, along, squares);
+  });
+  const float dot = blockSum(products, scratch), squaredNorm = blockSum(squares, scratch);
+  if (squaredNorm > 0) addMultiple<width>(-(dot / squaredNorm), weights, columns, row);
+}
+
+// row = the feature's row of the gradient: the terms one after the other, then the norm penalty, then the projection.
+// Called by all threads of the block; `scratch` as for blockSum.
+template <int width>
+__device__ inline void makeGradientRow(const RowGradientOperands& gradient, int64_t feature, float* scratch,
+                                       float* row) {
+  const int64_t columns = gradient.weights.columns;
+  const float* kept = gradient.kept ? gradient.kept + feature * columns : nullptr;
+  forEachOwnColumn<width>(columns, [&](int64_t column) {
+    storePack(row + column, kept ? loadOnce<width>(kept + column) : Pack<float, width>{});
+  });
+  addTerms<width>(gradient, feature, row);
+  if (gradient.rowCoefficients) addNormPenalty<width>(gradient, feature, scratch, row);
+  if (gradient.projectOutRow) projectOut<width>(gradient.weights.data + feature * columns, columns, scratch, row);
+}
+
+}  // namespace monosem::cuda

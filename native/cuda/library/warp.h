@@ -1,0 +1,114 @@
+// What the threads of a warp, and of a block, do together. Every function here must be called by all threads of the warp
+// (of the block, where it says so).
+#pragma once
+
+#include "cuda/library/gpu.h"
+
+namespace monosem::cuda {
+
+constexpr unsigned warpSize_ = 32;
+constexpr unsigned allLanes = 0xffffffffu;
+
+__device__ inline unsigned laneOf() {
+  return threadIdx.x % warpSize_;
+}
+__device__ inline unsigned warpOf() {
+  return threadIdx.x / warpSize_;
+}
+
+// The sum over the lanes, in all of them; the order of summation is fixed.
+template <class T>
+__device__ inline T warpSum(T value) {
+  for (unsigned offset = warpSize_ / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(allLanes, value, offset);
+  return value;
+}
+template <class T>
+__device__ inline T warpMax(T value) {
+  for (unsigned offset = warpSize_ / 2; offset > 0; offset /= 2) {
+    const T other = __shfl_xor_sync(allLanes, value, offset);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+// Of all lanes before this one.
+template <class T>
+__device__ inline T warpExclusiveSum(T value) {
+  const T own = value;
+  for (unsigned offset = 1; offset < warpSize_; offset *= 2) {
+    const T other = __shfl_up_sync(allLanes, value, offset);
+    if (laneOf() >= offset) value += other;
+  }
+  return value - own;
+}
+
+// The sum over the block's threads, in all of them, in a fixed order. `scratch`: 33 elements of shared memory, free
+// again when it returns. Called by all threads of the block, whose number is a multiple of 32.
+template <class T>
+__device__ inline T blockSum(T value, T* scratch) {
+  value = warpSum(value);
+  if (blockDim.x == warpSize_) {
+    __syncwarp();  // a barrier like the others'
+    return value;
+  }
+  if (laneOf() == 0) scratch[warpOf()] = value;
+  __syncthreads();
+  if (warpOf() == 0) {
+    T total = laneOf() < blockDim.x / warpSize_ ? scratch[laneOf()] : T(0);
+    total = warpSum(total);
+    if (laneOf() == 0) scratch[warpSize_] = total;
+  }
+  __syncthreads();
+  const T total = scratch[warpSize_];
+  __syncthreads();
+  return total;
+}
+template <class T>
+__device__ inline T blockMax(T value, T* scratch) {
+  value = warpMax(value);
+  if (blockDim.x == warpSize_) {
+    __syncwarp();  // a barrier like the others'
+    return value;
+  }
+  if (laneOf() == 0) scratch[warpOf()] = value;
+  __syncthreads();
+  if (warpOf() == 0) {
+    T most = laneOf() < blockDim.x / warpSize_ ? scratch[laneOf()] : scratch[0];
+    most = warpMax(most);
+    if (laneOf() == 0) scratch[warpSize_] = most;
+  }
+  __syncthreads();
+  const T most = scratch[warpSize_];
+  __syncthreads();
+  return most;
+}
+// Of all threads of the block before this one; `total`, if given, is the sum of all.
+template <class T>
+__device__ inline T blockExclusiveSum(T value, T* scratch, T* total = nullptr) {
+  const T before = warpExclusiveSum(value);
+  if (laneOf() == warpSize_ - 1) scratch[warpOf()] = before + value;
+  __syncthreads();
+  if (warpOf() == 0) {
+    const unsigned warps = blockDim.x / warpSize_;
+    const T ofWarp = laneOf() < warps ? scratch[laneOf()] : T(0);
+    const T beforeWarp = warpExclusiveSum(ofWarp);
+    if (laneOf() < warps) scratch[laneOf()] = beforeWarp;
+    if (laneOf() == warpSize_ - 1) scratch[warpSize_] = beforeWarp + ofWarp;
+  }
+  __syncthreads();
+  const T result = scratch[warpOf()] + before;
+  if (total) *total = scratch[warpSize_];
+  __syncthreads();
+  return result;
+}
+
+__device__ inline bool isFinite(float value) {
+  return (__float_as_uint(value) & 0x7f800000u) != 0x7f800000u;
+}
+
+// A kernel's way to fail: the first one since the last settle is told there.
+__device__ inline void noteFailure(LateFailureNote* note, LateFailure failure, int64_t where) {
+  if (atomicCAS(&note->failure, uint32_t(LateFailure::none), uint32_t(failure)) == uint32_t(LateFailure::none))
+    note->where = int32_t(where);
+}
+
+}  // namespace monosem::cuda

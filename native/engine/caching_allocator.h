@@ -1,0 +1,39 @@
+// Device memory that is asked for once and used again and again.
+//
+// Sizes are rounded up to one of eight classes per power of two, so that freed blocks fit later requests; the
+// accounting counts rounded sizes. Freed blocks are kept for reuse as long as live and kept bytes together stay within
+// the most that was ever live at once: the process never holds more than its own peak. Beyond it the blocks that were
+// freed longest ago go back to where they came from.
+#pragma once
+
+#include <memory>
+
+#include "engine/allocator.h"
+
+namespace monosem {
+
+// Where the memory comes from; used by one thread at a time.
+class MemorySource {
+ public:
+  virtual ~MemorySource() = default;
+  virtual void* allocate(size_t size) = 0;  // null: there is no more
+  virtual void release(void* bytes, size_t size) = 0;
+};
+
+class CachingAllocator : public Allocator {
+ public:
+  explicit CachingAllocator(std::unique_ptr<MemorySource> source, uint64_t limitBytes = 0);
+  ~CachingAllocator() override;
+
+  Block allocate(size_t bytes) override;
+  MemoryStatistics statistics() const override;
+  void setLimit(uint64_t bytes) override;
+  void resetPeak() override;
+  void releaseCache() override;
+
+ private:
+  class Pool;
+  std::shared_ptr<Pool> pool_;  // shared with the blocks, which may outlive their device
+};
+
+}  // namespace monosem

@@ -1,0 +1,122 @@
+// Kernels on codes at sizes that they may treat differently: features that fire everywhere, many rows, many features,
+// wide decoders.
+#include "check.h"
+#include "reference.h"
+
+namespace monosem::test {
+namespace {
+
+// Feature f fires with probability firing(f); values have both signs.
+PlainCodes codesOf(Random& random, int64_t rows, int64_t dSae, const std::function<double(int64_t)>& firing) {
+  PlainCodes codes;
+  codes.rows = rows;
+  codes.dSae = dSae;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t feature = 0; feature < dSae; ++feature) {
+      if (random.uniform() >= firing(feature)) continue;
+      codes.features.push_back(uint32_t(feature));
+      codes.preActivations.push_back(random.normal());
+    }
+    codes.offsets.push_back(codes.features.size());
+  }
+  codes.values = codes.preActivations;
+  return codes;
+}
+
+// The order of the entries by feature, where the kernels leave it in memory that can be looked at, and sums in it.
+void checkFeatureOrder(Test& test, const std::string& name, const PlainCodes& plain) {
+  std::vector<std::vector<uint32_t>> entriesOf(size_t(plain.dSae));
+  for (int64_t e = 0; e < plain.entries(); ++e) entriesOf[plain.features[size_t(e)]].push_back(uint32_t(e));
+  std::vector<uint64_t> offsets{0};
+  std::vector<uint32_t> entries, rows;
+  for (const std::vector<uint32_t>& list : entriesOf) {
+    for (const uint32_t e : list) {
+      entries.push_back(e);
+      rows.push_back(uint32_t(plain.rowOf(e)));
+    }
+    offsets.push_back(entries.size());
+  }
+  const Floats sums = test.floats(name, [&](Kernels& kernels) {
+    const Codes codes = plain.onDevice(test.allocator());
+    Floats out(size_t(plain.dSae), NAN);
+    kernels.featureSums(codes, nullptr, 1, view(out));
+    const FeatureOrder& order = *codes.featureOrder;
+    if (order.offsets) {
+      const auto holds = [](const Block& block, const auto& expected) {
+        return std::memcmp(block.as<const void>(), expected.data(), expected.size() * sizeof expected[0]) == 0;
+      };
+      test.check(holds(order.offsets, offsets), name + ": offsets");
+      test.check(holds(order.entries, entries), name + ": entries by feature, rows ascending");
+      test.check(holds(order.rows, rows), name + ": their rows");
+    }
+    return out;
+  });
+  test.close(name + ": sums", sums, reference::featureSums(plain, plain.values, 1), 1e-5);
+}
+
+KERNEL_TEST("feature order of all sizes", featureOrderTests) {
+  Random random(51);
+  checkFeatureOrder(test, "busy features", codesOf(random, 5000, 20, [](int64_t feature) {
+                      return feature % 7 == 0 ? 0.9 : feature == 3 ? 1.0 : 0.01 * double(feature % 3);
+                    }));
+  checkFeatureOrder(test, "many rows", codesOf(random, 20000, 9, [](int64_t f) { return 0.005 * double(f); }));
+  checkFeatureOrder(test, "very many rows", codesOf(random, 140000, 3, [](int64_t f) { return f == 1 ? 0.5 : 1e-4; }));
+  checkFeatureOrder(test, "many features", codesOf(random, 5, 40001, [](int64_t) { return 0.02; }));
+}
+
+KERNEL_TEST("featureRange of many rows", manyRowsTests) {
+  Random random(52);
+  const PlainCodes plain = codesOf(random, 40000, 7, [](int64_t) { return 0.1; });
+  const PlainCodes expected = reference::featureRange(plain, 2, 5);
+  const Codes codes = plain.onDevice(test.allocator());
+  const Floats values = test.floats("featureRange of many rows", [&](Kernels& kernels) {
+    const Codes range = kernels.featureRange(codes, 2, 5);
+    test.check(std::equal(expected.offsets.begin(), expected.offsets.end(), range.offsets()), "offsets");
+    return Floats(range.value(), range.value() + range.entries);
+  });
+  test.same("featureRange of many rows: values", values, expected.values);
+}
+
+KERNEL_TEST("decode of all widths", widthTests) {
+  Random random(53);
+  for (const int64_t dIn : {1023, 4097, 9216})
+    for (const double density : {0.02, 0.3}) {
+      const int64_t rows = 5, dSae = density > 0.1 ? 3200 : 700;
+      const std::string name = "decode to " + std::to_string(dIn) + " columns, density " + std::to_string(density);
+      const PlainCodes plain = codesOf(random, rows, dSae, [&](int64_t) { return density; });
+      const Codes codes = plain.onDevice(test.allocator());
+      const Floats decoder = random.normals(dSae * dIn), bias = random.normals(dIn),
+                   target = random.normals(rows * dIn);
+      const Floats out = test.floats(name, [&](Kernels& kernels) {
+        Floats result(size_t(rows * dIn), NAN);
+        double squaredError = 1, expected = 1;
+        kernels.decode(codes, matrix(decoder, dSae), view(bias), matrix(target, rows), matrix(result, rows),
+                       &squaredError);
+        for (const float x : result) expected += double(x) * double(x);
+        test.close(name + ": squared error", squaredError, expected, 1e-12);
+        return result;
+      });
+      test.close(name, out, reference::decode(plain, decoder, &bias, &target, dIn), 1e-4);
+      const Floats gradient = test.floats(name + ": gradient", [&](Kernels& kernels) {
+        Floats result(size_t(plain.entries()), NAN);
+        kernels.decodeGradient(codes, matrix(decoder, dSae), matrix(target, rows), 0.5, {}, 0, false, result.data());
+        return result;
+      });
+      test.close(name + ": gradient", gradient,
+                 reference::decodeGradient(plain, decoder, target, 0.5, nullptr, 0, false, dIn), 3e-4);
+    }
+}
+
+KERNEL_TEST("many dead features", deadTests) {
+  Doubles tokensSinceFired;
+  std::vector<uint32_t> expected;
+  for (uint32_t feature = 0; feature < 40003; ++feature) {
+    tokensSinceFired.push_back(feature % 3 ? 5 : 1);
+    if (feature % 3) expected.push_back(feature);
+  }
+  const auto set = test.kernels().featuresNotFiredFor({tokensSinceFired.data(), 40003}, 5);
+  test.same("dead features", std::vector<uint32_t>(set->view().data, set->view().data + set->count), expected);
+}
+
+}  // namespace
+}  // namespace monosem::test
