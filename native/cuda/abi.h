@@ -112,9 +112,10 @@ template <class Signature>
 struct EntryOf;
 template <class... Arguments>
 struct EntryOf<void(Arguments...)> {
-  using Type = int32_t (*)(Context*, const Memory*, Arguments...);
+  using Type = int32_t (*)(Context*, uint64_t, const Memory*, Arguments...);
 };
-// A kernel: the arguments of the method of monosem::Kernels that has its name, as views.
+// A kernel: a number for this call (not 0), its memory, and the arguments of the method of monosem::Kernels that has
+// its name, as views.
 template <class Signature>
 using Entry = typename EntryOf<Signature>::Type;
 
@@ -135,8 +136,9 @@ struct Api {
   int32_t (*upload)(Context* context, const void* host, void* memory, size_t bytes);    // `host` may change afterwards
   int32_t (*download)(Context* context, const void* memory, void* host, size_t bytes);  // waits
   int32_t (*clear)(Context* context, void* memory, size_t bytes);
-  // Waits for all work so far; the status of the first kernel that found out late that it had to fail.
-  int32_t (*settle)(Context* context);
+  // Waits for all work so far; the status of the first kernel that found out late that it had to fail, and the number
+  // of its call (0: of none).
+  int32_t (*settle)(Context* context, uint64_t* call);
 
   // ---- SAE
   Entry<void(Rows x, Rows encoder, Floats bias, const SelectionView& selection, MadeCodes* made)> encode;

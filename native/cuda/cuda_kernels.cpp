@@ -69,7 +69,16 @@ class CudaKernels final : public Kernels {
       : open_(std::move(open)), api_(open_->api), allocator_(allocator) {}
 
   std::string description() const override { return api_.description(open_->context); }
-  void settle() override { open_->check(api_.settle(open_->context)); }
+  uint64_t calls() const override { return calls_; }
+  void settle() override {
+    uint64_t call = 0;
+    const int32_t status = api_.settle(open_->context, &call);
+    try {
+      open_->check(status);
+    } catch (const EngineError& error) {
+      throw LateError(error, call);
+    }
+  }
 
   // ---- SAE
   Codes encode(Rows x, Rows encoder, Floats bias, const Selection& selection) override {
@@ -238,13 +247,14 @@ class CudaKernels final : public Kernels {
 
  private:
   template <class... Parameters, class... Arguments>
-  void run(CallMemory& memory, int32_t (*entry)(Context*, const Memory*, Parameters...), Arguments&&... arguments) {
-    const int32_t status = entry(open_->context, memory.memory(), std::forward<Arguments>(arguments)...);
+  void run(CallMemory& memory, int32_t (*entry)(Context*, uint64_t, const Memory*, Parameters...),
+           Arguments&&... arguments) {
+    const int32_t status = entry(open_->context, ++calls_, memory.memory(), std::forward<Arguments>(arguments)...);
     if (status != 0 && memory.refusal()) throw *memory.refusal();
     open_->check(status);
   }
   template <class... Parameters, class... Arguments>
-  void call(int32_t (*entry)(Context*, const Memory*, Parameters...), Arguments&&... arguments) {
+  void call(int32_t (*entry)(Context*, uint64_t, const Memory*, Parameters...), Arguments&&... arguments) {
     CallMemory memory(allocator_);
     run(memory, entry, std::forward<Arguments>(arguments)...);
   }
@@ -322,6 +332,7 @@ class CudaKernels final : public Kernels {
   std::shared_ptr<OpenContext> open_;
   const Api& api_;
   Allocator& allocator_;
+  uint64_t calls_ = 0;
 };
 
 }  // namespace

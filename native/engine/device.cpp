@@ -21,6 +21,9 @@ std::optional<Failure> attempt(const Work& work, const Describe& describe) {
   }
 }
 
+// Of more calls between two barriers, a late failure is told without the name.
+constexpr size_t mostUnsettled = 4096;
+
 [[noreturn]] void throwNotComputed(const std::string& name) {
   throw EngineError(ErrorCode::notComputed,
                     name +
@@ -95,7 +98,10 @@ void Device::run(const KernelCall& call) {
     if (operand.access == Access::write) operand.result->allocate(*allocator_);
     if (operand.access == Access::writePart) operand.result->allocateCleared(*allocator_);
   }
+  const uint64_t before = kernels_->calls();
   call.run(*kernels_);
+  if (kernels_->calls() > before && unsettled_.size() < mostUnsettled)
+    unsettled_.emplace(kernels_->calls(), call.text());
   for (const Operand& operand : call.operands) {
     if (operand.access != Access::read) operand.result->computed = true;
   }
@@ -109,8 +115,19 @@ void Device::synchronize(Completion done) {
 }
 
 std::optional<Failure> Device::settle() {
-  std::optional<Failure> late = attempt([&] { kernels_->settle(); }, [] { return std::string("queued work"); });
-  std::optional<Failure> failure = std::exchange(failure_, std::nullopt);
+  std::string name = "queued work";
+  const auto settleKernels = [&] {
+    try {
+      kernels_->settle();
+    } catch (const LateError& error) {
+      const auto found = unsettled_.lower_bound(error.call());
+      if (found != unsettled_.end()) name = found->second;
+      throw;
+    }
+  };
+  const std::optional<Failure> late = attempt(settleKernels, [&] { return name; });
+  unsettled_.clear();
+  const std::optional<Failure> failure = std::exchange(failure_, std::nullopt);
   return failure ? failure : late;
 }
 

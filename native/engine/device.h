@@ -7,6 +7,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -95,8 +96,9 @@ class Device {
   std::unique_ptr<Allocator> allocator_;
   std::unique_ptr<Kernels> kernels_;
   std::string description_;
-  std::optional<Failure> failure_;  // the first of queued work, not received yet; the queue's thread only
-  WorkQueue queue_;                 // last: its thread uses the others
+  std::map<uint64_t, std::string> unsettled_;  // by Kernels::calls(): calls that may yet fail late; the queue's thread
+  std::optional<Failure> failure_;             // the first of queued work, not received yet; the queue's thread only
+  WorkQueue queue_;                            // last: its thread uses the others
 };
 
 }  // namespace monosem

@@ -14,6 +14,7 @@
 
 #include "engine/allocator.h"
 #include "engine/codes.h"
+#include "engine/error.h"
 #include "engine/views.h"
 
 namespace monosem {
@@ -114,13 +115,26 @@ struct Attention {
   double scale = 1;  // GPT-2: 1 / sqrt(dHead)
 };
 
+// A failure that was found when the call that caused it had returned.
+class LateError : public EngineError {
+ public:
+  // `call`: the value of Kernels::calls() after the call, or within it; 0: unknown
+  LateError(const EngineError& error, uint64_t call) : EngineError(error), call_(call) {}
+  uint64_t call() const { return call_; }
+
+ private:
+  uint64_t call_;
+};
+
 class Kernels {
  public:
   virtual ~Kernels() = default;
   virtual std::string description() const = 0;  // for example "avx512, 2 threads"
-  // Waits for the kernels called so far. Throws the first failure that one of them has found since the last call and
-  // could not throw itself, because it was still running.
+  // Waits for the kernels called so far. Throws, as a LateError, the first failure that one of them has found since the
+  // last time and could not throw itself, because it was still running.
   virtual void settle() {}
+  // How many calls there have been, where calls may fail late; else 0.
+  virtual uint64_t calls() const { return 0; }
 
   // ---- SAE ------------------------------------------------------------------------------------------------------
   // z = x . encoder[f] + bias[f]; keeps what `selection` selects:

@@ -295,11 +295,11 @@ test("nothing stays on the device after a run, whatever way it ends", async () =
     await model.runWithHooks(tokens, [{ name, hook: () => Promise.reject(new Error()) }]).catch(() => {});
     await model.generate("The", { maxNewTokens: 4 });
     await device.synchronize();
-    expect(device.memory().currentBytes).toBe(before);
+    expect(device.memory().currentBytes).toBeLessThanOrEqual(before); // less where garbage from before has gone
   }
 });
 
-test("the results do not depend on the number of threads", async () => {
+test.runIf(testDevice === "cpu")("the results do not depend on the number of threads", async () => {
   const all = await valuesOf(model.forward(tokens));
   for (const threads of [1, 3]) {
     const other = await Device.open("cpu", { threads });

@@ -1,6 +1,8 @@
 #include "cuda/library/context.h"
 
+#include <cmath>
 #include <new>
+#include <utility>
 
 #include "cuda/library/gpu.h"
 #include "cuda/library/matrix_products.h"
@@ -42,22 +44,28 @@ void requireDevice(int ordinal) {
                         (count == 1 ? " CUDA device, number 0" : " CUDA devices, numbered from 0"));
 }
 
+// More calls than this between two settles share the last note.
+constexpr size_t mostNotes = 1024;
+
 [[noreturn]] void refuse(const LateFailureNote& note) {
-  const std::string where = std::to_string(note.where);
+  const std::string position = std::to_string(note.position), number = std::to_string(int64_t(note.number)),
+                    count = std::to_string(note.count);
   switch (LateFailure(note.failure)) {
-    case LateFailure::gradientNotFinite:
-      throw EngineError(ErrorCode::nonFinite, "The gradient holds NaN or infinity, or its norm is too large.");
+    case LateFailure::normNotFinite:
+      throw EngineError(ErrorCode::nonFinite,
+                        std::string("the norm of the gradient is ") + (std::isnan(note.number) ? "NaN" : "infinite"));
     case LateFailure::valuesNotFinite:
       throw EngineError(ErrorCode::nonFinite,
                         "The values of the codes hold NaN or infinity; all of them must be finite.");
     case LateFailure::rowBeyondMatrix:
-      throw EngineError(ErrorCode::invalidArgument, "Element " + where + " of rows names no row of the matrix.");
+      throw EngineError(ErrorCode::invalidArgument, "Row " + number + " (at position " + position +
+                                                        ") does not exist: the matrix has " + count + " rows.");
     case LateFailure::targetBeyondLogits:
-      throw EngineError(ErrorCode::invalidArgument, "Target " + where + " names no column of the logits.");
+      throw EngineError(ErrorCode::invalidArgument, "Target " + number + " of row " + position +
+                                                        " does not exist: there are " + count + " classes.");
     case LateFailure::logitsNotFinite:
-      throw EngineError(
-          ErrorCode::nonFinite,
-          "Cannot sample from row " + where + " of the logits: one of them is NaN or infinity, or all are -infinity.");
+      throw EngineError(ErrorCode::nonFinite, "Cannot sample from row " + position +
+                                                  " of the logits: a class is NaN or infinite, or all are -infinity.");
     case LateFailure::none:
       break;
   }
@@ -85,10 +93,10 @@ Context::Context(const OpenOptions& options) : ordinal_(options.ordinal), precis
   cudaStream_t stream = nullptr;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   stream_.reset(stream);
-  void* note = nullptr;
-  check(cudaMalloc(&note, sizeof(LateFailureNote)), "cudaMalloc");
-  failureNote_.reset(static_cast<LateFailureNote*>(note));
-  clear(failureNote_.get(), sizeof(LateFailureNote));
+  void* notes = nullptr;
+  check(cudaMalloc(&notes, mostNotes * sizeof(LateFailureNote)), "cudaMalloc");
+  failureNotes_.reset(static_cast<LateFailureNote*>(notes));
+  clear(notes, mostNotes * sizeof(LateFailureNote));
   products_ = makeMatrixProducts(*this, options.cublasPath);
 }
 
@@ -142,11 +150,23 @@ void Context::clear(void* memory, size_t bytes) {
   if (bytes > 0) check(cudaMemsetAsync(memory, 0, bytes, stream_.get()), "cudaMemsetAsync");
 }
 
-void Context::settle() {
-  const LateFailureNote note = read(failureNote_.get());
-  if (note.failure == uint32_t(LateFailure::none)) return;
-  clear(failureNote_.get(), sizeof note);
-  refuse(note);
+LateFailureNote* Context::failureNote() {
+  const bool isNew = notedCalls_.empty() || notedCalls_.back() != call_;
+  if (isNew && notedCalls_.size() < mostNotes) notedCalls_.push_back(call_);
+  return failureNotes_.get() + (notedCalls_.size() - 1);
+}
+
+void Context::settle(uint64_t* call) {
+  std::vector<LateFailureNote> notes(notedCalls_.size());
+  const size_t bytes = notes.size() * sizeof(LateFailureNote);
+  download(failureNotes_.get(), notes.data(), bytes);
+  const std::vector<uint64_t> calls = std::exchange(notedCalls_, {});
+  for (size_t i = 0; i < notes.size(); ++i) {
+    if (notes[i].failure == uint32_t(LateFailure::none)) continue;
+    clear(failureNotes_.get(), bytes);
+    *call = calls[i];
+    refuse(notes[i]);
+  }
 }
 
 }  // namespace monosem::cuda

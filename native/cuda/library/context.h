@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
@@ -22,20 +23,22 @@ class MatrixProducts;
 // Throws where a call of the CUDA runtime failed: outOfMemory, or internal naming the call and CUDA's reason.
 void check(cudaError_t status, const char* call);
 
-// Why a kernel that is running on the device gives up; `where` is a row or an element.
+// Why a kernel that is running on the device gives up, and the numbers that its message tells.
 enum class LateFailure : uint32_t {
   none,
-  gradientNotFinite,   // stepRows, stepVector
-  valuesNotFinite,     // updateRunningMinimum
-  rowBeyondMatrix,     // gatherRows, scatterRows
-  targetBeyondLogits,  // crossEntropy
-  logitsNotFinite,     // sample
+  normNotFinite,       // stepRows, stepVector: -, the norm, -
+  valuesNotFinite,     // updateRunningMinimum: -
+  rowBeyondMatrix,     // gatherRows, scatterRows: the position, the row there, how many there are
+  targetBeyondLogits,  // crossEntropy: the row, its target, how many classes there are
+  logitsNotFinite,     // sample: the row, -, -
 };
 
-// In device memory. The first failure since the last settle stays; see noteFailure in warp.h.
+// In device memory, one for each call that may fail late. The first failure stays; see noteFailure in warp.h.
 struct LateFailureNote {
   uint32_t failure;  // LateFailure
-  int32_t where;
+  int64_t position;
+  double number;
+  int64_t count;
 };
 
 class Context {
@@ -59,8 +62,11 @@ class Context {
   T* allocate(int64_t count) {
     return static_cast<T*>(allocateBytes(sizeof(T) * size_t(count)));
   }
-  // Of the kernels of the call that begins.
-  void use(const Memory* memory) { memory_ = memory; }
+  // A kernel's call begins: its number, and its memory.
+  void beginCall(uint64_t call, const Memory* memory) {
+    call_ = call;
+    memory_ = memory;
+  }
 
   // ---- Between host and device; these wait for the stream where they read.
   void* allocateDevice(size_t bytes);  // null: no more
@@ -82,8 +88,10 @@ class Context {
   }
 
   // ---- Late failures
-  LateFailureNote* failureNote() { return failureNote_.get(); }
-  void settle();  // throws the failure that was noted, once
+  // Where the call that is running notes one.
+  LateFailureNote* failureNote();
+  // Waits, and throws the first failure that was noted since the last time; `call` is the number of the call.
+  void settle(uint64_t* call);
 
   std::string lastMessage;  // of the call that failed last
 
@@ -105,7 +113,9 @@ class Context {
   std::string description_;
   std::unique_ptr<cudaStream_t, DestroyStream> stream_;
   const Memory* memory_ = nullptr;
-  std::unique_ptr<LateFailureNote, FreeMemory> failureNote_;
+  uint64_t call_ = 0;
+  std::unique_ptr<LateFailureNote, FreeMemory> failureNotes_;
+  std::vector<uint64_t> notedCalls_;  // the calls that have a note since the last settle
   std::unique_ptr<MatrixProducts> products_;
 };
 

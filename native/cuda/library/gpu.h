@@ -67,7 +67,7 @@ inline Launch elementwise(const Context& gpu, int64_t count) {
 }
 
 // for (int64_t i : of this thread) of [0, count), in a grid-stride loop.
-#define FOR_EACH_ELEMENT(i, count)                                                                   \
+#define FOR_EACH_ELEMENT(i, count)                                                                            \
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, i##Step = int64_t(gridDim.x) * blockDim.x; \
        i < (count); i += i##Step)
 

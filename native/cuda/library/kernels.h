@@ -9,7 +9,7 @@ namespace monosem::cuda {
 template <class T>
 struct KernelOf;
 template <class... Arguments>
-struct KernelOf<int32_t (*Api::*)(Context*, const Memory*, Arguments...)> {
+struct KernelOf<int32_t (*Api::*)(Context*, uint64_t, const Memory*, Arguments...)> {
   using Type = void(Context& gpu, Arguments...);
 };
 template <auto member>

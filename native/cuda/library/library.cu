@@ -38,9 +38,9 @@ template <auto kernel>
 struct EntryFor;
 template <class... Arguments, void (*kernel)(Context&, Arguments...)>
 struct EntryFor<kernel> {
-  static int32_t call(Context* context, const Memory* memory, Arguments... arguments) {
+  static int32_t call(Context* context, uint64_t number, const Memory* memory, Arguments... arguments) {
     return attempt(context, [&] {
-      context->use(memory);
+      context->beginCall(number, memory);
       kernel(*context, arguments...);
     });
   }
@@ -86,7 +86,10 @@ const Api table = {
     [](Context* context, void* memory, size_t bytes) {
       return attempt(context, [&] { context->clear(memory, bytes); });
     },
-    [](Context* context) { return attempt(context, [&] { context->settle(); }); },
+    [](Context* context, uint64_t* call) {
+      *call = 0;
+      return attempt(context, [&] { context->settle(call); });
+    },
 
     entry<encode>,
     entry<decode>,

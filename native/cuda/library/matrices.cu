@@ -87,7 +87,7 @@ __global__ void gatherRowsKernel(Rows a, Vector<const int32_t> rows, float* out,
     if (source >= 0 && source < a.rows)
       storePack(out + row * a.columns + column, loadPack<width>(a.data + source * a.columns + column));
     else if (column == 0)
-      noteFailure(note, LateFailure::rowBeyondMatrix, row);
+      noteFailure(note, LateFailure::rowBeyondMatrix, row, double(source), a.rows);
   });
 }
 
@@ -109,10 +109,12 @@ __global__ void findPlacesKernel(Vector<const int32_t> rows, int64_t places, Pla
 
 // out[rows[r], :] = a[r, :] for the rows that are the last at their place; nothing where one has none.
 template <int width>
-__global__ void scatterRowsKernel(Rows a, Vector<const int32_t> rows, Places found, float* out, LateFailureNote* note) {
+__global__ void scatterRowsKernel(Rows a, Vector<const int32_t> rows, int64_t places, Places found, float* out,
+                                  LateFailureNote* note) {
   if (*found.beyond != 0) {
+    const int64_t first = rows.size - int64_t(*found.beyond);
     if (blockIdx.x == 0 && threadIdx.x == 0)
-      noteFailure(note, LateFailure::rowBeyondMatrix, rows.size - int64_t(*found.beyond));
+      noteFailure(note, LateFailure::rowBeyondMatrix, first, rows.data[first], places);
     return;
   }
   forEachPlace<width>(rows.size, a.columns, [&](int64_t row, int64_t column) {
@@ -191,8 +193,8 @@ void scatterRows(Context& gpu, Rows a, Vector<const int32_t> rows, Matrix<float>
   const Places found{words, words + out.rows};
   launch(gpu, findPlacesKernel, elementwise(gpu, rows.size), rows, out.rows, found);
   withPackWidth(rowsOfPacks(a) && rowsOfPacks(out), [&](auto width) {
-    launch(gpu, scatterRowsKernel<width>, overPlaces(gpu, rows.size, a.columns, width), a, rows, found, out.data,
-           gpu.failureNote());
+    launch(gpu, scatterRowsKernel<width>, overPlaces(gpu, rows.size, a.columns, width), a, rows, out.rows, found,
+           out.data, gpu.failureNote());
   });
 }
 

@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(threads)
   notFinite = __syncthreads_or(notFinite);
   negatedSmallest = blockMax(negatedSmallest, scratch);
   if (notFinite) {
-    if (threadIdx.x == 0) noteFailure(note, LateFailure::valuesNotFinite, 0);
+    if (threadIdx.x == 0) noteFailure(note, LateFailure::valuesNotFinite);
     return;
   }
   if (negatedSmallest == -infinity) return;

@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(mostRowThreads)
     if (target < 0 || target >= logits.columns) {
       if (threadIdx.x == 0) {
         out.data[r] = target < 0 ? 0.0f : NAN;
-        if (target >= 0) noteFailure(failureNote, LateFailure::targetBeyondLogits, target);
+        if (target >= 0) noteFailure(failureNote, LateFailure::targetBeyondLogits, r, target, logits.columns);
       }
       continue;
     }

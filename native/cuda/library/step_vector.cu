@@ -15,7 +15,7 @@ __global__ void clipFactorKernel(Clip clip, float* factor, LateFailureNote* note
     const double limit = clip.maxNorm / (norm + 1e-6);
     *factor = limit < 1 ? float(limit) : 1;
   } else {
-    noteFailure(note, LateFailure::gradientNotFinite, 0);
+    noteFailure(note, LateFailure::normNotFinite, 0, norm);
     *factor = NAN;
   }
 }

@@ -1,5 +1,5 @@
-// What the threads of a warp, and of a block, do together. Every function here must be called by all threads of the warp
-// (of the block, where it says so).
+// What the threads of a warp, and of a block, do together. Every function here must be called by all threads of the
+// warp (of the block, where it says so).
 #pragma once
 
 #include "cuda/library/gpu.h"
@@ -105,10 +105,13 @@ __device__ inline bool isFinite(float value) {
   return (__float_as_uint(value) & 0x7f800000u) != 0x7f800000u;
 }
 
-// A kernel's way to fail: the first one since the last settle is told there.
-__device__ inline void noteFailure(LateFailureNote* note, LateFailure failure, int64_t where) {
-  if (atomicCAS(&note->failure, uint32_t(LateFailure::none), uint32_t(failure)) == uint32_t(LateFailure::none))
-    note->where = int32_t(where);
+// A kernel's way to fail; the numbers are those that LateFailure says. The first one to note something is heard.
+__device__ inline void noteFailure(LateFailureNote* note, LateFailure failure, int64_t position = 0, double number = 0,
+                                   int64_t count = 0) {
+  if (atomicCAS(&note->failure, uint32_t(LateFailure::none), uint32_t(failure)) != uint32_t(LateFailure::none)) return;
+  note->position = position;
+  note->number = number;
+  note->count = count;
 }
 
 }  // namespace monosem::cuda

@@ -13,7 +13,7 @@ namespace {
 // The copies of one call's operands on the device. What is not const is copied back by finish().
 class Copies {
  public:
-  explicit Copies(Allocator& device) : device_(device) {}
+  Copies(Allocator& device, Allocator& host) : device_(device), host_(host) {}
 
   template <class T>
   T* of(T* host, int64_t count) {
@@ -55,6 +55,21 @@ class Copies {
     copy.values = (*this)(host.values);
     copy.subset = (*this)(host.subset);
     copy.featureOrder = std::make_shared<FeatureOrder>();
+    // Once a kernel has built the order, the host's codes have it as well, as those of other backends do.
+    back_.push_back(
+        [this, order = copy.featureOrder, onHost = host.featureOrder, dSae = host.dSae, entries = host.entries] {
+          if (!order->offsets || onHost->offsets) return;
+          onHost->offsets = downloaded(order->offsets, sizeof(uint64_t) * size_t(dSae + 1));
+          onHost->entries = downloaded(order->entries, sizeof(uint32_t) * size_t(entries));
+          onHost->rows = downloaded(order->rows, sizeof(uint32_t) * size_t(entries));
+        });
+    return copy;
+  }
+
+  Block downloaded(const Block& device, size_t bytes) {
+    if (!device) return {};
+    const Block copy = host_.allocate(bytes);
+    device_.download(device, copy.as<void>(), bytes);
     return copy;
   }
 
@@ -64,6 +79,7 @@ class Copies {
 
  private:
   Allocator& device_;
+  Allocator& host_;
   std::vector<Block> blocks_;
   std::vector<std::function<void()>> back_;
 };
@@ -142,9 +158,10 @@ class MirroredKernels final : public Kernels {
     Block kept;
     run([&](Copies& copy) {
       const GradientCopy copied(gradient, copy);
-      kept = kernels_->rowGradientSquaredNorm(copied.gradient(), copy(weights), copy(squaredNorm));
+      kept = copy.downloaded(kernels_->rowGradientSquaredNorm(copied.gradient(), copy(weights), copy(squaredNorm)),
+                             sizeof(float) * size_t(weights.rows * weights.columns));
     });
-    return onHost(kept, kept ? sizeof(float) * size_t(weights.rows * weights.columns) : 0);
+    return kept;
   }
   void rowGradient(const RowGradient& gradient, Matrix<const float> weights, Matrix<float> out) override {
     run([&](Copies& copy) {
@@ -175,8 +192,8 @@ class MirroredKernels final : public Kernels {
     auto result = std::make_shared<FeatureSet>();
     run([&](Copies& copy) {
       *result = *kernels_->featuresNotFiredFor(copy(tokensSinceFired), threshold);
-      result->indices = onHost(result->indices, sizeof(uint32_t) * size_t(result->count));
-      result->position = onHost(result->position, sizeof(uint32_t) * size_t(result->dSae));
+      result->indices = copy.downloaded(result->indices, sizeof(uint32_t) * size_t(result->count));
+      result->position = copy.downloaded(result->position, sizeof(uint32_t) * size_t(result->dSae));
     });
     return result;
   }
@@ -357,7 +374,7 @@ class MirroredKernels final : public Kernels {
 
   template <class Work>
   void run(const Work& work) {
-    Copies copies(device_);
+    Copies copies(device_, host_);
     work(copies);
     kernels_->settle();
     copies.finish();
@@ -368,22 +385,15 @@ class MirroredKernels final : public Kernels {
     run([&](Copies& copies) {
       codes = work(copies);
       const size_t bytes = 4 * size_t(codes.entries);
-      codes.rowOffsets = onHost(codes.rowOffsets, sizeof(uint64_t) * size_t(codes.rows + 1));
-      codes.features = onHost(codes.features, bytes);
-      codes.preActivations = onHost(codes.preActivations, bytes);
-      codes.values = onHost(codes.values, bytes);
+      codes.rowOffsets = copies.downloaded(codes.rowOffsets, sizeof(uint64_t) * size_t(codes.rows + 1));
+      codes.features = copies.downloaded(codes.features, bytes);
+      codes.preActivations = copies.downloaded(codes.preActivations, bytes);
+      codes.values = copies.downloaded(codes.values, bytes);
     });
     codes.subset = std::move(subset);
     codes.featureOrder = std::make_shared<FeatureOrder>();
     return codes;
   }
-  Block onHost(const Block& device, size_t bytes) {
-    if (!device) return {};
-    const Block host = host_.allocate(bytes);
-    device_.download(device, host.as<void>(), bytes);
-    return host;
-  }
-
   static int64_t queryElements(const Attention& a) { return a.batch * a.queryPositions * a.heads * a.dHead; }
   static int64_t patternElements(const Attention& a) { return a.batch * a.heads * a.queryPositions * a.keyPositions; }
   static Attention copied(const Attention& host, Copies& copy) {
