@@ -2,8 +2,8 @@
 //
 //   KERNEL_TEST("decode", decodeTests) { ... test.close(...) ... }
 //
-// A group receives a Test, which has the kernels of one backend: of an instruction set with 1, 2, 3 and 7 threads, or of
-// emulated CUDA devices whose threads run in different orders. All of them must give the same bits.
+// A group receives a Test, which has the kernels of one backend: of an instruction set with 1, 2, 3 and 7 threads, or
+// of emulated CUDA devices whose threads run in different orders. All of them must give the same bits.
 #pragma once
 
 #include <cmath>
