@@ -94,7 +94,7 @@ test("the tarball installs without scripts or a compiler, and encodes", () => {
   writeFileSync(
     join(consumer, "encode.js"),
     `import { Device } from "monosem";
-     const device = await Device.open(testDevice, { threads: 2 });
+     const device = await Device.open("cpu", { threads: 2 });
      const x = device.tensor(new Float32Array([1, 2]), [1, 2]);
      const encoder = device.tensor(new Float32Array([1, 0, 0, 1, -1, -1]), [3, 2]);
      const bias = device.zeros([3]);
@@ -124,6 +124,6 @@ test("the tarball holds the library, its types, the addon and its sources, and n
     expect(packed).toContain(path);
   }
   const expected =
-    /^(dist\/.+\.(js|d\.ts|html|css)|prebuilds\/.+|native\/.+\.(h|cpp|json)|package\.json|README\.md|CHANGELOG\.md|LICENSE|binding\.gyp|CMakeLists\.txt)$/;
+    /^(dist\/.+\.(js|d\.ts|html|css)|prebuilds\/.+|native\/.+\.(h|cpp|cu|json)|cmake\/.+\.cmake|package\.json|README\.md|CHANGELOG\.md|LICENSE|binding\.gyp|CMakeLists\.txt)$/;
   expect(packed.filter((path) => !expected.test(path))).toEqual([]);
 });
