@@ -10,6 +10,7 @@ export type ErrorCode =
   | "ERR_NON_FINITE"
   | "ERR_NOT_COMPUTED"
   | "ERR_UNSUPPORTED"
+  | "ERR_DEVICE_LOST" // a GPU has failed; the CPU can still be used
   | "ERR_INTERNAL"
   // raised by the library
   | "ERR_ABORTED" // an AbortSignal fired

@@ -15,7 +15,7 @@
 namespace monosem::cuda {
 
 // Raised with every change of this file or of what it includes.
-constexpr uint32_t abiVersion = 1;
+constexpr uint32_t abiVersion = 2;
 
 class Context;  // a device opened by the library: its stream, its cuBLAS handle
 
@@ -131,7 +131,7 @@ struct Api {
   const char* (*message)(const Context* context);  // of the last call that did not return 0; on its thread
 
   // ---- Memory. Transfers keep the order of the stream.
-  void* (*allocate)(Context* context, size_t bytes);  // null: the device has no more
+  int32_t (*allocate)(Context* context, size_t bytes, void** memory);  // null memory: the device has no more
   void (*release)(Context* context, void* memory);
   int32_t (*upload)(Context* context, const void* host, void* memory, size_t bytes);    // `host` may change afterwards
   int32_t (*download)(Context* context, const void* memory, void* host, size_t bytes);  // waits

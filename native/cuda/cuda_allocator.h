@@ -27,7 +27,11 @@ class CudaAllocator final : public CachingAllocator {
   class Source final : public MemorySource {
    public:
     explicit Source(std::shared_ptr<OpenContext> open) : open_(std::move(open)) {}
-    void* allocate(size_t size) override { return open_->api.allocate(open_->context, size); }
+    void* allocate(size_t size) override {
+      void* memory = nullptr;
+      open_->check(open_->api.allocate(open_->context, size, &memory));
+      return memory;
+    }
     void release(void* bytes, size_t) override { open_->api.release(open_->context, bytes); }
 
    private:

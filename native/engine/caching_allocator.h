@@ -16,7 +16,7 @@ namespace monosem {
 class MemorySource {
  public:
   virtual ~MemorySource() = default;
-  virtual void* allocate(size_t size) = 0;  // null: there is no more
+  virtual void* allocate(size_t size) = 0;  // null: there is no more; may throw an EngineError for another reason
   virtual void release(void* bytes, size_t size) = 0;
 };
 

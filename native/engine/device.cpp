@@ -85,7 +85,9 @@ void Device::overwrite(const Tensor& tensor, const void* host) {
 void Device::enqueue(KernelCall call) {
   queue_.push([this, call = std::move(call)] {
     std::optional<Failure> failure = attempt([&] { run(call); }, [&] { return call.text(); });
-    if (failure && !failure_) failure_ = std::move(failure);
+    if (!failure || failure_) return;
+    failure_ = std::move(failure);
+    failedAfter_ = kernels_->calls();
   });
 }
 
@@ -116,10 +118,14 @@ void Device::synchronize(Completion done) {
 
 std::optional<Failure> Device::settle() {
   std::string name = "queued work";
+  bool lateIsFirst = false;
   const auto settleKernels = [&] {
+    if (lost_) return;  // there is nothing to wait for, and it was told
     try {
       kernels_->settle();
     } catch (const LateError& error) {
+      lost_ = error.code() == ErrorCode::deviceLost;
+      lateIsFirst = error.call() <= failedAfter_;
       const auto found = unsettled_.lower_bound(error.call());
       if (found != unsettled_.end()) name = found->second;
       throw;
@@ -128,7 +134,7 @@ std::optional<Failure> Device::settle() {
   const std::optional<Failure> late = attempt(settleKernels, [&] { return name; });
   unsettled_.clear();
   const std::optional<Failure> failure = std::exchange(failure_, std::nullopt);
-  return failure ? failure : late;
+  return failure && !(late && lateIsFirst) ? failure : late;
 }
 
 void Device::read(std::shared_ptr<Result> result, std::string name, std::function<void(Allocator&)> transfer,

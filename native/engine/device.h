@@ -98,6 +98,8 @@ class Device {
   std::string description_;
   std::map<uint64_t, std::string> unsettled_;  // by Kernels::calls(): calls that may yet fail late; the queue's thread
   std::optional<Failure> failure_;             // the first of queued work, not received yet; the queue's thread only
+  uint64_t failedAfter_ = 0;                   // Kernels::calls() then
+  bool lost_ = false;                          // whether a barrier has found the GPU lost; the queue's thread
   WorkQueue queue_;                            // last: its thread uses the others
 };
 

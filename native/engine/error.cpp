@@ -22,6 +22,8 @@ const char* errorCodeName(ErrorCode code) {
       return "ERR_NOT_COMPUTED";
     case ErrorCode::unsupported:
       return "ERR_UNSUPPORTED";
+    case ErrorCode::deviceLost:
+      return "ERR_DEVICE_LOST";
     case ErrorCode::internal:
       return "ERR_INTERNAL";
   }

@@ -17,6 +17,7 @@ enum class ErrorCode {
   nonFinite,        // NaN or infinity where a number is needed
   notComputed,      // a tensor whose producing kernel failed
   unsupported,      // this machine, build or driver cannot do it
+  deviceLost,       // a GPU that has failed and does nothing more in this process
   internal,         // a bug of ours
 };
 

@@ -54,6 +54,18 @@ test("the content of a tensor is what it was when the call was made", async () =
   expect(await doubled.readFloat32()).toEqual(new Float32Array([2, 4, 6]));
 });
 
+test("of several failures the first is told, also where it was found last", async () => {
+  await using device = await Device.open(testDevice);
+  const { kernels } = device;
+  const x = device.tensor(new Float32Array([1, 2, Number.NaN, 4]), [2, 2]);
+  const encoder = device.tensor(new Float32Array([1, 2, 3, 4, 5, 6]), [3, 2]);
+  const codes = kernels.encode(x, encoder, device.zeros([3]), { select: "topk", k: 2 });
+  const narrower = kernels.selectTop(codes, 1); // finds the NaN that the encoder has left, and waits for it
+  await expect(narrower.read()).rejects.toThrow(/^encode\(x \[2, 2\].*: x holds NaN or infinity, first in row 1/);
+  await device.synchronize();
+  await expect(narrower.read()).rejects.toThrow(code("ERR_NOT_COMPUTED"));
+});
+
 test("what a kernel finds out late rejects the next read, once, and the device goes on", async () => {
   await using device = await Device.open(testDevice);
   const a = device.tensor(new Float32Array([1, 2, 3, 4]), [2, 2]);

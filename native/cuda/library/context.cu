@@ -6,6 +6,7 @@
 
 #include "cuda/library/gpu.h"
 #include "cuda/library/matrix_products.h"
+#include "cuda/library/non_finite.h"
 
 namespace monosem::cuda {
 namespace {
@@ -66,6 +67,14 @@ constexpr size_t mostNotes = 1024;
     case LateFailure::logitsNotFinite:
       throw EngineError(ErrorCode::nonFinite, "Cannot sample from row " + position +
                                                   " of the logits: a class is NaN or infinite, or all are -infinity.");
+    case LateFailure::biasNotFinite:
+      throwNonFinite("bias", note.position);
+    case LateFailure::inputNotFinite:
+      throwNonFinite("x", note.position);
+    case LateFailure::encoderNotFinite:
+      throwNonFinite("encoder", note.position);
+    case LateFailure::scoresTooLarge:
+      throwTooLarge(note.position);
     case LateFailure::none:
       break;
   }
@@ -76,10 +85,14 @@ constexpr size_t mostNotes = 1024;
 
 void check(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // what is not sticky is told once
-  const std::string reason = std::string(cudaGetErrorName(status)) + ", " + cudaGetErrorString(status);
-  throw EngineError(status == cudaErrorMemoryAllocation ? ErrorCode::outOfMemory : ErrorCode::internal,
-                    std::string(call) + " failed: " + reason + ".");
+  cudaGetLastError();  // what the device gets over is told once
+  const std::string message =
+      std::string(call) + " failed: " + cudaGetErrorName(status) + ", " + cudaGetErrorString(status) + ".";
+  if (status == cudaErrorMemoryAllocation) throw EngineError(ErrorCode::outOfMemory, message);
+  if (cudaDeviceSynchronize() == cudaSuccess) throw EngineError(ErrorCode::internal, message);
+  cudaGetLastError();
+  throw EngineError(ErrorCode::deviceLost,
+                    message + " The GPU does nothing more in this process. Go on with the CPU, or start anew.");
 }
 
 Context::Context(const OpenOptions& options) : ordinal_(options.ordinal), precision_(options.precision) {

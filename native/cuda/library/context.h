@@ -20,7 +20,8 @@ namespace monosem::cuda {
 
 class MatrixProducts;
 
-// Throws where a call of the CUDA runtime failed: outOfMemory, or internal naming the call and CUDA's reason.
+// Throws where a call of the CUDA runtime failed, naming it and CUDA's reason: outOfMemory; deviceLost where the device
+// does not get over it; else internal.
 void check(cudaError_t status, const char* call);
 
 // Why a kernel that is running on the device gives up, and the numbers that its message tells.
@@ -31,6 +32,10 @@ enum class LateFailure : uint32_t {
   rowBeyondMatrix,     // gatherRows, scatterRows: the position, the row there, how many there are
   targetBeyondLogits,  // crossEntropy: the row, its target, how many classes there are
   logitsNotFinite,     // sample: the row, -, -
+  biasNotFinite,       // encode: the feature
+  inputNotFinite,      // encode: the row of x
+  encoderNotFinite,    // encode: the feature
+  scoresTooLarge,      // encode: the row of x
 };
 
 // In device memory, one for each call that may fail late. The first failure stays; see noteFailure in warp.h.

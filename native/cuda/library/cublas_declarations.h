@@ -28,13 +28,12 @@ enum class Status : int {
 enum class Operation : int { none = 0, transpose = 1 };
 
 // cudaDataType: what a matrix holds.
-enum class DataType : int { float32 = 0 };
+enum class DataType : int { float32 = 0, bfloat16 = 14 };
 
 // cublasComputeType_t: how factors are rounded; the sums are float32 in all of these.
 enum class ComputeType : int {
-  float32 = 68,       // CUBLAS_COMPUTE_32F: not at all
-  fastBfloat16 = 75,  // CUBLAS_COMPUTE_32F_FAST_16BF
-  fastTf32 = 77,      // CUBLAS_COMPUTE_32F_FAST_TF32
+  float32 = 68,   // CUBLAS_COMPUTE_32F: not at all
+  fastTf32 = 77,  // CUBLAS_COMPUTE_32F_FAST_TF32
 };
 
 // cublasGemmAlgo_t: cuBLAS chooses by the shapes.

@@ -6,7 +6,8 @@
 //   out = op(a) . op(b)      gemm(op of b, op of a, n, m, k, b, a)      where an op is "transpose" or nothing
 //
 // Rounding: the compute type says what cuBLAS may do to float32 factors. Under CUBLAS_COMPUTE_32F, and in the math mode
-// that a handle has from its creation on, cuBLAS computes with "at least 32 bits": TF32 is off.
+// that a handle has from its creation on, cuBLAS computes with "at least 32 bits": TF32 is off. Products of bfloat16
+// factors are exact in float32, in which they are summed.
 //
 // The same bits every time: cuBLAS promises them for one of its releases on GPUs of one architecture and number of
 // multiprocessors, unless streams share a workspace. Here a handle has one stream, and a workspace of its own. As
@@ -15,7 +16,6 @@
 
 #include "cuda/library/cublas_library.h"
 #include "cuda/library/gpu.h"
-#include "cuda/library/kernels.h"
 #include "cuda/library/matrix_products.h"
 
 namespace monosem::cuda {
@@ -29,15 +29,7 @@ using cublas::Operation;
 constexpr size_t workspaceBytes = size_t(32) << 20;
 
 ComputeType computeTypeOf(Precision precision) {
-  switch (precision) {
-    case Precision::float32:
-      return ComputeType::float32;
-    case Precision::tf32:
-      return ComputeType::fastTf32;
-    case Precision::bfloat16:
-      return ComputeType::fastBfloat16;
-  }
-  throw EngineError(ErrorCode::internal, "Matrix products in an unknown precision.");
+  return precision == Precision::tf32 ? ComputeType::fastTf32 : ComputeType::float32;
 }
 
 class Workspace {
@@ -73,46 +65,32 @@ class Handle {
 class CublasProducts final : public MatrixProducts {
  public:
   CublasProducts(Context& gpu, const char* cublasPath)
-      : gpu_(gpu), computeType_(computeTypeOf(gpu.precision())), library_(openCublas(cublasPath)), handle_(library_) {
+      : MatrixProducts(gpu),
+        computeType_(computeTypeOf(gpu.precision())),
+        library_(openCublas(cublasPath)),
+        handle_(library_) {
     // In this order: to set a stream takes the workspace away.
     library_.check(library_.functions.cublasSetStream_v2(handle_.get(), gpu.stream()), "cublasSetStream");
     library_.check(library_.functions.cublasSetWorkspace_v2(handle_.get(), workspace_.memory(), workspaceBytes),
                    "cublasSetWorkspace");
   }
 
-  void abTransposed(Matrix<const float> a, Matrix<const float> b, float factor, float keep,
-                    Matrix<float> out) override {
-    multiply(a, Operation::none, b, Operation::transpose, a.columns, factor, keep, out);
+ private:
+  static Operation operationOf(const Factor& factor) {
+    return factor.transposed ? Operation::transpose : Operation::none;
   }
-  void ab(Matrix<const float> a, Matrix<const float> b, float factor, float keep, Matrix<float> out) override {
-    multiply(a, Operation::none, b, Operation::none, a.columns, factor, keep, out);
-  }
-  void aTransposedB(Matrix<const float> a, Matrix<const float> b, float factor, float keep,
-                    Matrix<float> out) override {
-    multiply(a, Operation::transpose, b, Operation::none, a.rows, factor, keep, out);
+  static DataType typeOf(const Factor& factor) {
+    return factor.element == Element::bfloat16 ? DataType::bfloat16 : DataType::float32;
   }
 
- private:
-  // out[m, n] = factor * sum over the `depth` k of op(a)[m, k] * op(b)[k, n] + keep * out[m, n].
-  void multiply(Matrix<const float> a, Operation aOperation, Matrix<const float> b, Operation bOperation, int64_t depth,
-                float factor, float keep, Matrix<float> out) {
-    if (out.rows == 0 || out.columns == 0) return;
-    if (depth == 0) return keepOnly(keep, out);
+  void multiply(const Factor& a, const Factor& b, int64_t depth, float factor, float keep, Matrix<float> out) override {
     const cublas::Status status = library_.functions.cublasGemmEx_64(
-        handle_.get(), bOperation, aOperation, out.columns, out.rows, depth, &factor, b.data, DataType::float32,
-        b.columns, a.data, DataType::float32, a.columns, &keep, out.data, DataType::float32, out.columns, computeType_,
+        handle_.get(), operationOf(b), operationOf(a), out.columns, out.rows, depth, &factor, b.data, typeOf(b),
+        b.columns, a.data, typeOf(a), a.columns, &keep, out.data, DataType::float32, out.columns, computeType_,
         cublas::Algorithm::byShape);
     library_.check(status, "cublasGemmEx");
   }
 
-  // out = keep * out, not read where keep is 0. cuBLAS would refuse factors whose rows have no elements.
-  void keepOnly(float keep, Matrix<float> out) {
-    const int64_t size = out.rows * out.columns;
-    if (keep == 0) return gpu_.clear(out.data, sizeof(float) * size_t(size));
-    scale(gpu_, {out.data, size}, keep, {out.data, size});
-  }
-
-  Context& gpu_;
   ComputeType computeType_;
   CublasLibrary library_;
   Workspace workspace_;

@@ -131,7 +131,7 @@ void decodeBy(Context& gpu, const CodesView& codes, Rows decoder, Reconstruction
   const unsigned threads = piecesOf(piecesOf(perRow, std::max(1u, pieces)), warpSize_) * warpSize_;
   const Launch grid{dim3(unsigned(codes.rows), pieces), threads};
   if (squaredError) to.pieceErrors = gpu.allocate<double>(codes.rows * pieces);
-  if (worthDense(codes)) {
+  if (worthDense(gpu, codes)) {
     decodeByProducts(gpu, codes, decoder, to.out);
     launch(gpu, finishProductKernel<width>, grid, to);
   } else {
@@ -262,7 +262,7 @@ void decode(Context& gpu, CodesView codes, Rows decoder, Floats bias, Rows targe
 void decodeGradient(Context& gpu, CodesView codes, Rows decoder, Rows dOutput, double scale, Floats perFeature,
                     double featureScale, bool every, float* out) {
   const EntryGradient gradient{float(scale), perFeature, float(featureScale), every, out};
-  if (worthDense(codes)) return decodeGradientByProducts(gpu, codes, decoder, dOutput, gradient);
+  if (worthDense(gpu, codes)) return decodeGradientByProducts(gpu, codes, decoder, dOutput, gradient);
   const int64_t entriesPerRow = codes.entries / std::max<int64_t>(1, codes.rows);
   const unsigned warps = std::clamp(piecesOf(entriesPerRow, entriesPerWarp), 1u, unsigned(warpsPerRow));
   const Launch grid{dim3(unsigned(codes.rows)), warps * warpSize_};

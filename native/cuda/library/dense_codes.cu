@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cuda/library/code_columns.h"
+#include "cuda/library/eligible_rows.h"
 
 namespace monosem::cuda {
 namespace {
@@ -10,8 +11,11 @@ namespace {
 // From this density on. An entry costs the sparse kernels the reading of a row of float32, from the second-level cache
 // or, where the decoder is large, from memory; a place costs the products two operations for each column. By
 // arithmetic, on an H200 with 24576 features of 768 columns both take as long at 180 to 350 entries per row if products
-// are in TF32 (0.7 to 1.4 %), and at 1050 to 2100 if they are in float32 (4.3 to 8.6 %). This lies between.
-constexpr double denseFrom = 0.03;
+// are in TF32 (0.7 to 1.4 %), and at 1050 to 2100 if they are in float32 (4.3 to 8.6 %). In bfloat16 they take half as
+// long as in TF32, to which the rounding of the factors is to be added.
+double denseFrom(Precision precision) {
+  return precision == Precision::float32 ? 0.06 : 0.01;
+}
 // With fewer entries the one launch of a sparse kernel is the fastest at any density.
 constexpr int64_t denseFromEntries = 4096;
 
@@ -43,18 +47,11 @@ __global__ void __launch_bounds__(scatterThreads)
   for (int64_t column = threadIdx.x; column < columns; column += scatterThreads) out[column] = segment[column];
 }
 
-// rows[i, :] = matrix[indices[i], :]. A block per row.
-__global__ void gatherEligibleRowsKernel(const uint32_t* indices, Rows matrix, float* rows) {
-  const float* from = matrix.data + int64_t(indices[blockIdx.x]) * matrix.columns;
-  float* to = rows + int64_t(blockIdx.x) * matrix.columns;
-  for (int64_t column = threadIdx.x; column < matrix.columns; column += blockDim.x) to[column] = from[column];
-}
-
 }  // namespace
 
-bool worthDense(const CodesView& codes) {
-  return codes.entries >= denseFromEntries &&
-         double(codes.entries) >= denseFrom * double(codes.rows) * double(codes.eligible.count);
+bool worthDense(const Context& gpu, const CodesView& codes) {
+  const double places = double(codes.rows) * double(codes.eligible.count);
+  return codes.entries >= denseFromEntries && double(codes.entries) >= denseFrom(gpu.precision()) * places;
 }
 
 std::vector<ColumnChunk> columnChunks(const CodesView& codes) {
@@ -75,8 +72,7 @@ void scatterChunk(Context& gpu, const CodesView& codes, const float* coefficient
 
 const float* gatherEligibleRows(Context& gpu, const CodesView& codes, Rows matrix, ColumnChunk chunk, float* scratch) {
   if (!codes.eligible.indices) return matrix.row(chunk.first);
-  launch(gpu, gatherEligibleRowsKernel, Launch{dim3(unsigned(chunk.count))}, codes.eligible.indices + chunk.first,
-         matrix, scratch);
+  copyEligibleRows(gpu, matrix, codes.eligible, chunk.first, chunk.count, scratch);
   return scratch;
 }
 

@@ -18,8 +18,8 @@
 
 namespace monosem::cuda {
 
-// Whether the products take less time than reading a row per entry.
-bool worthDense(const CodesView& codes);
+// Whether the products take less time than reading a row per entry, in the context's precision.
+bool worthDense(const Context& gpu, const CodesView& codes);
 
 // Columns [first, first + count) of codes.
 struct ColumnChunk {

@@ -18,23 +18,20 @@ __global__ void valuesAboveKernel(const uint32_t* features, const float* preActi
 // Writes every score of a chunk, its feature and its value max(z, 0) to their places in codes that hold all positions
 // of every row: a warp per piece of a row.
 __global__ void __launch_bounds__(pieceThreads)
-    writeAllKernel(ScoreChunk chunk, FeatureSetView eligible, uint32_t* features, float* preActivations, float* values,
-                   EncodeOutcome* outcome) {
+    writeAllKernel(ScoreChunk chunk, FeatureSetView eligible, MadeCodes made, EncodeOutcome* outcome) {
   const ScorePiece piece(chunk);
-  bool allFinite = true, differ = false;
+  bool allFinite = true;
 #pragma unroll
   for (int i = 0; i < scoresPerLane; ++i) {
     if (!piece.has(i)) continue;
     const float score = piece.score(i);
     const int64_t entry = piece.row * eligible.count + piece.position(i);
-    features[entry] = featureAt(eligible, piece.position(i));
-    preActivations[entry] = score;
-    values[entry] = score > 0 ? score : 0;
+    made.features[entry] = featureAt(eligible, piece.position(i));
+    made.preActivations[entry] = score;
+    made.values[entry] = score > 0 ? score : 0;
     allFinite = allFinite && isFinite(score);
-    differ = differ || score < 0;
   }
   noteScores(allFinite, piece.row, outcome);
-  noteValues(differ, outcome);
 }
 
 }  // namespace
@@ -59,12 +56,11 @@ void encodeAll(Context& gpu, const EncodeOperands& operands, MadeCodes* made) {
   made->rowOffsets = evenRowOffsets(gpu, rows, positions);
   made->features = gpu.allocate<uint32_t>(made->entries);
   made->preActivations = gpu.allocate<float>(made->entries);
-  float* values = gpu.allocate<float>(made->entries);
+  made->values = gpu.allocate<float>(made->entries);
   forEachScoreChunk(gpu, operands, [&](const ScoreChunk& chunk) {
-    launch(gpu, writeAllKernel, warpPerPiece(chunk), chunk, operands.eligible, made->features, made->preActivations,
-           values, operands.outcome);
+    launch(gpu, writeAllKernel, warpPerPiece(chunk), chunk, operands.eligible, *made, operands.outcome);
   });
-  if (readOutcome(gpu, operands).valuesDiffer) made->values = values;
+  refuseLate(gpu, operands, *made);
 }
 
 }  // namespace monosem::cuda

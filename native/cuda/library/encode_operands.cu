@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <type_traits>
 
 #include "cuda/library/matrix_products.h"
 #include "cuda/library/non_finite.h"
@@ -15,8 +16,15 @@ constexpr int64_t scoresPerMultiprocessor = 48 * 1024;
 constexpr int64_t mostRowsPerChunk = 4096;
 // Chunks begin at multiples of so many positions, as products prefer, and have at least as many.
 constexpr int64_t columnAlignment = 64;
-// With a subset the chunk's rows of the encoder are copied, so many elements at most.
-constexpr int64_t gatheredElements = int64_t(16) << 20;
+// With a subset, and where products are in bfloat16, the chunk's rows of the encoder are copied: so many elements at
+// most.
+constexpr int64_t copiedElements = int64_t(16) << 20;
+
+__global__ void startOutcomeKernel(EncodeOutcome* outcome) {
+  *outcome = EncodeOutcome();
+}
+
+constexpr unsigned refusingThreads = 1024;
 
 struct RefuseNonFinite {
   __device__ static bool refuses(float value) { return !isFinite(value); }
@@ -36,13 +44,6 @@ __global__ void gatherCheckedKernel(Floats perFeature, FeatureSetView eligible, 
   }
 }
 
-// rows[i, :] = encoder[feature(first + i), :]. A block per row.
-__global__ void gatherEncoderKernel(Rows encoder, FeatureSetView eligible, int64_t first, float* rows) {
-  const float* from = encoder.data + int64_t(featureAt(eligible, first + blockIdx.x)) * encoder.columns;
-  float* to = rows + int64_t(blockIdx.x) * encoder.columns;
-  for (int64_t column = threadIdx.x; column < encoder.columns; column += blockDim.x) to[column] = from[column];
-}
-
 // *first = the first of the eligible rows of the matrix (all rows, or those of a subset) that holds NaN or infinity.
 // A block per row.
 __global__ void firstNonFiniteRowKernel(Rows matrix, FeatureSetView eligible, uint32_t* first) {
@@ -52,6 +53,47 @@ __global__ void firstNonFiniteRowKernel(Rows matrix, FeatureSetView eligible, ui
   for (int64_t column = threadIdx.x; column < matrix.columns; column += blockDim.x)
     refused = refused || !isFinite(elements[column]);
   if (refused) atomicMin(first, row);
+}
+
+// The first row of the matrix that holds NaN or infinity, else `none`. `rowOf(i)`: its i-th row of `count`, ascending.
+// By a block.
+template <class RowOf>
+__device__ uint32_t firstNonFiniteRow(Rows matrix, int64_t count, const RowOf& rowOf) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float* elements = matrix.data + int64_t(rowOf(i)) * matrix.columns;
+    bool refused = false;
+    for (int64_t column = threadIdx.x; column < matrix.columns; column += blockDim.x)
+      refused = refused || !isFinite(elements[column]);
+    if (__syncthreads_or(refused)) return rowOf(i);
+  }
+  return EncodeOutcome::none;
+}
+
+// See refuseLate. One block, which has nothing to do unless the encode has failed.
+__global__ void __launch_bounds__(refusingThreads)
+    refuseLateKernel(Rows x, Rows encoder, FeatureSetView eligible, const EncodeOutcome* outcome, MadeCodes made,
+                     LateFailureNote* note) {
+  const uint32_t bias = outcome->nonFiniteBias, scoreRow = outcome->nonFiniteScoreRow;
+  if (bias == EncodeOutcome::none && scoreRow == EncodeOutcome::none) return;
+  for (int64_t entry = threadIdx.x; entry < made.entries; entry += refusingThreads) {
+    made.preActivations[entry] = NAN;
+    if (made.values) made.values[entry] = NAN;
+  }
+  LateFailure failure = LateFailure::biasNotFinite;
+  uint32_t place = bias;
+  if (bias == EncodeOutcome::none) {
+    failure = LateFailure::inputNotFinite;
+    place = firstNonFiniteRow(x, x.rows, [](int64_t row) { return uint32_t(row); });
+  }
+  if (place == EncodeOutcome::none) {
+    failure = LateFailure::encoderNotFinite;
+    place = firstNonFiniteRow(encoder, eligible.count, [&](int64_t position) { return featureAt(eligible, position); });
+  }
+  if (place == EncodeOutcome::none) {
+    failure = LateFailure::scoresTooLarge;
+    place = scoreRow;
+  }
+  if (threadIdx.x == 0) noteFailure(note, failure, place);
 }
 
 template <class Refusal>
@@ -77,8 +119,8 @@ int64_t evenParts(int64_t count, int64_t most, int64_t alignment) {
 }  // namespace
 
 EncodeOperands prepareOperands(Context& gpu, Rows x, Rows encoder, Floats bias, const FeatureSetView& eligible) {
-  const EncodeOutcome nothing;
-  EncodeOutcome* outcome = gpu.uploaded(&nothing, 1);
+  EncodeOutcome* outcome = gpu.allocate<EncodeOutcome>(1);
+  launch(gpu, startOutcomeKernel, Launch{1, 1}, outcome);
   return {x, encoder, eligible, gatherChecked<RefuseNonFinite>(gpu, bias, eligible, &outcome->nonFiniteBias), outcome};
 }
 
@@ -95,40 +137,58 @@ EncodeOutcome readOutcome(Context& gpu, const EncodeOperands& operands) {
   if (outcome.nonFiniteScoreRow != EncodeOutcome::none) {  // why, is looked for only now
     refuseNonFinite(gpu, "x", operands.x, {nullptr, nullptr, operands.x.rows});
     refuseNonFinite(gpu, "encoder", operands.encoder, operands.eligible);
-    throw EngineError(ErrorCode::nonFinite, "The pre-activations of row " + std::to_string(outcome.nonFiniteScoreRow) +
-                                                " are too large for float32: x or the encoder holds huge values.");
+    throwTooLarge(outcome.nonFiniteScoreRow);
   }
   return outcome;
+}
+
+void refuseLate(Context& gpu, const EncodeOperands& operands, const MadeCodes& made) {
+  launch(gpu, refuseLateKernel, Launch{1, refusingThreads}, operands.x, operands.encoder, operands.eligible,
+         operands.outcome, made, gpu.failureNote());
 }
 
 ChunkShape chunkShapeFor(const Context& gpu, const EncodeOperands& operands) {
   const int64_t rows = evenParts(operands.x.rows, mostRowsPerChunk, 1);
   int64_t columns = gpu.multiprocessors() * scoresPerMultiprocessor / rows;
-  if (operands.eligible.indices)
-    columns = std::min(columns, gatheredElements / std::max<int64_t>(1, operands.x.columns));
+  if (operands.eligible.indices || gpu.precision() == Precision::bfloat16)
+    columns = std::min(columns, copiedElements / std::max<int64_t>(1, operands.x.columns));
   columns = std::max(columns / columnAlignment, int64_t(1)) * columnAlignment;
   return {rows, std::min(evenParts(operands.positions(), columns, columnAlignment), operands.positions())};
 }
 
-void forEachScoreChunk(Context& gpu, const EncodeOperands& operands,
-                       const std::function<void(const ScoreChunk&)>& visit) {
+namespace {
+
+// With x as the products take it, in float32 or rounded.
+template <class T>
+void forEachScoreChunkOf(Context& gpu, const EncodeOperands& operands, Matrix<const T> x,
+                         const std::function<void(const ScoreChunk&)>& visit) {
+  constexpr bool isRounded = !std::is_same_v<T, float>;
   const ChunkShape shape = chunkShapeFor(gpu, operands);
-  const Rows x = operands.x;
   float* products = gpu.allocate<float>(shape.rows * shape.columns);
-  float* gathered = operands.eligible.indices ? gpu.allocate<float>(shape.columns * x.columns) : nullptr;
+  T* copies = isRounded || operands.eligible.indices ? gpu.allocate<T>(shape.columns * x.columns) : nullptr;
   for (int64_t row = 0; row < x.rows; row += shape.rows)
     for (int64_t position = 0; position < operands.positions(); position += shape.columns) {
       const int64_t rows = std::min(shape.rows, x.rows - row);
       const int64_t columns = std::min(shape.columns, operands.positions() - position);
-      if (gathered)
-        launch(gpu, gatherEncoderKernel, Launch{unsigned(columns), 128}, operands.encoder, operands.eligible, position,
-               gathered);
-      gpu.products().abTransposed(
-          {x.data + row * x.columns, rows, x.columns},
-          {gathered ? gathered : operands.encoder.data + position * x.columns, columns, x.columns}, 1, 0,
-          {products, rows, columns});
+      const T* encoder = copies;
+      if (copies)
+        copyEligibleRows(gpu, operands.encoder, operands.eligible, position, columns, copies);
+      else if constexpr (!isRounded)
+        encoder = operands.encoder.row(position);
+      gpu.products().abTransposed({x.row(row), rows, x.columns}, {encoder, columns, x.columns},
+                                  {products, rows, columns});
       visit({row, position, {products, rows, columns}, operands.biases + position});
     }
+}
+
+}  // namespace
+
+void forEachScoreChunk(Context& gpu, const EncodeOperands& operands,
+                       const std::function<void(const ScoreChunk&)>& visit) {
+  if (gpu.precision() == Precision::bfloat16)
+    forEachScoreChunkOf(gpu, operands, roundedToBfloat16(gpu, operands.x), visit);
+  else
+    forEachScoreChunkOf(gpu, operands, operands.x, visit);
 }
 
 }  // namespace monosem::cuda

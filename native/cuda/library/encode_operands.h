@@ -10,11 +10,13 @@
 
 #include <functional>
 
+#include "cuda/library/eligible_rows.h"
 #include "cuda/library/warp.h"
 
 namespace monosem::cuda {
 
-// What an encode finds out. It stands in device memory until the host reads it, once.
+// What an encode finds out, in device memory. Where the number of entries follows from it, the host reads it, once;
+// else it is never waited for (see refuseLate).
 struct EncodeOutcome {
   static constexpr uint32_t none = UINT32_MAX;
 
@@ -42,6 +44,10 @@ const float* prepareThresholds(Context& gpu, const EncodeOperands& operands, Flo
 // Waits for the kernels so far and reads what they have found out. Throws nonFinite, naming the operand and the place,
 // where they met NaN or infinity.
 EncodeOutcome readOutcome(Context& gpu, const EncodeOperands& operands);
+// The same without waiting, for codes whose number of entries is known: where NaN or infinity was met, the failure is
+// noted, and all pre-activations and values (null: there are none) become NaN. So a step that goes on with these codes
+// is refused for the norm of its gradient, and kernels that keep a state are by isPoisoned.
+void refuseLate(Context& gpu, const EncodeOperands& operands, const MadeCodes& made);
 
 // The size of all chunks but the last ones.
 struct ChunkShape {
@@ -64,10 +70,6 @@ void forEachScoreChunk(Context& gpu, const EncodeOperands& operands,
                        const std::function<void(const ScoreChunk&)>& visit);
 
 // ---- In kernels
-
-__device__ inline uint32_t featureAt(const FeatureSetView& eligible, int64_t position) {
-  return eligible.indices ? eligible.indices[position] : uint32_t(position);
-}
 
 // By a thread: whether all scores of the row that it has seen are finite.
 __device__ inline void noteScores(bool allFinite, int64_t row, EncodeOutcome* outcome) {

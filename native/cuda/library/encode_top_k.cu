@@ -120,19 +120,12 @@ __global__ void __launch_bounds__(listThreads, 4)
   noteScores(allFinite, chunk.firstRow + row, outcome);
 }
 
-// The arrays of codes that hold the k largest of every row. Null values: they are the pre-activations.
-struct TopEntries {
-  uint32_t* features;
-  float* preActivations;
-  float* values;
-};
-
-// entries[firstRow + row] = the k largest candidates of the row, one warp per row. What the lists of its further parts
-// hold is first appended to the first list, which keeps it ascending.
+// Row firstRow + row of the codes = the k largest candidates of the row, one warp per row. What the lists of its
+// further parts hold is first appended to the first list, which keeps it ascending. A row with too few candidates has
+// scores that are NaN or -infinity: the encode has failed, and its entries become NaN, at places that exist.
 template <class Order>
 __global__ void __launch_bounds__(listThreads)
-    takeLargestKernel(CandidateLists lists, int64_t firstRow, int64_t rows, FeatureSetView eligible, TopEntries entries,
-                      EncodeOutcome* outcome) {
+    takeLargestKernel(CandidateLists lists, int64_t firstRow, int64_t rows, FeatureSetView eligible, MadeCodes made) {
   __shared__ uint32_t histograms[warpsPerBlock][warpHistogramBins];
   const int64_t row = int64_t(blockIdx.x) * warpsPerBlock + warpOf();
   if (row >= rows) return;  // the whole warp
@@ -149,20 +142,21 @@ __global__ void __launch_bounds__(listThreads)
     list.count += further.count;
   }
   __syncwarp();
+  const int64_t begin = (firstRow + row) * lists.k;
+  const auto make = [&](int64_t position, float score, uint32_t place) {
+    made.features[begin + place] = featureAt(eligible, position);
+    made.preActivations[begin + place] = score;
+    if (made.values) made.values[begin + place] = score > 0 ? score : 0;
+  };
+  if (list.count < lists.k) {
+    for (uint32_t place = laneOf(); place < lists.k; place += warpSize_) make(place, NAN, place);
+    return;
+  }
   const Cut cut =
       list.count > lists.k ? findCut<Order>(list.scores, list.count, lists.k, histograms[warpOf()]) : takeEverything;
-  const int64_t begin = (firstRow + row) * lists.k;
-  bool differ = false;
   takeLargest<Order>(
       list.count, cut, [&](uint32_t i) { return list.at(i); },
-      [&](const Candidate& candidate, uint32_t place) {
-        entries.features[begin + place] = featureAt(eligible, candidate.position);
-        entries.preActivations[begin + place] = candidate.score;
-        if (!entries.values) return;
-        entries.values[begin + place] = candidate.score > 0 ? candidate.score : 0;
-        differ = differ || candidate.score < 0;
-      });
-  noteValues(differ, outcome);
+      [&](const Candidate& candidate, uint32_t place) { make(candidate.position, candidate.score, place); });
 }
 
 CandidateLists makeLists(Context& gpu, const EncodeOperands& operands, int64_t k) {
@@ -187,7 +181,7 @@ CandidateLists makeLists(Context& gpu, const EncodeOperands& operands, int64_t k
 }
 
 template <class Order>
-void selectTopK(Context& gpu, const EncodeOperands& operands, int64_t k, const TopEntries& entries) {
+void selectTopK(Context& gpu, const EncodeOperands& operands, int64_t k, const MadeCodes& made) {
   const CandidateLists lists = makeLists(gpu, operands, k);
   forEachScoreChunk(gpu, operands, [&](const ScoreChunk& chunk) {
     const int64_t rows = chunk.products.rows;
@@ -195,7 +189,7 @@ void selectTopK(Context& gpu, const EncodeOperands& operands, int64_t k, const T
            lists, operands.outcome);
     if (chunk.endPosition() == operands.positions())
       launch(gpu, takeLargestKernel<Order>, Launch{piecesOf(rows, warpsPerBlock), listThreads}, lists, chunk.firstRow,
-             rows, operands.eligible, entries, operands.outcome);
+             rows, operands.eligible, made);
   });
 }
 
@@ -208,13 +202,12 @@ void encodeTopK(Context& gpu, const EncodeOperands& operands, int64_t k, bool by
   made->features = gpu.allocate<uint32_t>(made->entries);
   made->preActivations = gpu.allocate<float>(made->entries);
   if (byMagnitude) {
-    selectTopK<ByMagnitude>(gpu, operands, k, {made->features, made->preActivations, nullptr});
-    readOutcome(gpu, operands);
-    return;
+    selectTopK<ByMagnitude>(gpu, operands, k, *made);
+  } else {
+    made->values = gpu.allocate<float>(made->entries);
+    selectTopK<ByValue>(gpu, operands, k, *made);
   }
-  float* values = gpu.allocate<float>(made->entries);
-  selectTopK<ByValue>(gpu, operands, k, {made->features, made->preActivations, values});
-  if (readOutcome(gpu, operands).valuesDiffer) made->values = values;
+  refuseLate(gpu, operands, *made);
 }
 
 }  // namespace monosem::cuda

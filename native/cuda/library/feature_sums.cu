@@ -1,5 +1,6 @@
 // What is counted and summed per feature: each kernel goes through the entries of every feature.
 #include "cuda/library/kernels.h"
+#include "cuda/library/non_finite.h"
 #include "cuda/library/warp.h"
 
 namespace monosem::cuda {
@@ -36,9 +37,11 @@ struct Scaled {
   __device__ void operator()(int64_t feature, double sum) const { out[feature] = float(scale * sum); }
 };
 struct TokensSinceFired {
+  CodesView codes;
   double tokens;
   double* sinceFired;
   __device__ void operator()(int64_t feature, double activeEntries) const {
+    if (isPoisoned(codes)) return;
     sinceFired[feature] = activeEntries > 0 ? 0 : sinceFired[feature] + tokens;
   }
 };
@@ -88,10 +91,11 @@ void windowSums(Context& gpu, CodesView codes, FeatureOrderView order, Floats th
                 Scaled{scale, out.data});
 }
 
-// tokensSinceFired[f] = 0 where f has an active entry, else + tokens.
+// tokensSinceFired[f] = 0 where f has an active entry, else + tokens. Codes of a failed encode change nothing.
 void updateTokensSinceFired(Context& gpu, CodesView codes, FeatureOrderView order, int64_t tokens,
                             Vector<double> tokensSinceFired) {
-  sumPerFeature(gpu, codes, order, IsActive{codes.values}, TokensSinceFired{double(tokens), tokensSinceFired.data});
+  sumPerFeature(gpu, codes, order, IsActive{codes.values},
+                TokensSinceFired{codes, double(tokens), tokensSinceFired.data});
 }
 
 }  // namespace monosem::cuda

@@ -1,7 +1,6 @@
 // The library's entry point: the table, each entry of which runs a kernel and turns what it throws into a status.
 #include <cstdio>
 #include <new>
-#include <optional>
 
 #include "cuda/library/context.h"
 #include "cuda/library/kernels.h"
@@ -63,10 +62,9 @@ Context* open(const OpenOptions& options, OpenFailure* failure) {
   }
 }
 
-void* allocate(Context* context, size_t bytes) {
-  void* memory = nullptr;
-  attempt(context, [&] { memory = context->allocateDevice(bytes); });
-  return memory;
+int32_t allocate(Context* context, size_t bytes, void** memory) {
+  *memory = nullptr;
+  return attempt(context, [&] { *memory = context->allocateDevice(bytes); });
 }
 
 const Api table = {

@@ -1,25 +1,50 @@
-// Dense matrix products, row-major: cuBLAS (opened at run time), and in the emulation a loop.
+// Dense matrix products, row-major, in the context's precision: by cuBLAS (opened at run time), and in the emulation by
+// a loop.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 
-#include "cuda/library/context.h"
-#include "engine/views.h"
+#include "cuda/library/bfloat16.h"
 
 namespace monosem::cuda {
 
 class MatrixProducts {
  public:
+  explicit MatrixProducts(Context& gpu) : gpu_(gpu) {}
   virtual ~MatrixProducts() = default;
-  // out[m, n] = factor * sum over k of a[m, k] * b[n, k] + keep * out[m, n], in the context's precision.
-  virtual void abTransposed(Matrix<const float> a, Matrix<const float> b, float factor, float keep,
-                            Matrix<float> out) = 0;
+  // out[m, n] = factor * sum over k of a[m, k] * b[n, k] + keep * out[m, n]; out is not read where keep is 0.
+  void abTransposed(Rows a, Rows b, float factor, float keep, Matrix<float> out);
   // out[m, n] = factor * sum over k of a[m, k] * b[k, n] + keep * out[m, n].
-  virtual void ab(Matrix<const float> a, Matrix<const float> b, float factor, float keep, Matrix<float> out) = 0;
+  void ab(Rows a, Rows b, float factor, float keep, Matrix<float> out);
   // out[m, n] = factor * sum over k of a[k, m] * b[k, n] + keep * out[m, n].
-  virtual void aTransposedB(Matrix<const float> a, Matrix<const float> b, float factor, float keep,
-                            Matrix<float> out) = 0;
+  void aTransposedB(Rows a, Rows b, float factor, float keep, Matrix<float> out);
+
+  // out[m, n] = sum over k of a[m, k] * b[n, k], of factors that were rounded before.
+  void abTransposed(Rows a, Rows b, Matrix<float> out) { abTransposed(a, b, 1, 0, out); }
+  void abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, Matrix<float> out);
+
+ protected:
+  enum class Element { float32, bfloat16 };
+  // A row-major matrix, of which the product takes the transpose where it says so.
+  struct Factor {
+    const void* data;
+    int64_t rows, columns;
+    bool transposed;
+    Element element;
+  };
+
+  // out = factor * a . b + keep * out, of `depth` > 0 summands, for an out that is not empty. Float32 factors are
+  // rounded as float32 and tf32 demand; those of bfloat16 have been.
+  virtual void multiply(const Factor& a, const Factor& b, int64_t depth, float factor, float keep,
+                        Matrix<float> out) = 0;
+
+  Context& gpu_;
+
+ private:
+  Factor factorOf(Rows matrix, bool transposed);
+  void multiplyAny(Rows a, bool aTransposed, Rows b, bool bTransposed, int64_t depth, float factor, float keep,
+                   Matrix<float> out);
 };
 
 // `cublasPath`: see OpenOptions. Throws unsupported, naming what was looked for, where cuBLAS cannot be opened.

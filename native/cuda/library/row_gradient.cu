@@ -137,7 +137,7 @@ class PreparedGradient {
     int64_t scattered = 0;
     for (int64_t i = 0; i < gradient.termCount; ++i) {
       const CodesView& codes = gradient.terms[i].codes;
-      if (!worthDense(codes)) continue;
+      if (!worthDense(gpu, codes)) continue;
       const int64_t perChunk = columnChunks(codes).front().count;
       scattered = std::max(scattered, codes.rows * perChunk);
       if (!codes.eligible.indices) featuresPerLaunch_ = std::min({featuresPerLaunch_, perChunk, perScratch});
@@ -194,7 +194,7 @@ class PreparedGradient {
 
   RowTerm prepare(const EntryTermView& term) {
     RowTerm prepared;
-    if (!worthDense(term.codes)) {
+    if (!worthDense(gpu_, term.codes)) {
       prepared.order = term.order;
       prepared.coefficients = term.coefficients;
       prepared.scale = float(term.scale);

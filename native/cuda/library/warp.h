@@ -16,19 +16,33 @@ __device__ inline unsigned warpOf() {
   return threadIdx.x / warpSize_;
 }
 
-// The sum over the lanes, in all of them; the order of summation is fixed.
-template <class T>
-__device__ inline T warpSum(T value) {
-  for (unsigned offset = warpSize_ / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(allLanes, value, offset);
+struct Sum {
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return a + b;
+  }
+};
+struct Larger {
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return b > a ? b : a;
+  }
+};
+
+// Over the lanes, in all of them; the order in which values are combined is fixed.
+template <class T, class Operation>
+__device__ inline T warpReduce(T value, Operation operation) {
+  for (unsigned offset = warpSize_ / 2; offset > 0; offset /= 2)
+    value = operation(value, __shfl_xor_sync(allLanes, value, offset));
   return value;
 }
 template <class T>
+__device__ inline T warpSum(T value) {
+  return warpReduce(value, Sum());
+}
+template <class T>
 __device__ inline T warpMax(T value) {
-  for (unsigned offset = warpSize_ / 2; offset > 0; offset /= 2) {
-    const T other = __shfl_xor_sync(allLanes, value, offset);
-    value = other > value ? other : value;
-  }
-  return value;
+  return warpReduce(value, Larger());
 }
 // Of all lanes before this one.
 template <class T>
@@ -41,11 +55,11 @@ __device__ inline T warpExclusiveSum(T value) {
   return value - own;
 }
 
-// The sum over the block's threads, in all of them, in a fixed order. `scratch`: 33 elements of shared memory, free
-// again when it returns. Called by all threads of the block, whose number is a multiple of 32.
-template <class T>
-__device__ inline T blockSum(T value, T* scratch) {
-  value = warpSum(value);
+// Over the block's threads, in all of them, in a fixed order; `neutral` changes nothing. `scratch`: 33 elements of
+// shared memory, free again when it returns. Called by all threads of the block, whose number is a multiple of 32.
+template <class T, class Operation>
+__device__ inline T blockReduce(T value, T neutral, T* scratch, Operation operation) {
+  value = warpReduce(value, operation);
   if (blockDim.x == warpSize_) {
     __syncwarp();  // a barrier like the others'
     return value;
@@ -53,33 +67,22 @@ __device__ inline T blockSum(T value, T* scratch) {
   if (laneOf() == 0) scratch[warpOf()] = value;
   __syncthreads();
   if (warpOf() == 0) {
-    T total = laneOf() < blockDim.x / warpSize_ ? scratch[laneOf()] : T(0);
-    total = warpSum(total);
-    if (laneOf() == 0) scratch[warpSize_] = total;
+    const T ofWarp = laneOf() < blockDim.x / warpSize_ ? scratch[laneOf()] : neutral;
+    const T all = warpReduce(ofWarp, operation);
+    if (laneOf() == 0) scratch[warpSize_] = all;
   }
   __syncthreads();
-  const T total = scratch[warpSize_];
+  const T all = scratch[warpSize_];
   __syncthreads();
-  return total;
+  return all;
+}
+template <class T>
+__device__ inline T blockSum(T value, T* scratch) {
+  return blockReduce(value, T(0), scratch, Sum());
 }
 template <class T>
 __device__ inline T blockMax(T value, T* scratch) {
-  value = warpMax(value);
-  if (blockDim.x == warpSize_) {
-    __syncwarp();  // a barrier like the others'
-    return value;
-  }
-  if (laneOf() == 0) scratch[warpOf()] = value;
-  __syncthreads();
-  if (warpOf() == 0) {
-    T most = laneOf() < blockDim.x / warpSize_ ? scratch[laneOf()] : scratch[0];
-    most = warpMax(most);
-    if (laneOf() == 0) scratch[warpSize_] = most;
-  }
-  __syncthreads();
-  const T most = scratch[warpSize_];
-  __syncthreads();
-  return most;
+  return blockReduce(value, value, scratch, Larger());  // what a thread has is in the maximum anyway
 }
 // Of all threads of the block before this one; `total`, if given, is the sum of all.
 template <class T>

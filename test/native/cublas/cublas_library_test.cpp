@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <initializer_list>
 #include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -146,8 +147,20 @@ double inPrecision(Precision precision, float x) {
   return std::nearbyint(x * scale) / scale;
 }
 
+// Of the call that a product is part of.
+struct Scratch {
+  std::vector<std::unique_ptr<char[]>> blocks;
+  const Memory memory{this, [](void* owner, size_t bytes) -> void* {
+                        auto& blocks = static_cast<Scratch*>(owner)->blocks;
+                        blocks.push_back(std::make_unique<char[]>(bytes));
+                        return blocks.back().get();
+                      }};
+};
+
 void productTests(Precision precision, int64_t m, int64_t n, int64_t k, float factor, float keep) {
   Context gpu(optionsFor(precision));
+  const Scratch scratch;
+  gpu.beginCall(1, &scratch.memory);
   const std::string size = std::to_string(m) + " x " + std::to_string(n) + " x " + std::to_string(k) +
                            ", keep = " + std::to_string(keep) + ", precision " + std::to_string(int(precision));
   const Values a(m, k, 1), aTransposed(k, m, 2), b(k, n, 3), bTransposed(n, k, 4);

@@ -22,6 +22,11 @@ constexpr int devices = 3;
 enum class Order { ascending, descending, shuffled };
 thread_local int currentDevice = 0;
 
+int launchesLeft = [] {
+  const char* number = std::getenv("CUDA_HOST_BREAK_AFTER");
+  return number ? std::atoi(number) : -1;
+}();
+
 // ---- Fibers: a stack, and where it was left
 
 #if defined(__x86_64__)
@@ -211,7 +216,19 @@ struct Scheduler {
 
 }  // namespace
 
+HostWork hostWork;
+
+void breakAfter(int launches) {
+  launchesLeft = launches;
+}
+
+cudaError_t state() {
+  return launchesLeft == 0 ? cudaErrorIllegalAddress : cudaSuccess;
+}
+
 void runGrid(dim3 blocks, unsigned threads, size_t sharedBytes, const std::function<void()>& body) {
+  if (launchesLeft > 0) --launchesLeft;
+  if (launchesLeft == 0) return;
   Scheduler& scheduler = Scheduler::self();
   const Order which = Order(currentDevice);
   scheduler.count = int(threads);
@@ -297,28 +314,45 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  if (cuda_host::state() != cudaSuccess) return cuda_host::state();
   return posix_memalign(memory, 256, std::max(bytes, size_t(1))) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaFree(void* memory) {
   std::free(memory);
-  return cudaSuccess;
+  return cuda_host::state();
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  std::memmove(to, from, bytes);
-  return cudaSuccess;
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  if (kind == cudaMemcpyHostToDevice) ++cuda_host::hostWork.uploads;
+  if (kind == cudaMemcpyDeviceToHost) ++cuda_host::hostWork.waits;
+  if (cuda_host::state() == cudaSuccess) std::memmove(to, from, bytes);
+  return cuda_host::state();
 }
 
 cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
-  std::memset(memory, value, bytes);
-  return cudaSuccess;
+  if (cuda_host::state() == cudaSuccess) std::memset(memory, value, bytes);
+  return cuda_host::state();
 }
 
 const char* cudaGetErrorName(cudaError_t status) {
-  return status == cudaErrorInvalidDevice ? "cudaErrorInvalidDevice" : "cudaError";
+  switch (status) {
+    case cudaErrorInvalidDevice:
+      return "cudaErrorInvalidDevice";
+    case cudaErrorIllegalAddress:
+      return "cudaErrorIllegalAddress";
+    default:
+      return "cudaError";
+  }
 }
 
 const char* cudaGetErrorString(cudaError_t status) {
-  return status == cudaErrorInvalidDevice ? "invalid device ordinal" : "an error";
+  switch (status) {
+    case cudaErrorInvalidDevice:
+      return "invalid device ordinal";
+    case cudaErrorIllegalAddress:
+      return "an illegal memory access was encountered";
+    default:
+      return "an error";
+  }
 }

@@ -54,6 +54,14 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
 // Of the fiber that runs; the scheduler sets them.
 inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorInvalidDevice = 101,
+  cudaErrorIllegalAddress = 700,
+};
+
 // ---- The scheduler (cuda_host.cpp)
 
 namespace cuda_host {
@@ -69,6 +77,19 @@ void waitForWarp(int line);
 uint64_t* slotOf(unsigned lane, unsigned turn);
 // Which of the two it is for the running fiber's next value.
 unsigned nextTurn();
+
+// What the host has done that a CUDA graph could not hold.
+struct HostWork {
+  int waits = 0;    // for a stream, and copies to host memory
+  int uploads = 0;  // from host memory, which a graph would read again, later
+};
+extern HostWork hostWork;
+
+// Devices break when so many more kernels have been launched, as by an address that does not exist: from then on every
+// function of the runtime fails. Never: -1. CUDA_HOST_BREAK_AFTER in the environment says it for a whole process.
+void breakAfter(int launches);
+// cudaErrorIllegalAddress on a device that is broken.
+cudaError_t state();
 
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), dim3 blocks, unsigned threads, size_t sharedBytes, Parameters... arguments) {
@@ -226,12 +247,6 @@ inline void __threadfence() {}
 
 // ---- The runtime's functions that the library calls
 
-enum cudaError_t {
-  cudaSuccess = 0,
-  cudaErrorInvalidValue = 1,
-  cudaErrorMemoryAllocation = 2,
-  cudaErrorInvalidDevice = 101,
-};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
@@ -256,10 +271,15 @@ inline cudaError_t cudaStreamDestroy(cudaStream_t) {
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
-  return cudaSuccess;
+  ++cuda_host::hostWork.waits;
+  return cuda_host::state();
+}
+inline cudaError_t cudaDeviceSynchronize() {
+  ++cuda_host::hostWork.waits;
+  return cuda_host::state();
 }
 inline cudaError_t cudaGetLastError() {
-  return cudaSuccess;
+  return cuda_host::state();
 }
 const char* cudaGetErrorName(cudaError_t status);
 const char* cudaGetErrorString(cudaError_t status);

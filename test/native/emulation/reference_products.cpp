@@ -1,48 +1,54 @@
-// The emulation's matrix products: loops, with sums in float32 in ascending order.
+// The emulation's matrix products: loops, with sums in float32 in ascending order, of factors rounded as the context's
+// precision demands.
 #include <cmath>
+#include <cstring>
 
 #include "cuda/library/matrix_products.h"
 
 namespace monosem::cuda {
 namespace {
 
+// To 10 bits after the leading one, ties to even.
+float roundedToTf32(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  if (std::isfinite(x)) bits = (bits + 0xfffu + (bits >> 13 & 1u)) & ~0x1fffu;
+  std::memcpy(&x, &bits, sizeof bits);
+  return x;
+}
+
 class ReferenceProducts final : public MatrixProducts {
  public:
-  void abTransposed(Matrix<const float> a, Matrix<const float> b, float factor, float keep,
-                    Matrix<float> out) override {
-    multiply(
-        out, a.columns, factor, keep, [&](int64_t m, int64_t k) { return a.row(m)[k]; },
-        [&](int64_t k, int64_t n) { return b.row(n)[k]; });
-  }
-  void ab(Matrix<const float> a, Matrix<const float> b, float factor, float keep, Matrix<float> out) override {
-    multiply(
-        out, a.columns, factor, keep, [&](int64_t m, int64_t k) { return a.row(m)[k]; },
-        [&](int64_t k, int64_t n) { return b.row(k)[n]; });
-  }
-  void aTransposedB(Matrix<const float> a, Matrix<const float> b, float factor, float keep,
-                    Matrix<float> out) override {
-    multiply(
-        out, a.rows, factor, keep, [&](int64_t m, int64_t k) { return a.row(k)[m]; },
-        [&](int64_t k, int64_t n) { return b.row(k)[n]; });
-  }
+  using MatrixProducts::MatrixProducts;
 
  private:
-  template <class A, class B>
-  static void multiply(Matrix<float> out, int64_t depth, float factor, float keep, const A& a, const B& b) {
+  void multiply(const Factor& a, const Factor& b, int64_t depth, float factor, float keep, Matrix<float> out) override {
     for (int64_t m = 0; m < out.rows; ++m)
       for (int64_t n = 0; n < out.columns; ++n) {
         float sum = 0;
-        for (int64_t k = 0; k < depth; ++k) sum = std::fma(a(m, k), b(k, n), sum);
+        for (int64_t k = 0; k < depth; ++k) sum = std::fma(element(a, m, k), element(b, k, n), sum);
         float& place = out.row(m)[n];
         place = keep == 0 ? factor * sum : factor * sum + keep * place;
       }
+  }
+
+  float element(const Factor& factor, int64_t row, int64_t column) const {
+    const int64_t place = factor.transposed ? column * factor.columns + row : row * factor.columns + column;
+    if (factor.element == Element::float32) {
+      const float value = static_cast<const float*>(factor.data)[place];
+      return gpu_.precision() == Precision::tf32 ? roundedToTf32(value) : value;
+    }
+    const uint32_t bits = uint32_t(static_cast<const Bfloat16*>(factor.data)[place].bits) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
   }
 };
 
 }  // namespace
 
-std::unique_ptr<MatrixProducts> makeMatrixProducts(Context&, const char*) {
-  return std::make_unique<ReferenceProducts>();
+std::unique_ptr<MatrixProducts> makeMatrixProducts(Context& gpu, const char*) {
+  return std::make_unique<ReferenceProducts>(gpu);
 }
 
 }  // namespace monosem::cuda

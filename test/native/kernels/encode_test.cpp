@@ -142,6 +142,7 @@ KERNEL_TEST("encode refuses", refusalTests) {
   const auto refuses = [&](const Problem& problem, const std::string& operand, const std::string& place) {
     for (const Select select : {Select::positive, Select::topk, Select::batchtopk, Select::all}) try {
         problem.encode(test.kernels(), select, 3);
+        test.kernels().settle();
         test.check(false, "refuses a " + operand + " that is not finite");
       } catch (const EngineError& error) {
         const std::string message = error.what();

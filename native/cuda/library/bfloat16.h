@@ -1,0 +1,26 @@
+// Numbers rounded to bfloat16: float32 with 8 bits of precision, as tensor cores multiply them.
+#pragma once
+
+#include "cuda/library/gpu.h"
+
+namespace monosem::cuda {
+
+struct Bfloat16 {
+  uint16_t bits;  // the upper half of a float32's
+};
+
+// To the nearest, ties to even. NaN stays NaN; what is too large becomes infinity.
+__device__ inline void roundTo(float value, Bfloat16& rounded) {
+  const uint32_t bits = __float_as_uint(value);
+  const bool isNan = (bits & 0x7fffffffu) > 0x7f800000u;
+  rounded.bits = uint16_t(isNan ? bits >> 16 | 0x40u : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+// For kernels that write either.
+__device__ inline void roundTo(float value, float& same) {
+  same = value;
+}
+
+// A rounded copy in the memory of the call, [matrix.rows, matrix.columns].
+Matrix<const Bfloat16> roundedToBfloat16(Context& gpu, Rows matrix);
+
+}  // namespace monosem::cuda

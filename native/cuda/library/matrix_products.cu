@@ -1,0 +1,46 @@
+// What all products have in common: rounding to bfloat16, and products of nothing.
+//
+// In bfloat16 both factors are copied, rounded, before every product. The copy of the weights reads 4 bytes and writes
+// 2 per element; keeping it from step to step would cost the row step 2 written ones, and a product 2 read ones: the
+// same traffic, for which every kernel that changes weights would have to look after their copies.
+#include "cuda/library/matrix_products.h"
+
+#include "cuda/library/kernels.h"
+
+namespace monosem::cuda {
+
+void MatrixProducts::abTransposed(Rows a, Rows b, float factor, float keep, Matrix<float> out) {
+  multiplyAny(a, false, b, true, a.columns, factor, keep, out);
+}
+
+void MatrixProducts::ab(Rows a, Rows b, float factor, float keep, Matrix<float> out) {
+  multiplyAny(a, false, b, false, a.columns, factor, keep, out);
+}
+
+void MatrixProducts::aTransposedB(Rows a, Rows b, float factor, float keep, Matrix<float> out) {
+  multiplyAny(a, true, b, false, a.rows, factor, keep, out);
+}
+
+void MatrixProducts::abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, Matrix<float> out) {
+  if (out.rows == 0 || out.columns == 0) return;
+  if (a.columns == 0) return gpu_.clear(out.data, sizeof(float) * size_t(out.rows * out.columns));
+  multiply({a.data, a.rows, a.columns, false, Element::bfloat16}, {b.data, b.rows, b.columns, true, Element::bfloat16},
+           a.columns, 1, 0, out);
+}
+
+MatrixProducts::Factor MatrixProducts::factorOf(Rows matrix, bool transposed) {
+  if (gpu_.precision() != Precision::bfloat16)
+    return {matrix.data, matrix.rows, matrix.columns, transposed, Element::float32};
+  return {roundedToBfloat16(gpu_, matrix).data, matrix.rows, matrix.columns, transposed, Element::bfloat16};
+}
+
+void MatrixProducts::multiplyAny(Rows a, bool aTransposed, Rows b, bool bTransposed, int64_t depth, float factor,
+                                 float keep, Matrix<float> out) {
+  if (out.rows == 0 || out.columns == 0) return;
+  if (depth > 0) return multiply(factorOf(a, aTransposed), factorOf(b, bTransposed), depth, factor, keep, out);
+  const int64_t size = out.rows * out.columns;  // only keep * out is left
+  if (keep == 0) return gpu_.clear(out.data, sizeof(float) * size_t(size));
+  scale(gpu_, {out.data, size}, keep, {out.data, size});
+}
+
+}  // namespace monosem::cuda
