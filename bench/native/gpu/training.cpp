@@ -73,10 +73,13 @@ class Common : public Training {
     return out;
   }
 
+  // Whether the gradients' rows are kept between norm and step, of codes with so many entries in all: as CudaKernels
+  // decides it (native/cuda/cuda_kernels.cpp).
+  bool keepsGradient(int64_t entries) const { return entries >= 24 * shape.dSae; }
+
   // The parts of every step with one path through `entries()` codes; `more` are those of the architecture.
-  Phases commonPhases(const Phases& more) const {
+  Phases commonPhases(bool kept, const Phases& more) const {
     const Counting count(shape, entries_);
-    const bool kept = keepsGradient();
     Phases phases{count.addRow(),         count.encode(),      count.featureOrder(), count.decode(),
                   count.decodeGradient(), count.featureSums(), count.columnSums(),   count.weightedRowSum(),
                   count.rowNorm(kept),    count.rowNorm(kept), count.rowStep(kept),  count.rowStep(kept),
@@ -93,9 +96,6 @@ class Common : public Training {
   const double scale;  // 2 / tokens
 
  private:
-  // As CudaKernels decides it (native/cuda/cuda_kernels.cpp).
-  bool keepsGradient() const { return entries_ >= 24 * shape.dSae; }
-
   Block tokensSinceFired_;
 };
 
@@ -143,12 +143,12 @@ class TopK final : public Common {
   }
 
   Phases phases() const override {
-    if (deadLatents_ == 0) return commonPhases({});
-    // The dead latents as a small dense SAE: a product each for the encoder, the decoder, its gradient and the two
-    // weight gradients, which are made twice.
+    const bool kept = keepsGradient(entries_ + auxEntries_);
+    if (deadLatents_ == 0) return commonPhases(kept, {});
+    // The dead latents as a small dense SAE: a product each for the encoder, the decoder, its gradient, and for both
+    // weight gradients, which are made once more for the step where they are not kept.
     const Shape dead{shape.rows, shape.dIn, deadLatents_};
-    const Work product = Counting(dead, auxEntries_).product();
-    return commonPhases({product, product, product, product, product, product, product});
+    return commonPhases(kept, Phases(kept ? 5 : 7, Counting(dead, auxEntries_).product()));
   }
 
  private:
@@ -185,7 +185,7 @@ class Relu final : public Common {
 
   Phases phases() const override {
     const Counting count(shape, entries_);
-    return commonPhases({count.rowNorms(), count.featureSums()});
+    return commonPhases(keepsGradient(entries_), {count.rowNorms(), count.featureSums()});
   }
 };
 
@@ -243,7 +243,8 @@ class JumpRelu final : public Common {
 
   Phases phases() const override {
     const Counting count(shape, entries_);
-    return commonPhases({count.rowNorms(), count.featureSums(), count.featureSums(), count.featureSums(),
+    return commonPhases(keepsGradient(entries_),
+                        {count.rowNorms(), count.featureSums(), count.featureSums(), count.featureSums(),
                          count.entryProduct(1), count.entryProduct(2), count.stepVector()});
   }
 
@@ -301,7 +302,8 @@ class Gated final : public Common {
 
   Phases phases() const override {
     const Counting count(shape, entries_);
-    return commonPhases({count.rowNorms(), count.decode(), count.decodeGradient(), count.featureSums(),
+    return commonPhases(keepsGradient(entries_),
+                        {count.rowNorms(), count.decode(), count.decodeGradient(), count.featureSums(),
                          count.featureSums(), count.featureSums(), count.featureSums(), count.entryProduct(0),
                          count.entryProduct(2), count.entryProduct(0), count.entryProduct(2), count.entryProduct(1),
                          count.entryProduct(2), count.entryProduct(2), count.stepVector(), count.stepVector()});
