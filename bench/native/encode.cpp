@@ -20,6 +20,7 @@
 
 #include "cpu/cpu_backend.h"
 #include "engine/host_allocator.h"
+#include "normal_quantile.h"
 
 namespace {
 
@@ -76,16 +77,6 @@ double gigaflopsOfOneCore(const std::string& instructionSet) {
   if (instructionSet == "avx2") return probeAvx2();
 #endif
   return probeDefault();
-}
-
-// What a standard normal variable exceeds with probability `p`.
-double normalQuantile(double p) {
-  double low = -10, high = 10;
-  for (int i = 0; i < 60; ++i) {
-    const double middle = (low + high) / 2;
-    (0.5 * std::erfc(middle / std::sqrt(2.0)) > p ? low : high) = middle;
-  }
-  return low;
 }
 
 }  // namespace

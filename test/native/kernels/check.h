@@ -2,10 +2,14 @@
 //
 //   KERNEL_TEST("decode", decodeTests) { ... test.close(...) ... }
 //
+// A group whose numbers are sums of products is a PRODUCT_TEST: it judges them by test.products, and runs also on
+// backends that round the factors.
+//
 // A group receives a Test, which has the kernels of one backend: of an instruction set with 1, 2, 3 and 7 threads, or
 // of emulated CUDA devices whose threads run in different orders. All of them must give the same bits.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -24,9 +28,10 @@ namespace monosem::test {
 
 class Test {
  public:
-  explicit Test(const Backend& backend) : backend_(backend.name), kernels_(backend.make(allocator_)) {}
+  explicit Test(const Backend& backend) : backend_(backend), kernels_(backend.make(allocator_)) {}
 
-  const std::string& backend() const { return backend_; }
+  const std::string& backend() const { return backend_.name; }
+  double productError() const { return backend_.productError; }
   Allocator& allocator() { return allocator_; }
   Kernels& kernels() { return *kernels_[1]; }
 
@@ -51,7 +56,7 @@ class Test {
 
   void check(bool holds, const std::string& what) {
     holds ? ++passed : ++failed;
-    if (!holds && failed <= 20) std::printf("  FAILED [%s] %s\n", backend_.c_str(), what.c_str());
+    if (!holds && failed <= 20) std::printf("  FAILED [%s] %s\n", backend_.name.c_str(), what.c_str());
   }
 
   // |actual - expected| <= tolerance * (1 + |expected|), element by element; infinities and NaN must match.
@@ -74,6 +79,25 @@ class Test {
     close(what, std::vector<double>{actual}, std::vector<double>{expected}, tolerance);
   }
 
+  // Sums of products, whose error is judged by `terms`, the sums of the products' absolute values, because a result
+  // near 0 may be the difference of large terms (see Backend::productError); where the factors are not rounded, close
+  // as well.
+  template <class T>
+  void products(const std::string& what, const std::vector<T>& actual, const std::vector<double>& expected,
+                const std::vector<double>& terms, double tolerance) {
+    if (!backend_.coarseProducts()) close(what, actual, expected, tolerance);
+    if (actual.size() != expected.size() || terms.size() != expected.size()) return check(false, what + ": size");
+    for (size_t i = 0; i < actual.size(); ++i) {
+      const double error = std::fabs(double(actual[i]) - expected[i]);
+      if (!(error <= 2 * productError() * terms[i]))
+        return check(false, what + ": element " + std::to_string(i) + " is off by " + std::to_string(error) +
+                                ", its terms' absolute values add up to " + std::to_string(terms[i]));
+      squaredErrors += error * error;
+      squaredTerms += terms[i] * terms[i];
+    }
+    check(true, what + ": products");
+  }
+
   template <class T>
   void same(const std::string& what, const std::vector<T>& actual, const std::vector<T>& expected) {
     check(actual == expected, what);
@@ -91,9 +115,10 @@ class Test {
 
   int passed = 0;
   int failed = 0;
+  double squaredErrors = 0, squaredTerms = 0;  // over all products
 
  private:
-  std::string backend_;
+  const Backend& backend_;
   ExactAllocator allocator_;
   std::vector<std::unique_ptr<Kernels>> kernels_;
 };
@@ -101,6 +126,7 @@ class Test {
 struct Group {
   const char* name;
   void (*run)(Test& test);
+  bool judgesProducts;  // allows for factors that are rounded: runs also where they are
 };
 
 inline std::vector<Group>& groups() {
@@ -109,12 +135,14 @@ inline std::vector<Group>& groups() {
 }
 
 struct Registration {
-  Registration(const char* name, void (*run)(Test& test)) { groups().push_back({name, run}); }
+  Registration(const Group& group) { groups().push_back(group); }
 };
 
-#define KERNEL_TEST(name, function)                          \
-  static void function(Test& test);                          \
-  static const Registration function##Group(name, function); \
+#define REGISTERED_TEST(name, function, judgesProducts)                        \
+  static void function(Test& test);                                            \
+  static const Registration function##Group({name, function, judgesProducts}); \
   static void function(Test& test)
+#define KERNEL_TEST(name, function) REGISTERED_TEST(name, function, false)
+#define PRODUCT_TEST(name, function) REGISTERED_TEST(name, function, true)
 
 }  // namespace monosem::test

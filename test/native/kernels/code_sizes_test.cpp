@@ -77,7 +77,7 @@ KERNEL_TEST("featureRange of many rows", manyRowsTests) {
   test.same("featureRange of many rows: values", values, expected.values);
 }
 
-KERNEL_TEST("decode of all widths", widthTests) {
+PRODUCT_TEST("decode of all widths", widthTests) {
   Random random(53);
   for (const int64_t dIn : {1023, 4097, 9216})
     for (const double density : {0.02, 0.3}) {
@@ -96,14 +96,16 @@ KERNEL_TEST("decode of all widths", widthTests) {
         test.close(name + ": squared error", squaredError, expected, 1e-12);
         return result;
       });
-      test.close(name, out, reference::decode(plain, decoder, &bias, &target, dIn), 1e-4);
+      test.products(name, out, reference::decode(plain, decoder, &bias, &target, dIn),
+                    reference::decodeTerms(plain, decoder, &bias, &target, dIn), 1e-4);
       const Floats gradient = test.floats(name + ": gradient", [&](Kernels& kernels) {
         Floats result(size_t(plain.entries()), NAN);
         kernels.decodeGradient(codes, matrix(decoder, dSae), matrix(target, rows), 0.5, {}, 0, false, result.data());
         return result;
       });
-      test.close(name + ": gradient", gradient,
-                 reference::decodeGradient(plain, decoder, target, 0.5, nullptr, 0, false, dIn), 3e-4);
+      test.products(name + ": gradient", gradient,
+                    reference::decodeGradient(plain, decoder, target, 0.5, nullptr, 0, false, dIn),
+                    reference::decodeGradientTerms(plain, decoder, target, 0.5, nullptr, 0, false, dIn), 3e-4);
     }
 }
 

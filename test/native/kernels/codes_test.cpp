@@ -20,7 +20,7 @@ std::string name(const char* kernel, const Shape& s) {
          std::to_string(s.dIn) + " density " + std::to_string(s.density);
 }
 
-KERNEL_TEST("decode", decodeTests) {
+PRODUCT_TEST("decode", decodeTests) {
   Random random(1);
   for (const Shape& s : shapes)
     for (int variant = 0; variant < 4; ++variant) {
@@ -35,10 +35,10 @@ KERNEL_TEST("decode", decodeTests) {
                        withTarget ? matrix(target, s.rows) : Matrix<const float>{}, matrix(out, s.rows), squaredError);
         return out;
       };
-      const Doubles expected =
-          reference::decode(codes, decoder, withBias ? &bias : nullptr, withTarget ? &target : nullptr, s.dIn);
+      const Floats *usedBias = withBias ? &bias : nullptr, *usedTarget = withTarget ? &target : nullptr;
       const Floats out = test.floats(name("decode", s), [&](Kernels& kernels) { return decode(kernels, nullptr); });
-      test.close(name("decode", s), out, expected, 2e-5);
+      test.products(name("decode", s), out, reference::decode(codes, decoder, usedBias, usedTarget, s.dIn),
+                    reference::decodeTerms(codes, decoder, usedBias, usedTarget, s.dIn), 2e-5);
 
       const double squaredError = test.number(name("squared error", s), [&](Kernels& kernels) {
         double sum = 3;
@@ -51,7 +51,7 @@ KERNEL_TEST("decode", decodeTests) {
     }
 }
 
-KERNEL_TEST("decodeGradient", decodeGradientTests) {
+PRODUCT_TEST("decodeGradient", decodeGradientTests) {
   Random random(2);
   for (const Shape& s : shapes)
     for (const auto& [penalised, every] : {std::pair{false, false}, {true, false}, {true, true}}) {
@@ -66,10 +66,10 @@ KERNEL_TEST("decodeGradient", decodeGradientTests) {
                                    penalised ? view(perFeature) : Vector<const float>{}, 0.25, every, result.data());
             return result;
           });
-      test.close(name("decodeGradient", s), out,
-                 reference::decodeGradient(codes, decoder, dOutput, 0.5, penalised ? &perFeature : nullptr, 0.25, every,
-                                           s.dIn),
-                 3e-5);
+      const Floats* penalty = penalised ? &perFeature : nullptr;
+      test.products(name("decodeGradient", s), out,
+                    reference::decodeGradient(codes, decoder, dOutput, 0.5, penalty, 0.25, every, s.dIn),
+                    reference::decodeGradientTerms(codes, decoder, dOutput, 0.5, penalty, 0.25, every, s.dIn), 3e-5);
     }
 }
 

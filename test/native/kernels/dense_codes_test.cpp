@@ -48,40 +48,40 @@ std::string name(const char* kernel, const DenseCase& c) {
          std::to_string(c.width) + " every " + std::to_string(c.nth);
 }
 
-KERNEL_TEST("dense codes: decode", denseDecodeTests) {
+PRODUCT_TEST("dense codes: decode", denseDecodeTests) {
   Random random(21);
   for (const DenseCase& c : cases) {
     const Operands o(random, c, test.allocator());
     const Floats decoder = random.normals(c.dSae * c.width), bias = random.normals(c.width),
                  target = random.normals(c.rows * c.width), perFeature = random.normals(c.dSae);
-    for (const bool withBias : {false, true})
-      test.close(name("decode", c),
-                 test.floats(name("decode", c),
-                             [&](Kernels& kernels) {
-                               Floats out(size_t(c.rows * c.width), NAN);
-                               kernels.decode(o.codes, matrix(decoder, c.dSae),
-                                              withBias ? view(bias) : Vector<const float>{}, matrix(target, c.rows),
-                                              matrix(out, c.rows), nullptr);
-                               return out;
-                             }),
-                 reference::decode(o.plain, decoder, withBias ? &bias : nullptr, &target, c.width), 1e-4);
-    for (const auto& [penalised, every] : {std::pair{false, false}, {true, false}, {true, true}})
-      test.close(name("decodeGradient", c),
-                 test.floats(name("decodeGradient", c),
-                             [&, penalised = penalised, every = every](Kernels& kernels) {
-                               Floats out(size_t(o.plain.entries()), NAN);
-                               kernels.decodeGradient(o.codes, matrix(decoder, c.dSae), matrix(target, c.rows), 0.5,
-                                                      penalised ? view(perFeature) : Vector<const float>{}, 0.25, every,
-                                                      out.data());
-                               return out;
-                             }),
-                 reference::decodeGradient(o.plain, decoder, target, 0.5, penalised ? &perFeature : nullptr, 0.25,
-                                           every, c.width),
-                 1e-4);
+    for (const bool withBias : {false, true}) {
+      const Floats* usedBias = withBias ? &bias : nullptr;
+      const Floats decoded = test.floats(name("decode", c), [&](Kernels& kernels) {
+        Floats out(size_t(c.rows * c.width), NAN);
+        kernels.decode(o.codes, matrix(decoder, c.dSae), withBias ? view(bias) : Vector<const float>{},
+                       matrix(target, c.rows), matrix(out, c.rows), nullptr);
+        return out;
+      });
+      test.products(name("decode", c), decoded, reference::decode(o.plain, decoder, usedBias, &target, c.width),
+                    reference::decodeTerms(o.plain, decoder, usedBias, &target, c.width), 1e-4);
+    }
+    for (const auto& [penalised, every] : {std::pair{false, false}, {true, false}, {true, true}}) {
+      const Floats* penalty = penalised ? &perFeature : nullptr;
+      const Floats gradient =
+          test.floats(name("decodeGradient", c), [&, penalised = penalised, every = every](Kernels& kernels) {
+            Floats out(size_t(o.plain.entries()), NAN);
+            kernels.decodeGradient(o.codes, matrix(decoder, c.dSae), matrix(target, c.rows), 0.5,
+                                   penalised ? view(perFeature) : Vector<const float>{}, 0.25, every, out.data());
+            return out;
+          });
+      test.products(name("decodeGradient", c), gradient,
+                    reference::decodeGradient(o.plain, decoder, target, 0.5, penalty, 0.25, every, c.width),
+                    reference::decodeGradientTerms(o.plain, decoder, target, 0.5, penalty, 0.25, every, c.width), 1e-4);
+    }
   }
 }
 
-KERNEL_TEST("dense codes: row gradient", denseRowGradientTests) {
+PRODUCT_TEST("dense codes: row gradient", denseRowGradientTests) {
   Random random(22);
   for (const DenseCase& c : cases) {
     const Operands o(random, c, test.allocator());
@@ -103,13 +103,13 @@ KERNEL_TEST("dense codes: row gradient", denseRowGradientTests) {
       std::vector<reference::Term> terms{{&o.plain, &coefficients, &first, 0.5}};
       if (others == 1) terms.push_back({&sparse, nullptr, &second, 2});
       if (others == 2) terms.push_back({&all.plain, nullptr, &second, 1});
-      test.close(name("row gradient", c), out, reference::rowGradient(terms, nullptr, 0, {}, false, weights, c.dSae),
-                 2e-4);
+      test.products(name("row gradient", c), out, reference::rowGradient(terms, nullptr, 0, {}, false, weights, c.dSae),
+                    reference::rowGradientTerms(terms, weights, c.dSae), 2e-4);
     }
   }
 }
 
-KERNEL_TEST("linear: few rows and many", linearTests) {
+PRODUCT_TEST("linear: few rows and many", linearTests) {
   Random random(23);
   for (const auto& [rows, in, out] : std::initializer_list<std::array<int64_t, 3>>{{1, 1, 1},
                                                                                    {1, 192, 77},
@@ -125,24 +125,29 @@ KERNEL_TEST("linear: few rows and many", linearTests) {
                      bias = random.normals(out), residual = random.normals(rows * out);
         const std::string what =
             "linear " + std::to_string(rows) + "x" + std::to_string(in) + "->" + std::to_string(out);
-        Doubles expected;
+        const Floats absoluteX = reference::absolute(x), absoluteWeights = reference::absolute(weights);
+        Doubles expected, terms;  // no activation makes an error larger by more than an eighth
         for (int64_t r = 0; r < rows; ++r)
-          for (int64_t f = 0; f < out; ++f)
+          for (int64_t f = 0; f < out; ++f) {
             expected.push_back(reference::activation(reference::dot(&x[size_t(r * in)], &weights[size_t(f * in)], in) +
                                                          (plain ? 0 : double(bias[size_t(f)])),
                                                      activation) +
                                (plain ? 0 : double(residual[size_t(r * out + f)])));
-        test.close(what,
-                   test.floats(what,
-                               [&](Kernels& kernels) {
-                                 Floats result(size_t(rows * out), NAN);
-                                 kernels.linear(matrix(x, rows), matrix(weights, out),
-                                                plain ? Vector<const float>{} : view(bias), activation,
-                                                plain ? Matrix<const float>{} : matrix(residual, rows),
-                                                matrix(result, rows));
-                                 return result;
-                               }),
-                   expected, 5e-5);
+            terms.push_back(
+                reference::dot(&absoluteX[size_t(r * in)], &absoluteWeights[size_t(f * in)], in) +
+                (plain ? 0 : std::fabs(double(bias[size_t(f)])) + std::fabs(double(residual[size_t(r * out + f)]))));
+          }
+        test.products(what,
+                      test.floats(what,
+                                  [&](Kernels& kernels) {
+                                    Floats result(size_t(rows * out), NAN);
+                                    kernels.linear(matrix(x, rows), matrix(weights, out),
+                                                   plain ? Vector<const float>{} : view(bias), activation,
+                                                   plain ? Matrix<const float>{} : matrix(residual, rows),
+                                                   matrix(result, rows));
+                                    return result;
+                                  }),
+                      expected, terms, 5e-5);
       }
 }
 

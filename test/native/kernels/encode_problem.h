@@ -41,6 +41,13 @@ struct Problem {
   double preActivation(int64_t row, int64_t feature) const {
     return double(bias[size_t(feature)]) + reference::dot(&x[size_t(row * dIn)], &encoder[size_t(feature * dIn)], dIn);
   }
+  // The sum of the absolute values of its terms.
+  double preActivationTerms(int64_t row, int64_t feature) const {
+    double sum = std::fabs(double(bias[size_t(feature)]));
+    for (int64_t i = 0; i < dIn; ++i)
+      sum += std::fabs(double(x[size_t(row * dIn + i)]) * double(encoder[size_t(feature * dIn + i)]));
+    return sum;
+  }
 };
 
 inline std::shared_ptr<const FeatureSet> everyNth(Allocator& allocator, int64_t dSae, int64_t n, int64_t first) {
@@ -92,7 +99,7 @@ inline void checkEntries(
     Test& test, const Problem& problem, const Codes& codes, const std::string& name,
     const std::function<float(uint32_t, float)>& valueOf = [](uint32_t, float z) { return std::max(z, 0.0f); }) {
   bool ordered = true, eligible = true, valued = true;
-  Doubles expected;
+  Doubles expected, terms;
   for (int64_t row = 0; row < problem.rows; ++row)
     for (uint64_t e = codes.offsets()[row]; e < codes.offsets()[row + 1]; ++e) {
       const uint32_t feature = codes.feature()[e];
@@ -100,11 +107,12 @@ inline void checkEntries(
       eligible = eligible && feature < uint32_t(problem.dSae) && problem.eligible(feature);
       valued = valued && codes.value()[e] == valueOf(feature, codes.preActivation()[e]);
       expected.push_back(eligible ? problem.preActivation(row, feature) : 0);
+      terms.push_back(eligible ? problem.preActivationTerms(row, feature) : 0);
     }
   test.check(ordered, name + ": features ascend");
   test.check(eligible, name + ": only eligible features");
   test.check(valued, name + ": values");
-  test.close(name + ": pre-activations", elements(codes.preActivation(), codes.entries), expected, 3e-4);
+  test.products(name + ": pre-activations", elements(codes.preActivation(), codes.entries), expected, terms, 3e-4);
 }
 
 inline constexpr int64_t encodeShapes[][3] = {{1, 1, 1},      {1, 50, 3},    {7, 33, 17},   {13, 385, 129},

@@ -39,7 +39,7 @@ std::vector<Entry> first(std::vector<Entry> entries, int64_t k, const Before& be
   return entries;
 }
 
-KERNEL_TEST("encode all", allTests) {
+PRODUCT_TEST("encode all", allTests) {
   Random random(21);
   for (const auto& [rows, dSae, dIn] : encodeShapes)
     for (const bool restricted : {false, true}) {
@@ -74,7 +74,7 @@ void checkMagnitudes(Test& test, const Problem& problem, int64_t k) {
   test.check(entriesOf(codes) == expected, name + ": exactly the k largest");
 }
 
-KERNEL_TEST("encode top k by magnitude", magnitudeTests) {
+PRODUCT_TEST("encode top k by magnitude", magnitudeTests) {
   Random random(22);
   for (const auto& [rows, dSae, dIn] : encodeShapes)
     for (const int64_t k : {int64_t(1), int64_t(5), int64_t(40), dSae}) {
@@ -106,7 +106,7 @@ void checkBatch(Test& test, const Problem& problem, const char* data, int64_t k)
              name + ": exactly the k largest of the batch");
 }
 
-KERNEL_TEST("encode batch top k", batchTests) {
+PRODUCT_TEST("encode batch top k", batchTests) {
   Random random(23);
   for (const auto& [rows, dSae, dIn] : encodeShapes)
     for (const int64_t k : {int64_t(0), int64_t(1), rows * 3, rows * dSae / 4, rows * dSae}) {
@@ -117,7 +117,7 @@ KERNEL_TEST("encode batch top k", batchTests) {
     }
 }
 
-KERNEL_TEST("encode batch top k of many rows", manyRowsBatchTests) {  // enough of them for a sample
+PRODUCT_TEST("encode batch top k of many rows", manyRowsBatchTests) {  // enough of them for a sample
   Random random(24);
   for (const int64_t rows : {512, 2100}) {
     for (const int64_t k : {int64_t(0), int64_t(1), rows, rows * 20, rows * 45}) {
@@ -164,7 +164,7 @@ void checkAbove(Test& test, const Problem& problem, const Floats& thresholds, fl
   test.check(entriesOf(codes) == expected, name + ": exactly those above");
 }
 
-KERNEL_TEST("encode above thresholds", aboveTests) {
+PRODUCT_TEST("encode above thresholds", aboveTests) {
   Random random(25);
   for (const auto& [rows, dSae, dIn] : encodeShapes)
     for (const float margin : {0.0f, 0.25f}) {

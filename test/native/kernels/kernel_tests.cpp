@@ -1,6 +1,8 @@
 // Runs every group on every backend. With arguments: only the groups whose name contains one.
-// KERNEL_TESTS_ON=ends: only on the first backend and the last, the best instruction set and the baseline.
+// KERNEL_TESTS_ON=ends: only on the first backend and the last, the best instruction set and the baseline; any other
+// value: only on backends whose name contains it.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -13,16 +15,20 @@ int main(int argumentCount, char** arguments) {
   using namespace monosem::test;
   int passed = 0, failed = 0;
   const char* on = std::getenv("KERNEL_TESTS_ON");
-  const bool endsOnly = on && std::string(on) == "ends";
   const std::vector<Backend> all = backends();
+  const auto chosen = [&](const Backend& backend) {
+    if (!on) return true;
+    if (std::string(on) == "ends") return &backend == &all.front() || &backend == &all.back();
+    return backend.name.find(on) != std::string::npos;
+  };
   for (const Backend& backend : all) {
-    const bool atAnEnd = &backend == &all.front() || &backend == &all.back();
-    if (endsOnly && !atAnEnd) continue;
+    if (!chosen(backend)) continue;
+    double squaredErrors = 0, squaredTerms = 0;
     for (const Group& group : groups()) {
       const bool wanted = argumentCount == 1 || std::any_of(arguments + 1, arguments + argumentCount, [&](char* part) {
                             return std::strstr(group.name, part) != nullptr;
                           });
-      if (!wanted) continue;
+      if (!wanted || (backend.coarseProducts() && !group.judgesProducts)) continue;
       Test test(backend);
       try {
         group.run(test);
@@ -33,7 +39,14 @@ int main(int argumentCount, char** arguments) {
                   test.failed ? (", " + std::to_string(test.failed) + " FAILED").c_str() : "");
       passed += test.passed;
       failed += test.failed;
+      squaredErrors += test.squaredErrors;
+      squaredTerms += test.squaredTerms;
     }
+    if (squaredTerms == 0) continue;
+    const double error = std::sqrt(squaredErrors / squaredTerms);
+    error <= backend.productError ? ++passed : ++failed;
+    std::printf("%-8s products: relative error %.2e, allowed %.0e%s\n", backend.name.c_str(), error,
+                backend.productError, error <= backend.productError ? "" : ", FAILED");
   }
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed || !passed ? 1 : 0;

@@ -21,6 +21,20 @@ inline double dot(const float* a, const float* b, int64_t size) {
   return sum;
 }
 
+// The absolute values. What a sum gives for them is the sum of its terms' absolute values, see Test::products.
+inline Floats absolute(Floats values) {
+  for (float& value : values) value = std::fabs(value);
+  return values;
+}
+inline PlainCodes absolute(PlainCodes codes) {
+  codes.values = absolute(codes.values);
+  return codes;
+}
+inline Floats negative(Floats values) {
+  for (float& value : values) value = -value;
+  return values;
+}
+
 // ---- Codes
 
 inline Doubles decode(const PlainCodes& codes, const Floats& decoder, const Floats* bias, const Floats* target,
@@ -48,6 +62,23 @@ inline Doubles decodeGradient(const PlainCodes& codes, const Floats& decoder, co
     out.push_back(every || codes.values[size_t(e)] != 0 ? gradient : 0);
   }
   return out;
+}
+
+// Of decode's sums the terms' absolute values, added up.
+inline Doubles decodeTerms(const PlainCodes& codes, const Floats& decoder, const Floats* bias, const Floats* target,
+                           int64_t columns) {
+  const Floats absoluteBias = bias ? absolute(*bias) : Floats(),
+               subtracted = target ? negative(absolute(*target)) : Floats();
+  return decode(absolute(codes), absolute(decoder), bias ? &absoluteBias : nullptr, target ? &subtracted : nullptr,
+                columns);
+}
+
+// Of decodeGradient's sums the terms' absolute values, added up; for scale and featureScale >= 0.
+inline Doubles decodeGradientTerms(const PlainCodes& codes, const Floats& decoder, const Floats& dOutput, double scale,
+                                   const Floats* perFeature, double featureScale, bool every, int64_t columns) {
+  const Floats absolutePerFeature = perFeature ? absolute(*perFeature) : Floats();
+  return decodeGradient(codes, absolute(decoder), absolute(dOutput), scale, perFeature ? &absolutePerFeature : nullptr,
+                        featureScale, every, columns);
 }
 
 inline Doubles featureSums(const PlainCodes& codes, const Floats& coefficients, double scale) {
@@ -160,6 +191,20 @@ inline Doubles rowGradient(const std::vector<Term>& terms, const Floats* rowCoef
     double along = 0;
     for (int64_t c = 0; c < columns; ++c) along += gradient[c] * double(row[c]);
     for (int64_t c = 0; c < columns; ++c) gradient[c] -= along / squaredNorm * double(row[c]);
+  }
+  return out;
+}
+
+// Of the sums of a row gradient that is entry terms alone, the terms' absolute values, added up; for scales >= 0.
+inline Doubles rowGradientTerms(const std::vector<Term>& terms, const Floats& weights, int64_t rows) {
+  Doubles out(weights.size(), 0.0);
+  for (const Term& term : terms) {
+    const PlainCodes codes = absolute(*term.codes);
+    const Floats coefficients = absolute(term.coefficients ? *term.coefficients : codes.values),
+                 dense = absolute(*term.dense);
+    const Doubles sums =
+        rowGradient({{&codes, &coefficients, &dense, term.scale}}, nullptr, 0, {}, false, weights, rows);
+    for (size_t i = 0; i < out.size(); ++i) out[i] += sums[i];
   }
   return out;
 }
