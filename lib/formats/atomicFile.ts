@@ -180,7 +180,8 @@ async function syncDirectory(directory: string): Promise<void> {
   }
 }
 
-function ioError(what: string, error: unknown): MonosemError {
+/** An error of the file system as a MonosemError ERR_IO that begins with `what`; one that is typed already stays. */
+export function ioError(what: string, error: unknown): MonosemError {
   if (error instanceof MonosemError) return error;
   const { message, syscall } = error instanceof Error ? (error as NodeJS.ErrnoException) : { message: String(error) };
   // "ENOENT: no such file or directory, open '/the/temporary'": the call names what nobody asked for; the cause has it.

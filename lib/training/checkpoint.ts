@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import type { Json, SourceState } from "../activations/source.js";
 import { MonosemError } from "../errors.js";
-import { removeTemporaries, writeDirectoryAtomically } from "../formats/atomicFile.js";
+import { ioError, removeTemporaries, writeDirectoryAtomically } from "../formats/atomicFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { SafetensorsFile, writeSafetensors } from "../formats/safetensors.js";
 import type { InputScales } from "./inputScaling.js";
@@ -61,8 +61,8 @@ const stateSchema = z.object({
 /**
  * Writes `step-N` under `directory` and then removes all but the last two.
  *
- * @throws MonosemError ERR_IO when the file system refuses (a full disk, for example): the earlier checkpoints are
- *   untouched then and no part of the new one is left.
+ * @throws MonosemError ERR_IO when the file system refuses. Where it refuses the new checkpoint (a full disk, for example)
+ *   no part of it is left and the earlier ones are untouched; old ones that could not be removed go with the next.
  */
 export async function writeCheckpoint(directory: string, checkpoint: Checkpoint): Promise<void> {
   const { arrays, source, ...rest } = checkpoint;
@@ -80,8 +80,12 @@ export async function writeCheckpoint(directory: string, checkpoint: Checkpoint)
       `${JSON.stringify({ formatVersion, ...rest, source: source.state, checksums }, null, 2)}\n`,
     );
   });
-  for (const step of (await checkpointSteps(directory)).slice(kept)) {
-    await rm(join(directory, `step-${step}`), { recursive: true, force: true });
+  try {
+    for (const step of (await checkpointSteps(directory)).slice(kept)) {
+      await rm(join(directory, `step-${step}`), { recursive: true, force: true });
+    }
+  } catch (error) {
+    throw ioError(`cannot remove old checkpoints from ${directory}`, error);
   }
 }
 
