@@ -87,7 +87,7 @@ function hookName(name: string): string {
 
 function parseYaml(path: string, text: string): unknown {
   try {
-    return parse(text);
+    return parse(text, { logLevel: "error" });
   } catch (cause) {
     throw new MonosemError("ERR_FORMAT", `${path} is not YAML: ${(cause as Error).message}`, { cause });
   }

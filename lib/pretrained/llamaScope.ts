@@ -10,6 +10,7 @@ import { z } from "zod";
 import { SafetensorsFile } from "../formats/safetensors.js";
 import {
   checkedConfig,
+  matrixShape,
   type PublishedFormat,
   parseJson,
   readWeights,
@@ -57,7 +58,8 @@ export const llamaScope: PublishedFormat = {
     const scale = { input: Math.sqrt(cfg.d_model) / normIn, output: Math.sqrt(cfg.d_model) / normOut };
 
     await using file = await SafetensorsFile.open(location.at(weightsFile));
-    const threshold = new Float32Array(cfg.d_sae).fill(cfg.jump_relu_threshold * scale.input);
+    const [dSae] = matrixShape(file, "encoder.weight");
+    const threshold = new Float32Array(dSae).fill(cfg.jump_relu_threshold * scale.input);
     const weights = await readWeights(file, config, {
       encoder: { tensor: "encoder.weight" },
       encoderBias: { tensor: "encoder.bias" },

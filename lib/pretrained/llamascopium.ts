@@ -18,6 +18,7 @@ import {
   type PublishedFormat,
   parseJson,
   readFloats,
+  readShaped,
   readWeights,
   unsupported,
   type WeightChoice,
@@ -140,12 +141,13 @@ async function thresholds(
   old: boolean,
   dSae: number,
 ): Promise<Float32Array> {
-  const values = (await readFloats(file, name)).map(Math.exp);
+  const values = (await readShaped(file, name, [dSae])).map(Math.exp);
   if (!cfg.sparsity_include_decoder_norm) return values;
-  const decoder = await readFloats(file, old ? "decoder.weight" : "W_D");
+  const dOut = cfg.d_model;
+  const decoder = old
+    ? await readShaped(file, "decoder.weight", [dOut, dSae])
+    : await readShaped(file, "W_D", [dSae, dOut]);
   const squares = new Float64Array(dSae);
-  for (const [i, value] of decoder.entries()) {
-    squares[old ? i % dSae : Math.floor(i / (decoder.length / dSae))]! += value * value;
-  }
+  for (const [i, value] of decoder.entries()) squares[old ? i % dSae : Math.floor(i / dOut)]! += value * value;
   return values.map((value, latent) => value / Math.sqrt(squares[latent]!));
 }

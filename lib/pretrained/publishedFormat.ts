@@ -73,7 +73,12 @@ function refuseTensors(file: TensorFile, expected: readonly string[]): void {
   );
 }
 
-async function readShaped(file: TensorFile, tensor: string, shape: readonly number[]): Promise<Float32Array> {
+/**
+ * A tensor as f32.
+ *
+ * @param shape - of which it must be, or a scalar that stands for all of a vector
+ */
+export async function readShaped(file: TensorFile, tensor: string, shape: readonly number[]): Promise<Float32Array> {
   const found = shapeOf(file, tensor);
   const scalar = found.length === 0 && shape.length === 1;
   if (!scalar && found.join() !== shape.join()) {
@@ -86,7 +91,7 @@ async function readShaped(file: TensorFile, tensor: string, shape: readonly numb
   return scalar ? new Float32Array(shape[0]!).fill(values[0]!) : values;
 }
 
-/** A tensor as f32. */
+/** A tensor of any shape as f32. */
 export async function readFloats(file: TensorFile, tensor: string): Promise<Float32Array> {
   shapeOf(file, tensor);
   const array = await file.read(tensor);

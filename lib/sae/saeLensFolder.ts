@@ -49,11 +49,18 @@ export async function writeSaeLensFolder(
     { shape: savedTransposed ? [...shape].reverse() : shape, data: weights[name]! },
   ]);
   await writeSafetensors(join(directory, weightsFile), Object.fromEntries(tensors));
+  const cfg = saeLensCfg(config, metadata);
+  await writeFileAtomically(join(directory, configFile), `${JSON.stringify(cfg, null, 2)}\n`);
+}
+
+/** What cfg.json of an SAE is to hold. */
+export function saeLensCfg(config: CheckedSaeConfig, metadata: SaeMetadata): Readonly<Record<string, unknown>> {
+  const saved = asSaved(config);
   const { modelName, hookName, hookNames, hookNameOut, trainedAs, contextSize, prependBos, ...others } = metadata;
   const trainedAsAnother = saved.architecture === config.architecture ? trainedAs : config.architecture;
   const form = savedFormOf(saved.architecture);
   const name = nameInForm(form, saved);
-  const cfg = {
+  return {
     architecture: saved.transcoder ? transcoderName(name, saved.skip) : name,
     ...form.keys?.(saved),
     d_in: saved.dIn,
@@ -78,7 +85,6 @@ export async function writeSaeLensFolder(
       prepend_bos: prependBos,
     },
   };
-  await writeFileAtomically(join(directory, configFile), `${JSON.stringify(cfg, null, 2)}\n`);
 }
 
 /** The configuration as which an SAE is saved: batchtopk, for example, as the jumprelu that it encodes like. */

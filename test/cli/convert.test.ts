@@ -2,6 +2,7 @@ import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
+import { writeSafetensors } from "../../lib/formats/safetensors.js";
 import { runCli, temporaryFolder } from "./runCli.js";
 
 const fixtures = fileURLToPath(new URL("../fixtures/pretrained", import.meta.url));
@@ -45,6 +46,20 @@ test("info reads published SAEs where they lie, folders and files", async () => 
     hookName: "blocks.12.hook_resid_post",
   });
   expect(await info(openai)).toMatchObject({ kind: "sae", format: "PyTorch file", architecture: "topk", k: 5 });
+});
+
+test("eval and encode take published SAEs where they lie", async () => {
+  const folder = await temporaryFolder();
+  const activations = join(folder, "activations.safetensors");
+  const data = Float32Array.from({ length: 40 * 6 }, (_, i) => Math.sin(i * i));
+  await writeSafetensors(activations, { activations: { shape: [40, 6], data } });
+  const evaluated = await runCli("eval", "--sae", gemma, "--activations", activations, "--json");
+  expect(evaluated.exitCode).toBe(0);
+  const { sae_cfg_dict: cfg } = JSON.parse(evaluated.stdout);
+  expect(cfg).toMatchObject({ architecture: "jumprelu", d_in: 6, d_sae: 20, metadata: { model_name: "gemma-2-2b" } });
+  const output = join(folder, "latents.safetensors");
+  const encoded = await runCli("encode", "--sae", openai, "--activations", activations, "--output", output);
+  expect(encoded.stdout).toMatch(/^40 rows, \d+ active latents/);
 });
 
 test("convert does not write where something is, and says what it cannot read", async () => {
