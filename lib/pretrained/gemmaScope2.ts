@@ -3,12 +3,13 @@
  * `resid_post_all/layer_10_width_262k_l0_small` of `gemma-scope-2-{270m|1b|4b|12b|27b}-{pt|it}`.
  *
  * f = z 1[z > θ] with z = x w_enc + b_enc. A transcoder may add x A to its output, A [dIn, dOut] an
- * `affine_skip_connection`. The configuration names the hooks as modules of the Hugging Face model. Decoders of
- * cross-layer transcoders have one matrix per layer: no architecture here writes to several layers.
+ * `affine_skip_connection`. The configuration names the hooks as modules of the Hugging Face model; where it is missing, the
+ * folders' names say them. Decoders of cross-layer transcoders have one matrix per layer: no architecture here writes to several layers.
  */
 import { z } from "zod";
 import { SafetensorsFile } from "../formats/safetensors.js";
 import type { StoredSae } from "../sae/storedSae.js";
+import type { Location } from "./location.js";
 import {
   checkedConfig,
   matrixShape,
@@ -28,12 +29,13 @@ const schema = z.looseObject({
 
 export const gemmaScope2: PublishedFormat = {
   name: "Gemma Scope 2",
-  knownBy: "params.safetensors with config.json",
-  recognises: (location) => location.has("config.json", "params.safetensors"),
+  knownBy: "params.safetensors, mostly with config.json",
+  recognises: (location) => location.has("params.safetensors"),
 
   async read(location) {
     const path = location.at("config.json");
-    const cfg = parseJson(path, schema, await location.json("config.json"));
+    const hasConfig = location.files.includes("config.json");
+    const cfg = hasConfig ? parseJson(path, schema, await location.json("config.json")) : configOf(location);
     if (cfg.architecture !== "jump_relu") {
       throw unsupported(path, `architecture is ${JSON.stringify(cfg.architecture)}; jump_relu can be loaded`);
     }
@@ -64,6 +66,33 @@ export const gemmaScope2: PublishedFormat = {
     });
     return { config, weights, metadata: metadataOf(cfg, transcoder) };
   },
+};
+
+/** What a configuration would say, by the names of repository and folders. */
+function configOf(location: Location): z.infer<typeof schema> {
+  const [size] = location.inPath(/\/gemma-scope-2-(\w+-(?:pt|it))\//) ?? [];
+  const [site, layer] = location.inPath(/\/(resid_post|attn_out|mlp_out|transcoder)\w*\/layer_(\d+)_/) ?? [];
+  if (site === undefined) {
+    throw unsupported(
+      location.path,
+      "it has no config.json, and its folders' names do not say what it encodes (as in resid_post_all/layer_10_width_16k_l0_small)",
+    );
+  }
+  const [hookIn, hookOut] = sites[site]!;
+  return {
+    architecture: "jump_relu",
+    ...(size === undefined ? {} : { model_name: `google/gemma-3-${size}` }),
+    hf_hook_point_in: `model.layers.${layer}.${hookIn}`,
+    ...(hookOut === undefined ? {} : { hf_hook_point_out: `model.layers.${layer}.${hookOut}` }),
+  };
+}
+
+/** Inputs, and of transcoders outputs, by the publisher's names. */
+const sites: Readonly<Record<string, readonly [input: string, output?: string]>> = {
+  resid_post: ["output"],
+  attn_out: ["self_attn.o_proj.input"],
+  mlp_out: ["post_feedforward_layernorm.output"],
+  transcoder: ["pre_feedforward_layernorm.output", "post_feedforward_layernorm.output"],
 };
 
 function metadataOf(cfg: z.infer<typeof schema>, transcoder: boolean): StoredSae["metadata"] {

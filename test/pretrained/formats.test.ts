@@ -1,4 +1,4 @@
-import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -126,6 +126,53 @@ describe("converted, it computes the same", () => {
     expect(again.metadata).toEqual(sae.metadata);
     await expectPeerNumbers(again, name);
     await rm(folder, { recursive: true });
+  });
+});
+
+describe("what only names say is found in the cache of the Hugging Face hub, too", () => {
+  let cache: string;
+  beforeEach(async () => {
+    cache = await mkdtemp(join(tmpdir(), "monosem-"));
+    return () => rm(cache, { recursive: true });
+  });
+  /** The fixture, linked to as the hub's cache does. */
+  async function cached(name: string, repository: string, folder: string, files: readonly string[]): Promise<string> {
+    const snapshot = join(cache, `models--${repository.replace("/", "--")}`, "snapshots/0123abcd", folder);
+    await mkdir(snapshot, { recursive: true });
+    const source = join(fixtures, paths[name]!);
+    for (const file of files)
+      await symlink((await stat(source)).isFile() ? source : join(source, file), join(snapshot, file));
+    return snapshot;
+  }
+
+  test("Gemma Scope", async () => {
+    const folder = "layer_12/width_16k/average_l0_82";
+    using sae = await Sae.load(
+      await cached("gemma-scope", "google/gemma-scope-27b-pt-mlp", folder, ["params.npz"]),
+      device,
+    );
+    expect(sae.metadata).toMatchObject({ modelName: "gemma-2-27b", hookName: "blocks.12.hook_mlp_out" });
+  });
+  test("Gemma Scope 2, without its configuration", async () => {
+    const folder = "transcoder_all/layer_10_width_16k_l0_small_affine";
+    const path = await cached("gemma-scope-2-affine", "google/gemma-scope-2-1b-it", folder, ["params.safetensors"]);
+    using sae = await Sae.load(path, device);
+    await expectPeerNumbers(sae, "gemma-scope-2-affine");
+    expect(sae.metadata).toMatchObject({
+      modelName: "google/gemma-3-1b-it",
+      hookName: "blocks.10.mlp.hook_in",
+      hookNameOut: "blocks.10.hook_mlp_out",
+    });
+    const nameless = await cached("gemma-scope-2", "me/mine", "x", ["params.safetensors"]);
+    await expect(Sae.load(nameless, device)).rejects.toMatchObject({
+      message: expect.stringMatching(/no config\.json/),
+    });
+  });
+  test("Qwen Scope", async () => {
+    const path = await cached("qwen-scope", "Qwen/SAE-Res-Qwen3-8B-Base-W64K-L0_7", "", ["layer5.sae.pt"]);
+    using sae = await Sae.load(path, device);
+    expect(sae.config).toMatchObject({ k: 7 });
+    expect(sae.metadata).toMatchObject({ modelName: "Qwen3-8B-Base" });
   });
 });
 
