@@ -17,7 +17,6 @@ import {
   matrixShape,
   type PublishedFormat,
   parseJson,
-  readFloats,
   readShaped,
   readWeights,
   unsupported,
@@ -44,7 +43,7 @@ export const llamascopium: PublishedFormat = {
   recognises: (location) =>
     location.has("config.json", "sae_weights.safetensors") && !location.files.includes("cfg.json"),
 
-  async read(location) {
+  async read(location, { inputScale }) {
     const path = location.at("config.json");
     const cfg = parseJson(path, schema, await location.json("config.json"));
     refuseUnsaid(path, cfg);
@@ -83,7 +82,7 @@ export const llamascopium: PublishedFormat = {
       { ...choices, ...(jump ? { threshold: { values: await thresholds(file, threshold, cfg, old, dSae) } } : {}) },
       { ignored: [...ignored, threshold] },
     );
-    const scale = cfg.norm_activation === "inference" ? undefined : await scaleOf(file, cfg);
+    const scale = cfg.norm_activation === "inference" ? undefined : await scaleOf(file, cfg, inputScale);
     return {
       config,
       weights,
@@ -118,17 +117,22 @@ function refuseUnsaid(path: string, cfg: Config): void {
   }
 }
 
-/** √d / (mean norm), of the hooks' mean norms among the tensors. */
-async function scaleOf(file: TensorFile, cfg: Config): Promise<NonNullable<StoredSae["scale"]>> {
+/** √d / (mean norm), of the hooks' mean norms among the tensors; where they are missing, the scale that is given. */
+async function scaleOf(
+  file: TensorFile,
+  cfg: Config,
+  given: number | undefined,
+): Promise<NonNullable<StoredSae["scale"]>> {
   const of = async (hook: string): Promise<number> => {
     const name = `${norms}${hook}`;
     if (!file.entries.has(name)) {
+      if (given !== undefined && hook === cfg.hook_point_in) return given;
       throw unsupported(
         file.path,
-        `its weights are for scaled activations, but the tensor ${name} does not say the scale`,
+        `its weights are for scaled activations, and no tensor ${name} says the scale; load it with \`inputScale\``,
       );
     }
-    return Math.sqrt(cfg.d_model) / (await readFloats(file, name))[0]!;
+    return Math.sqrt(cfg.d_model) / (await readShaped(file, name, [1]))[0]!;
   };
   return { input: await of(cfg.hook_point_in), output: await of(cfg.hook_point_out ?? cfg.hook_point_in) };
 }

@@ -8,7 +8,7 @@ import { isFloatingPoint, type TensorFile, toFloat32 } from "../formats/tensorAr
 import { type CheckedSaeConfig, parseSaeConfig } from "../sae/config.js";
 import { parameterLayout } from "../sae/parameterLayout.js";
 import { refuseNonFinite } from "../sae/saeLensFolder.js";
-import type { StoredSae, StoredWeight } from "../sae/storedSae.js";
+import type { SaeLoadOptions, StoredSae, StoredWeight } from "../sae/storedSae.js";
 import type { Location } from "./location.js";
 
 export interface PublishedFormat {
@@ -21,7 +21,7 @@ export interface PublishedFormat {
    * @throws MonosemError ERR_NOT_FOUND for a missing file or tensor, ERR_FORMAT for a malformed file or an unexpected
    *   tensor, ERR_UNSUPPORTED for what cannot be said as one of our architectures, ERR_NON_FINITE, ERR_IO
    */
-  read(location: Location): Promise<StoredSae>;
+  read(location: Location, options: SaeLoadOptions): Promise<StoredSae>;
 }
 
 /** Which tensor of a file a parameter is. */
@@ -87,20 +87,13 @@ export async function readShaped(file: TensorFile, tensor: string, shape: readon
       `${file.path}: tensor ${tensor} has shape [${found.join(", ")}], expected [${shape.join(", ")}]`,
     );
   }
-  const values = await readFloats(file, tensor);
-  return scalar ? new Float32Array(shape[0]!).fill(values[0]!) : values;
-}
-
-/** A tensor of any shape as f32. */
-export async function readFloats(file: TensorFile, tensor: string): Promise<Float32Array> {
-  shapeOf(file, tensor);
   const array = await file.read(tensor);
   if (!isFloatingPoint(array.dtype)) {
     throw new MonosemError("ERR_FORMAT", `${file.path}: tensor ${tensor} is ${array.dtype}, expected floating point`);
   }
   const values = toFloat32(array);
   refuseNonFinite(values, `${file.path}: tensor ${tensor}`);
-  return values;
+  return scalar ? new Float32Array(shape[0]!).fill(values[0]!) : values;
 }
 
 /** @throws MonosemError ERR_NOT_FOUND when the file does not have the tensor */

@@ -10,5 +10,5 @@ export const saeLens: PublishedFormat = {
     files.includes("cfg.json") &&
     !files.includes("sae.safetensors") &&
     (file === undefined || ["cfg.json", "sae_weights.safetensors"].includes(file)),
-  read: (location) => readSaeLensFolder(location.folder),
+  read: (location, options) => readSaeLensFolder(location.folder, options),
 };

@@ -10,6 +10,7 @@ import { type CheckedSaeConfig, encoderOf, parseSaeConfig, type SaeConfig, type 
 import { initialParameters, pseudoInverse } from "./initialise.js";
 import { parameterLayout } from "./parameterLayout.js";
 import { writeSaeLensFolder } from "./saeLensFolder.js";
+import type { SaeLoadOptions } from "./storedSae.js";
 
 /** Where an SAE comes from and how it should be used, as far as known; kept in the saved folder. */
 export interface SaeMetadata {
@@ -98,10 +99,11 @@ export class Sae {
    *
    * @throws MonosemError ERR_NOT_FOUND for a missing folder, file or tensor, or when nothing there is an SAE; ERR_FORMAT for
    *   a malformed or truncated file, a superfluous or transposed tensor, a wrong dtype; ERR_NON_FINITE for NaN or infinity
-   *   among the weights; ERR_UNSUPPORTED for an architecture or an option that would otherwise be silently ignored.
+   *   among the weights; ERR_UNSUPPORTED for an architecture or an option that would otherwise be silently ignored;
+   *   ERR_INVALID_ARGUMENT for an `inputScale` where the weights are not for scaled activations.
    */
-  static async load(path: string, device: Device): Promise<Sae> {
-    const { config, weights, metadata, latentsInDecoderNorm, scale } = await readPublishedSae(path);
+  static async load(path: string, device: Device, options: SaeLoadOptions = {}): Promise<Sae> {
+    const { config, weights, metadata, latentsInDecoderNorm, scale } = await readPublishedSae(path, options);
     const parameters = parameterLayout(config).map(({ name, shape }) => {
       const { values, transposed } = weights[name]!;
       if (!transposed) return [name, device.tensor(values, shape)];

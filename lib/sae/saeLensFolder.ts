@@ -19,7 +19,7 @@ import { type CheckedSaeConfig, parseSaeConfig } from "./config.js";
 import { type ParameterLayout, parameterLayout } from "./parameterLayout.js";
 import type { SaeMetadata } from "./sae.js";
 import { isPre6, upgradePre6 } from "./saeLensPre6.js";
-import type { StoredSae, StoredWeight } from "./storedSae.js";
+import type { SaeLoadOptions, StoredSae, StoredWeight } from "./storedSae.js";
 
 const configFile = "cfg.json";
 const weightsFile = "sae_weights.safetensors";
@@ -164,7 +164,7 @@ const cfgSchema = z.looseObject({
  *
  * @throws MonosemError as `Sae.load` says.
  */
-export async function readSaeLensFolder(directory: string): Promise<StoredSae> {
+export async function readSaeLensFolder(directory: string, { inputScale }: SaeLoadOptions = {}): Promise<StoredSae> {
   const path = join(directory, configFile);
   const json = await readJsonFile(path, {
     missing: `${path} does not exist; an SAE folder holds ${configFile} and ${weightsFile}`,
@@ -177,11 +177,13 @@ export async function readSaeLensFolder(directory: string): Promise<StoredSae> {
   if (named === undefined) {
     unsupported(path, `architecture is "${cfg.architecture}"; ${[...forms.keys()].join(", ")} can be loaded`);
   }
-  if (!["none", "layer_norm"].includes(cfg.normalize_activations)) {
+  const scaled = cfg.normalize_activations === "expected_average_only_in" && inputScale !== undefined;
+  if (!scaled && !["none", "layer_norm"].includes(cfg.normalize_activations)) {
     unsupported(
       path,
       `normalize_activations is "${cfg.normalize_activations}", a scaling that is not folded into the weights: fold it ` +
-        'in SAELens (fold_activation_norm_scaling_factor) and save again, so that it reads "none"',
+        'in SAELens (fold_activation_norm_scaling_factor) and save again, so that it reads "none"; or load it with that ' +
+        "factor as `inputScale`",
     );
   }
   if (cfg.finetuning_scaling_factor) unsupported(path, "finetuning_scaling_factor is true");
@@ -213,6 +215,7 @@ export async function readSaeLensFolder(directory: string): Promise<StoredSae> {
     weights: await readWeights(join(directory, weightsFile), parameterLayout(config), old ? undefined : dtype),
     metadata: readMetadata(cfg.metadata),
     latentsInDecoderNorm: cfg.rescale_acts_by_decoder_norm,
+    ...(scaled ? { scale: { input: inputScale, output: inputScale } } : {}),
   };
 }
 

@@ -19,3 +19,11 @@ export interface StoredSae {
   /** The weights are for activations times these; to be folded into them (`Sae.foldInputScale`). */
   readonly scale?: { readonly input: number; readonly output: number };
 }
+
+export interface SaeLoadOptions {
+  /**
+   * What activations must be multiplied by, where weights are for scaled activations and their files leave the scale out:
+   * "expected_average_only_in" of SAELens, whose registry has it as `norm_scaling_factor`.
+   */
+  readonly inputScale?: number | undefined;
+}

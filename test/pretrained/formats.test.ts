@@ -97,6 +97,7 @@ const known: Readonly<Record<string, readonly [format: string, architecture: str
   ],
   "pre6-topk": ["SAELens", "topk", { prependBos: false, hookName: "blocks.8.hook_resid_pre" }],
   "pre6-gated": ["SAELens", "gated", { modelName: "gpt2-small" }],
+  "pre6-scaled": ["SAELens", "relu", { modelName: "gpt2-small" }],
   "pre6-jumprelu": ["SAELens", "jumprelu", { modelName: "gpt2-small" }],
 };
 
@@ -104,11 +105,15 @@ test("every fixture is told", () => {
   expect(Object.keys(paths).sort()).toEqual(Object.keys(known).sort());
 });
 
+/** Of those whose files leave it out. */
+const inputScales: Readonly<Record<string, number>> = { "pre6-scaled": 0.375 };
+const load = (name: string): Promise<Sae> =>
+  Sae.load(join(fixtures, paths[name]!), device, { inputScale: inputScales[name] });
+
 describe("what each system saved is recognised, and computes what that system computes", () => {
   test.each(Object.entries(known))("%s", async (name, [format, architecture, metadata]) => {
-    const path = join(fixtures, paths[name]!);
-    expect(await publishedFormatOf(path)).toBe(format);
-    using sae = await Sae.load(path, device);
+    expect(await publishedFormatOf(join(fixtures, paths[name]!))).toBe(format);
+    using sae = await load(name);
     expect(sae.config.architecture).toBe(architecture);
     expect(sae.config.transcoder).toBe("hookNameOut" in sae.metadata);
     expect(sae.metadata).toMatchObject(metadata);
@@ -119,7 +124,7 @@ describe("what each system saved is recognised, and computes what that system co
 describe("converted, it computes the same", () => {
   test.each(Object.keys(known))("%s", async (name) => {
     const folder = await mkdtemp(join(tmpdir(), "monosem-"));
-    using sae = await Sae.load(join(fixtures, paths[name]!), device);
+    using sae = await load(name);
     await sae.save(folder);
     using again = await Sae.load(folder, device);
     expect(again.config).toEqual(sae.config);
@@ -193,6 +198,13 @@ describe("refused, by reason", () => {
     return folder;
   }
 
+  test("a scale for weights that need none, or say another", async () => {
+    const scaled = (name: string) => Sae.load(join(fixtures, paths[name]!), device, { inputScale: 2 });
+    const code = "ERR_INVALID_ARGUMENT";
+    const message = (text: RegExp) => expect.stringMatching(text);
+    await expect(scaled("gemma-scope")).rejects.toMatchObject({ code, message: message(/activations as they are$/) });
+    await expect(scaled("llama-scope")).rejects.toMatchObject({ code, message: message(/times 1\.63\d+, as it says/) });
+  });
   test("a folder of something else, with what was looked for and what is there", async () => {
     await writeFile(join(folder, "notes.txt"), "x");
     await refused(folder, "ERR_NOT_FOUND", /holds no SAE.*params\.npz \(Gemma Scope\).*Found notes\.txt$/);
@@ -248,7 +260,12 @@ describe("refused, by reason", () => {
     ["llamascopium", "config.json", { sae_type: "crosscoder" }, /sae_type is "crosscoder"/],
     ["llamascopium", "config.json", { act_fn: "batchtopk" }, /act_fn is "batchtopk"/],
     ["llamascopium", "config.json", { act_fn: "topk" }, /its TopK selects by sparsity_include_decoder_norm/],
-    ["llamascopium", "config.json", { hook_point_in: "other" }, /the tensor dataset_average_activation_norm\.other/],
+    [
+      "llamascopium",
+      "config.json",
+      { hook_point_in: "other" },
+      /no tensor dataset_average_activation_norm\.other says the scale/,
+    ],
     ["gemma-scope-2", "config.json", { architecture: "topk" }, /architecture is "topk"; jump_relu/],
     ["sparsify", "cfg.json", { signed: true }, /signed is true/],
     ["pre6", "cfg.json", { activation_fn_str: "tanh-relu" }, /activation_fn is "tanh-relu"/],
@@ -277,6 +294,13 @@ describe("refused, by reason", () => {
     ],
     ["sparsify", "cfg.json", { k: 0 }, /cfg\.json: k:/],
     ["sparsify", "cfg.json", { d_in: 7 }, /expected \[24, 7\]/],
+    [
+      "llama-scope",
+      "hyperparams.json",
+      { dataset_average_activation_norm: { in: 1e-320, out: 1 } },
+      /activations cannot be scaled by Infinity/,
+    ],
+    ["llama-scope", "hyperparams.json", { d_sae: 1e12 }, /encoder\.weight has shape/],
     ["llama-scope", "hyperparams.json", { d_sae: undefined }, /hyperparams\.json: d_sae:/],
   ])("%s with %s %j does not fit together", async (name, json, keys, message) => {
     await refused(await edited(name, json, (cfg) => ({ ...cfg, ...keys })), "ERR_FORMAT", message);
