@@ -139,6 +139,7 @@ export {
 export { type DensityHistogram, type Metrics, MetricsAccumulator } from "./sae/metrics.js";
 export type { ReconstructedBatch, ReconstructionOptions } from "./sae/reconstructions.js";
 export { Sae, type SaeCreateOptions, type SaeMetadata } from "./sae/sae.js";
+export type { SaeLoadOptions } from "./sae/storedSae.js";
 // synthetic data with known features, and what an SAE recovers of them
 export { maximumAssignment } from "./toy/linearAssignment.js";
 export { heldOutSample, measureRecovery, type Recovery } from "./toy/recovery.js";

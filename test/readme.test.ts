@@ -23,6 +23,9 @@ beforeAll(async () => {
   await mkdir(join(root, "build"), { recursive: true });
   folder = await mkdtemp(join(root, "build/readme-"));
   await symlink(join(root, "assets"), join(folder, "assets"));
+  // a published SAE, in small, where the README has one
+  const published = "gemma-scope-2b-pt-res";
+  await symlink(join(root, "test/fixtures/pretrained", published), join(folder, published));
 });
 
 afterAll(() => rm(folder, { recursive: true, force: true }));

@@ -5,15 +5,19 @@ import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
+import { publishedFormatOf } from "../pretrained/formats.js";
 import { Sae } from "../sae/sae.js";
 
 const modelFolder = "a model's folder holds config.json, model.safetensors and tokenizer.json";
-const saeFolder = "an SAE's folder holds cfg.json and sae_weights.safetensors";
+const saeFolder = "an SAE's folder holds cfg.json and sae_weights.safetensors, or what another system saved";
 
-/** @throws MonosemError as `Sae.load`; ERR_NOT_FOUND says where the SAE is, if the folder is the output of a training run. */
+/**
+ * @param directory - or the file of an SAE that is a single one
+ * @throws MonosemError as `Sae.load`; ERR_NOT_FOUND says where the SAE is, if the folder is the output of a training run
+ */
 export async function loadSae(directory: string, device: Device): Promise<Sae> {
-  await requireFolder(directory, (problem) => `${problem}; ${saeFolder}`);
   if (await holdsSae(directory)) return await Sae.load(directory, device);
+  await requireFolder(directory, (problem) => `${problem}; ${saeFolder}`);
   const run = await trainingRunIn(directory);
   if (run !== undefined) throw await outputOfRun(directory, run);
   if (await holdsModelConfig(directory)) {
@@ -50,8 +54,9 @@ export async function requireFolder(path: string, message = (problem: string): s
   throw new MonosemError("ERR_NOT_FOUND", message(problem));
 }
 
-export function holdsSae(directory: string): Promise<boolean> {
-  return exists(join(directory, "cfg.json"));
+/** Whether a folder, or a file, is an SAE of a known format by the names of its files. */
+export async function holdsSae(path: string): Promise<boolean> {
+  return (await exists(path)) && (await publishedFormatOf(path)) !== undefined;
 }
 
 /** The trainer writes a config.json, too: see {@link trainingRunIn}. */

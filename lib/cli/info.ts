@@ -3,6 +3,7 @@ import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
+import { publishedFormatOf } from "../pretrained/formats.js";
 import { Sae } from "../sae/sae.js";
 import { holdsModelConfig, holdsSae, outputOfRun, requireFolder, saeBelow, trainingRunIn } from "./folders.js";
 import { withInterruption } from "./interruption.js";
@@ -26,7 +27,7 @@ interface InfoFlags extends DeviceFlags {
 export function registerInfo(program: Command): void {
   program
     .command("info")
-    .argument("[dir]", "folder of an SAE or of a model")
+    .argument("[path]", "folder of an SAE or of a model, or file of an SAE")
     .summary("show the version and the device, or what a folder holds")
     .description(
       "Without a folder: the version of monosem, the device that it computes on and why. With one: what the SAE or the model in it is. The weights are loaded and checked.",
@@ -64,14 +65,14 @@ async function factsOfInstallation(device: Device): Promise<Facts> {
 }
 
 async function factsOf(directory: string, device: Device): Promise<Facts> {
-  await requireFolder(directory);
   if (await holdsSae(directory)) return factsOfSae(directory, device);
+  await requireFolder(directory);
   const run = await trainingRunIn(directory);
   if (run !== undefined) throw await outputOfRun(directory, run);
   if (await holdsModelConfig(directory)) return factsOfModel(directory, device);
   throw new MonosemError(
     "ERR_NOT_FOUND",
-    `${directory} holds neither an SAE (cfg.json) nor a model (config.json)${await saeBelow(directory)}`,
+    `${directory} holds neither an SAE (cfg.json, or files of another system) nor a model (config.json)${await saeBelow(directory)}`,
   );
 }
 
@@ -79,7 +80,18 @@ async function factsOfSae(directory: string, device: Device): Promise<Facts> {
   using sae = await Sae.load(directory, device);
   const { architecture, dIn, dSae, ...rest } = sae.config;
   const { trainedAs, ...metadata } = scalars(sae.metadata);
-  return { kind: "sae", architecture, trainedAs, dIn, dSae, ...scalars(rest), ...metadata, ...crosscoderHooks(sae) };
+  const format = await publishedFormatOf(directory);
+  return {
+    kind: "sae",
+    format,
+    architecture,
+    trainedAs,
+    dIn,
+    dSae,
+    ...scalars(rest),
+    ...metadata,
+    ...crosscoderHooks(sae),
+  };
 }
 
 function crosscoderHooks({ config: { hookWidths = [] }, metadata: { hookNames } }: Sae): Facts {

@@ -12,8 +12,11 @@ import { evaluateOnStored, tensorsForSae } from "../analysis/storedEvaluation.js
 import { trainedArchitecture } from "../analysis/trainedArchitecture.js";
 import type { Device } from "../engine/device.js";
 import { readJsonFile } from "../formats/jsonFile.js";
+import { publishedFormatOf } from "../pretrained/formats.js";
+import { saeLens } from "../pretrained/saeLens.js";
 import { dictionaryGeometry } from "../sae/dictionaryGeometry.js";
 import type { Sae } from "../sae/sae.js";
+import { saeLensCfg } from "../sae/saeLensFolder.js";
 import { type CorpusFlags, contextShapeForSae } from "./corpusOptions.js";
 import { distinctNames } from "./distinctNames.js";
 import { type FittingSae, fittingSaes } from "./fittingSaes.js";
@@ -152,13 +155,19 @@ async function described(
   },
   signal: AbortSignal,
 ): Promise<EvaluatedSae> {
-  const path = join(folder, "cfg.json");
   return {
     ...known,
     architecture: trainedArchitecture(sae),
-    cfg: (await readJsonFile(path, { missing: `${path} has gone` })) as Json,
+    cfg: await cfgOf(folder, sae),
     geometry: await dictionaryGeometry(sae, { signal }),
   };
+}
+
+/** Its cfg.json; of an SAE in another system's format the one that it would be converted to. */
+async function cfgOf(folder: string, sae: Sae): Promise<Json> {
+  const path = join(folder, "cfg.json");
+  if ((await publishedFormatOf(folder)) === saeLens.name) return (await readJsonFile(path)) as Json;
+  return JSON.parse(JSON.stringify(saeLensCfg(sae.config, sae.metadata))) as Json;
 }
 
 /** The two passes over the corpus, one bar each. */

@@ -3,10 +3,10 @@
  *
  * Numbers are little-endian in the file, as they are in the memory of every machine that the engine runs on.
  */
-import { type FileHandle, open, stat } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { MonosemError } from "../errors.js";
 import { AtomicFile } from "./atomicFile.js";
-import { float32FromBFloat16, float32FromFloat16 } from "./halfPrecision.js";
+import { FileBytes, ioError } from "./fileBytes.js";
 import {
   checkedByteLength,
   hasLoneSurrogate,
@@ -20,46 +20,12 @@ import {
   type SafetensorsHeader,
   safetensorsDTypeBytes,
 } from "./safetensorsHeader.js";
+import { arrayOf, isFloatingPoint, type SafetensorsArray, type SafetensorsData, toFloat32 } from "./tensorArray.js";
 
 export type { SafetensorsDType, SafetensorsEntry } from "./safetensorsHeader.js";
+export type { SafetensorsArray, SafetensorsData } from "./tensorArray.js";
 
-/** Memory for the elements of a tensor; f16 and bf16 are held as their bits. */
-export type SafetensorsData =
-  | Float64Array
-  | Float32Array
-  | BigInt64Array
-  | BigUint64Array
-  | Int32Array
-  | Uint32Array
-  | Int16Array
-  | Uint16Array
-  | Int8Array
-  | Uint8Array;
-
-/** A tensor, or some rows of one, in memory. */
-export interface SafetensorsArray {
-  readonly dtype: SafetensorsDType;
-  readonly shape: readonly number[];
-  readonly data: SafetensorsData;
-}
-
-const arrayOf = {
-  F64: Float64Array,
-  F32: Float32Array,
-  F16: Uint16Array,
-  BF16: Uint16Array,
-  I64: BigInt64Array,
-  I32: Int32Array,
-  I16: Int16Array,
-  I8: Int8Array,
-  U8: Uint8Array,
-  BOOL: Uint8Array,
-  U16: Uint16Array,
-  U32: Uint32Array,
-  U64: BigUint64Array,
-} as const satisfies Record<SafetensorsDType, unknown>;
-
-/** Longest single read or write: the system takes at most 2^31 - 1 bytes at once. */
+/** Longest single write: the system takes at most 2^31 - 1 bytes at once. */
 const transferBytes = 2 ** 30;
 
 /**
@@ -74,13 +40,13 @@ export class SafetensorsFile {
   readonly entries: ReadonlyMap<string, SafetensorsEntry>;
   /** The strings under `__metadata__`; without a prototype. */
   readonly metadata: Readonly<Record<string, string>>;
-  readonly #handle: FileHandle;
+  readonly #bytes: FileBytes;
 
-  private constructor(path: string, handle: FileHandle, header: SafetensorsHeader) {
-    this.path = path;
+  private constructor(bytes: FileBytes, header: SafetensorsHeader) {
+    this.path = bytes.path;
     this.entries = header.entries;
     this.metadata = header.metadata;
-    this.#handle = handle;
+    this.#bytes = bytes;
   }
 
   /**
@@ -90,15 +56,15 @@ export class SafetensorsFile {
    *   when it cannot be read
    */
   static async open(path: string): Promise<SafetensorsFile> {
-    const handle = await openForReading(path);
+    const bytes = await FileBytes.open(path);
     try {
-      const fileBytes = (await handle.stat()).size;
-      const prefix = await readBytes(handle, path, 0, Math.min(headerLengthBytes, fileBytes));
+      const fileBytes = bytes.byteLength;
+      const prefix = await bytes.read(0, Math.min(headerLengthBytes, fileBytes));
       const headerBytes = readHeaderLength(prefix, fileBytes, path);
-      const header = await readBytes(handle, path, headerLengthBytes, headerBytes);
-      return new SafetensorsFile(path, handle, parseHeader(header, fileBytes, path));
+      const header = await bytes.read(headerLengthBytes, headerBytes);
+      return new SafetensorsFile(bytes, parseHeader(header, fileBytes, path));
     } catch (error) {
-      await handle.close();
+      await bytes.close();
       throw error;
     }
   }
@@ -126,7 +92,7 @@ export class SafetensorsFile {
    */
   async read(name: string): Promise<SafetensorsArray> {
     const { dtype, shape, byteOffset, byteLength } = this.entry(name);
-    const bytes = await readBytes(this.#handle, this.path, byteOffset, byteLength);
+    const bytes = await this.#bytes.read(byteOffset, byteLength);
     return { dtype, shape, data: new arrayOf[dtype](bytes.buffer) };
   }
 
@@ -149,7 +115,7 @@ export class SafetensorsFile {
       );
     }
     const rowBytes = available === 0 ? 0 : byteLength / available;
-    const bytes = await readBytes(this.#handle, this.path, byteOffset + firstRow * rowBytes, rows * rowBytes);
+    const bytes = await this.#bytes.read(byteOffset + firstRow * rowBytes, rows * rowBytes);
     return { dtype, shape: [rows, ...shape.slice(1)], data: new arrayOf[dtype](bytes.buffer) };
   }
 
@@ -181,7 +147,7 @@ export class SafetensorsFile {
   }
 
   async close(): Promise<void> {
-    await this.#handle.close();
+    await this.#bytes.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -190,7 +156,7 @@ export class SafetensorsFile {
 
   #floatingPointEntry(name: string): SafetensorsEntry {
     const entry = this.entry(name);
-    if (!["F64", "F32", "F16", "BF16"].includes(entry.dtype)) {
+    if (!isFloatingPoint(entry.dtype)) {
       throw new MonosemError(
         "ERR_DTYPE_MISMATCH",
         `${quote(name)} in ${this.path} has dtype ${entry.dtype}, expected F32, F16, BF16 or F64`,
@@ -415,51 +381,6 @@ function checkArrayType(name: string, dtype: SafetensorsDType, data: Safetensors
   }
 }
 
-function toFloat32({ dtype, data }: SafetensorsArray): Float32Array {
-  if (dtype === "F32") return data as Float32Array;
-  if (dtype === "F16") return float32FromFloat16(data as Uint16Array);
-  if (dtype === "BF16") return float32FromBFloat16(data as Uint16Array);
-  return Float32Array.from(data as Float64Array);
-}
-
-async function openForReading(path: string): Promise<FileHandle> {
-  try {
-    // Asked before opening: opening a pipe would wait for a writer.
-    if (!(await stat(path)).isFile()) throw new MonosemError("ERR_IO", `${path} is not a regular file`);
-    return await open(path, "r");
-  } catch (error) {
-    if (error instanceof MonosemError) throw error;
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") {
-      throw new MonosemError("ERR_NOT_FOUND", `there is no file ${path}`, { cause: error });
-    }
-    throw ioError("read", path, error);
-  }
-}
-
-async function readBytes(
-  handle: FileHandle,
-  path: string,
-  position: number,
-  byteLength: number,
-): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = allocate(byteLength, path);
-  let filled = 0;
-  while (filled < byteLength) {
-    const length = Math.min(transferBytes, byteLength - filled);
-    let bytesRead: number;
-    try {
-      ({ bytesRead } = await handle.read(bytes, filled, length, position + filled));
-    } catch (error) {
-      throw ioError("read", path, error);
-    }
-    if (bytesRead === 0) {
-      throw new MonosemError("ERR_FORMAT", `${path} was truncated while it was open: it ends at ${position + filled}`);
-    }
-    filled += bytesRead;
-  }
-  return bytes;
-}
-
 async function writeBytes(handle: FileHandle, path: string, position: number, bytes: Uint8Array): Promise<void> {
   let done = 0;
   while (done < bytes.byteLength) {
@@ -470,21 +391,6 @@ async function writeBytes(handle: FileHandle, path: string, position: number, by
       throw ioError("write", path, error);
     }
   }
-}
-
-function allocate(byteLength: number, path: string): Uint8Array<ArrayBuffer> {
-  try {
-    return new Uint8Array(byteLength);
-  } catch (cause) {
-    throw new MonosemError("ERR_OUT_OF_MEMORY", `${byteLength} bytes to read from ${path} do not fit into memory`, {
-      cause,
-    });
-  }
-}
-
-function ioError(verb: string, path: string, error: unknown): MonosemError {
-  const reason = error instanceof Error ? error.message : String(error);
-  return new MonosemError("ERR_IO", `cannot ${verb} ${path}: ${reason}`, { cause: error });
 }
 
 function listNames(names: readonly string[]): string {

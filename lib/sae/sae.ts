@@ -3,12 +3,14 @@ import type { Codes } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
+import { readPublishedSae } from "../pretrained/formats.js";
 import type { ConfiguredEncoder, SaeParameters } from "./architecture.js";
 import { architectureNamed } from "./architectures.js";
 import { type CheckedSaeConfig, encoderOf, parseSaeConfig, type SaeConfig, type SaeTrainingConfig } from "./config.js";
 import { initialParameters, pseudoInverse } from "./initialise.js";
 import { parameterLayout } from "./parameterLayout.js";
-import { readSaeLensFolder, writeSaeLensFolder } from "./saeLensFolder.js";
+import { writeSaeLensFolder } from "./saeLensFolder.js";
+import type { SaeLoadOptions } from "./storedSae.js";
 
 /** Where an SAE comes from and how it should be used, as far as known; kept in the saved folder. */
 export interface SaeMetadata {
@@ -92,20 +94,24 @@ export class Sae {
   }
 
   /**
-   * Reads a SAELens folder: `cfg.json` and `sae_weights.safetensors`.
+   * Reads an SAE of any format that is known: folders of SAELens, or the folder or file of another system
+   * (lib/pretrained/formats.ts). Scales that a format keeps beside its weights are folded into them.
    *
-   * @throws MonosemError ERR_NOT_FOUND for a missing folder, file or tensor; ERR_FORMAT for a malformed or truncated
-   *   file, a superfluous or transposed tensor, a wrong dtype; ERR_NON_FINITE for NaN or infinity among the weights;
-   *   ERR_UNSUPPORTED for an architecture or an option of SAELens that would otherwise be silently ignored.
+   * @throws MonosemError ERR_NOT_FOUND for a missing folder, file or tensor, or when nothing there is an SAE; ERR_FORMAT for
+   *   a malformed or truncated file, a superfluous or transposed tensor, a wrong dtype; ERR_NON_FINITE for NaN or infinity
+   *   among the weights; ERR_UNSUPPORTED for an architecture or an option that would otherwise be silently ignored;
+   *   ERR_INVALID_ARGUMENT for an `inputScale` where the weights are not for scaled activations.
    */
-  static async load(directory: string, device: Device): Promise<Sae> {
-    const { config, weights, metadata, latentsInDecoderNorm } = await readSaeLensFolder(directory);
-    const parameters = parameterLayout(config).map(({ name, shape, savedTransposed }) => {
-      if (!savedTransposed) return [name, device.tensor(weights[name]!, shape)];
-      using columns = device.tensor(weights[name]!, [...shape].reverse());
+  static async load(path: string, device: Device, options: SaeLoadOptions = {}): Promise<Sae> {
+    const { config, weights, metadata, latentsInDecoderNorm, scale } = await readPublishedSae(path, options);
+    const parameters = parameterLayout(config).map(({ name, shape }) => {
+      const { values, transposed } = weights[name]!;
+      if (!transposed) return [name, device.tensor(values, shape)];
+      using columns = device.tensor(values, [...shape].reverse());
       return [name, device.kernels.transpose(columns)];
     });
     const sae = new Sae(config, Object.fromEntries(parameters) as SaeParameters, device, metadata);
+    if (scale !== undefined) sae.foldInputScale(scale.input, scale.output);
     // SAELens' `rescale_acts_by_decoder_norm`: latents are z_i |W_dec,i| and are decoded by W_dec,i / |W_dec,i|
     if (latentsInDecoderNorm) sae.foldDecoderNorm();
     return sae;

@@ -1,5 +1,5 @@
 /**
- * SAELens 6 folders: `cfg.json` and `sae_weights.safetensors` with W_enc [dIn, dSae], b_enc [dSae], W_dec [dSae, dIn],
+ * SAELens folders: `cfg.json` and `sae_weights.safetensors` with W_enc [dIn, dSae], b_enc [dSae], W_dec [dSae, dIn],
  * b_dec [dIn].
  *
  * What is written loads in SAELens unchanged. What is read must be understood to the last key that changes numbers: an
@@ -18,6 +18,8 @@ import { architectureNamed, knownArchitectures } from "./architectures.js";
 import { type CheckedSaeConfig, parseSaeConfig } from "./config.js";
 import { type ParameterLayout, parameterLayout } from "./parameterLayout.js";
 import type { SaeMetadata } from "./sae.js";
+import { isPre6, upgradePre6 } from "./saeLensPre6.js";
+import type { SaeLoadOptions, StoredSae, StoredWeight } from "./storedSae.js";
 
 const configFile = "cfg.json";
 const weightsFile = "sae_weights.safetensors";
@@ -25,9 +27,9 @@ const weightsFile = "sae_weights.safetensors";
 const saeLensVersion = "6.0.0";
 
 /** The parameters by our names, as SAELens stores them (encoders transposed). */
-export type SavedWeights = Readonly<Record<string, Float32Array>>;
+type SavedWeights = Readonly<Record<string, Float32Array>>;
 
-export interface SaeLensFolder {
+interface SaeLensFolder {
   readonly config: CheckedSaeConfig;
   readonly weights: SavedWeights;
   readonly metadata: SaeMetadata;
@@ -47,11 +49,18 @@ export async function writeSaeLensFolder(
     { shape: savedTransposed ? [...shape].reverse() : shape, data: weights[name]! },
   ]);
   await writeSafetensors(join(directory, weightsFile), Object.fromEntries(tensors));
+  const cfg = saeLensCfg(config, metadata);
+  await writeFileAtomically(join(directory, configFile), `${JSON.stringify(cfg, null, 2)}\n`);
+}
+
+/** What cfg.json of an SAE is to hold. */
+export function saeLensCfg(config: CheckedSaeConfig, metadata: SaeMetadata): Readonly<Record<string, unknown>> {
+  const saved = asSaved(config);
   const { modelName, hookName, hookNames, hookNameOut, trainedAs, contextSize, prependBos, ...others } = metadata;
   const trainedAsAnother = saved.architecture === config.architecture ? trainedAs : config.architecture;
   const form = savedFormOf(saved.architecture);
   const name = nameInForm(form, saved);
-  const cfg = {
+  return {
     architecture: saved.transcoder ? transcoderName(name, saved.skip) : name,
     ...form.keys?.(saved),
     d_in: saved.dIn,
@@ -76,7 +85,6 @@ export async function writeSaeLensFolder(
       prepend_bos: prependBos,
     },
   };
-  await writeFileAtomically(join(directory, configFile), `${JSON.stringify(cfg, null, 2)}\n`);
 }
 
 /** The configuration as which an SAE is saved: batchtopk, for example, as the jumprelu that it encodes like. */
@@ -152,30 +160,30 @@ const cfgSchema = z.looseObject({
 });
 
 /**
- * `latentsInDecoderNorm`: latents are to be multiplied by the decoder norms and the decoder divided by them.
+ * Reads a folder of SAELens 6, or of an earlier one.
  *
  * @throws MonosemError as `Sae.load` says.
  */
-export async function readSaeLensFolder(
-  directory: string,
-): Promise<SaeLensFolder & { readonly latentsInDecoderNorm: boolean }> {
+export async function readSaeLensFolder(directory: string, { inputScale }: SaeLoadOptions = {}): Promise<StoredSae> {
   const path = join(directory, configFile);
-  const cfg = parseCfg(
-    path,
-    await readJsonFile(path, {
-      missing: `${path} does not exist; an SAE folder holds ${configFile} and ${weightsFile}`,
-    }),
-  );
+  const json = await readJsonFile(path, {
+    missing: `${path} does not exist; an SAE folder holds ${configFile} and ${weightsFile}`,
+  });
+  const flat = z.looseObject({}).safeParse(json);
+  const old = flat.success && isPre6(flat.data);
+  const cfg = parseCfg(path, old ? upgradePre6(path, flat.data) : json);
   const forms = namedForms();
   const named = forms.get(cfg.architecture);
   if (named === undefined) {
     unsupported(path, `architecture is "${cfg.architecture}"; ${[...forms.keys()].join(", ")} can be loaded`);
   }
-  if (!["none", "layer_norm"].includes(cfg.normalize_activations)) {
+  const scaled = cfg.normalize_activations === "expected_average_only_in" && inputScale !== undefined;
+  if (!scaled && !["none", "layer_norm"].includes(cfg.normalize_activations)) {
     unsupported(
       path,
       `normalize_activations is "${cfg.normalize_activations}", a scaling that is not folded into the weights: fold it ` +
-        'in SAELens (fold_activation_norm_scaling_factor) and save again, so that it reads "none"',
+        'in SAELens (fold_activation_norm_scaling_factor) and save again, so that it reads "none"; or load it with that ' +
+        "factor as `inputScale`",
     );
   }
   if (cfg.finetuning_scaling_factor) unsupported(path, "finetuning_scaling_factor is true");
@@ -203,32 +211,53 @@ export async function readSaeLensFolder(
   );
   return {
     config,
-    weights: await readWeights(join(directory, weightsFile), parameterLayout(config), dtype),
+    // before version 6 the configuration's dtype was the one that weights were to be loaded in
+    weights: await readWeights(join(directory, weightsFile), parameterLayout(config), old ? undefined : dtype),
     metadata: readMetadata(cfg.metadata),
     latentsInDecoderNorm: cfg.rescale_acts_by_decoder_norm,
+    ...(scaled ? { scale: { input: inputScale, output: inputScale } } : {}),
   };
 }
 
-async function readWeights(path: string, layout: readonly ParameterLayout[], dtype: string): Promise<SavedWeights> {
+async function readWeights(
+  path: string,
+  layout: readonly ParameterLayout[],
+  dtype: SafetensorsDType | undefined,
+): Promise<StoredSae["weights"]> {
   await using file = await SafetensorsFile.open(path);
   const names = layout.map(({ savedAs }) => savedAs);
-  const superfluous = [...file.entries.keys()].filter((name) => !names.includes(name));
-  if (superfluous.length > 0) {
+  const superfluous = new Set([...file.entries.keys()].filter((name) => !names.includes(name)));
+  if (superfluous.has(finetuningFactors)) {
+    await refuseFinetuningFactors(path, file);
+    superfluous.delete(finetuningFactors);
+  }
+  if (superfluous.size > 0) {
     throw new MonosemError(
       "ERR_FORMAT",
-      `${path}: unexpected tensor ${superfluous.join(", ")}; expected ${names.join(", ")} and nothing else`,
+      `${path}: unexpected tensor ${[...superfluous].join(", ")}; expected ${names.join(", ")} and nothing else`,
     );
   }
-  const weights: Record<string, Float32Array> = {};
-  for (const parameter of layout) weights[parameter.name] = await readWeight(path, file, parameter, dtype);
+  const weights: Record<string, StoredWeight> = {};
+  for (const parameter of layout) {
+    const values = await readWeight(path, file, parameter, dtype);
+    weights[parameter.name] = { values, transposed: parameter.savedTransposed };
+  }
   return weights;
+}
+
+/** Factors of the latents that old versions wrote into every file, all of them 1 unless the SAE was finetuned by them. */
+const finetuningFactors = "scaling_factor";
+
+async function refuseFinetuningFactors(path: string, file: SafetensorsFile): Promise<void> {
+  const factors = await file.readFloat32(finetuningFactors);
+  if (factors.some((factor) => factor !== 1)) unsupported(path, `its ${finetuningFactors} is not 1 everywhere`);
 }
 
 async function readWeight(
   path: string,
   file: SafetensorsFile,
   parameter: ParameterLayout,
-  dtype: string,
+  dtype: SafetensorsDType | undefined,
 ): Promise<Float32Array> {
   const name = parameter.savedAs;
   const shape = parameter.savedTransposed ? [...parameter.shape].reverse() : parameter.shape;
@@ -236,7 +265,7 @@ async function readWeight(
   if (entry === undefined)
     throw new MonosemError("ERR_NOT_FOUND", `${path}: tensor ${name} [${shape.join(", ")}] is missing`);
   // SAELens keeps the thresholds of an SAE in half precision in float32
-  if (entry.dtype !== dtype && !(name === "threshold" && entry.dtype === "F32")) {
+  if (dtype !== undefined && entry.dtype !== dtype && !(name === "threshold" && entry.dtype === "F32")) {
     throw new MonosemError(
       "ERR_FORMAT",
       `${path}: tensor ${name} is ${entry.dtype}, but cfg.json's dtype says ${dtype}`,
@@ -284,7 +313,7 @@ function parseCfg(path: string, json: unknown): z.infer<typeof cfgSchema> {
   const result = cfgSchema.safeParse(json);
   if (result.success) return result.data;
   const issues = result.error.issues.map((issue) => `${issue.path.join(".") || "the whole"}: ${issue.message}`);
-  throw new MonosemError("ERR_FORMAT", `${path} is no SAELens 6 configuration: ${issues.join("; ")}`);
+  throw new MonosemError("ERR_FORMAT", `${path} is no SAELens configuration: ${issues.join("; ")}`);
 }
 
 function inFile<T>(path: string, parse: () => T): T {
@@ -299,7 +328,8 @@ function unsupported(path: string, what: string): never {
   throw new MonosemError("ERR_UNSUPPORTED", `${path}: ${what}`);
 }
 
-function refuseNonFinite(values: Float32Array, what: string): void {
+/** @throws MonosemError ERR_NON_FINITE */
+export function refuseNonFinite(values: Float32Array, what: string): void {
   const index = values.findIndex((value) => !Number.isFinite(value));
   if (index >= 0) throw new MonosemError("ERR_NON_FINITE", `${what} holds ${values[index]} at element ${index}`);
 }

@@ -57,7 +57,9 @@ test("info on the output of a training run says where its SAEs are", async () =>
 
 test("info on a folder of something else says that it holds neither an SAE nor a model, and where one is", async () => {
   const folder = await temporaryFolder();
-  expect((await runCli("info", folder)).stderr).toMatch(/holds neither an SAE \(cfg\.json\) nor a model .*json\)\n$/);
+  expect((await runCli("info", folder)).stderr).toMatch(
+    /holds neither an SAE \(cfg\.json, .*\) nor a model .*json\)\n$/,
+  );
   const sae = await writeSae(folder);
   expect((await runCli("info", folder)).stderr).toContain(`; there is one in ${sae}\n`);
 });

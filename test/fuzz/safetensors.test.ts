@@ -8,19 +8,7 @@
 import { expect, test } from "vitest";
 import { MonosemError } from "../../lib/errors.js";
 import { parseHeader, readHeaderLength, safetensorsDTypeBytes } from "../../lib/formats/safetensorsHeader.js";
-
-const runs = Number(process.env.MONOSEM_FUZZ_RUNS ?? 20_000);
-const seed = process.env.MONOSEM_FUZZ_RUNS === undefined ? 1 : Date.now() >>> 0;
-
-/** mulberry32: a small generator, so that a seed names an input. */
-function random(state: number): (below: number) => number {
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
-}
+import { mutated, random, runs, seed } from "./inputs.js";
 
 const validHeaders = [
   "{}",
@@ -37,18 +25,7 @@ const tokens = [
 ].map((token) => Buffer.from(token));
 
 function anyInput(below: (limit: number) => number): Buffer {
-  let header = Buffer.from(validHeaders[below(validHeaders.length)]!);
-  for (let mutations = below(5); mutations > 0; mutations--) {
-    const at = below(header.length + 1);
-    const end = Math.min(header.length, at + below(8));
-    const kind = below(5);
-    if (kind === 0 && header.length > 0) header[at % header.length] = below(256);
-    else if (kind === 1) header = Buffer.concat([header.subarray(0, at), header.subarray(end)]);
-    else if (kind === 2) header = Buffer.concat([header.subarray(0, end), header.subarray(at)]);
-    else if (kind === 3) {
-      header = Buffer.concat([header.subarray(0, at), tokens[below(tokens.length)]!, header.subarray(at)]);
-    } else header = Buffer.concat([header.subarray(0, at), tokens[below(tokens.length)]!, header.subarray(end)]);
-  }
+  const header = mutated(Buffer.from(validHeaders[below(validHeaders.length)]!), tokens, below);
   const dataBytes = [8, 8, 8, 0, below(17)][below(5)]!;
   const file = Buffer.alloc(8 + header.length + dataBytes);
   file.writeBigUInt64LE(BigInt(below(20) === 0 ? below(2 ** 32) : header.length));

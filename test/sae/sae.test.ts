@@ -271,7 +271,7 @@ describe("SAELens folders", () => {
 
     test("no folder", async () => {
       await rm(folder, { recursive: true });
-      await refused("ERR_NOT_FOUND", /cfg\.json does not exist/);
+      await refused("ERR_NOT_FOUND", /there is no SAE at .* does not exist/);
     });
     test("no weights", async () => {
       await rm(join(folder, "sae_weights.safetensors"));
@@ -324,12 +324,9 @@ describe("SAELens folders", () => {
       await editCfg({ architecture });
       await refused("ERR_UNSUPPORTED", new RegExp(`architecture is "${architecture}"`));
     });
-    test("a configuration from before SAELens 6", async () => {
-      await writeFile(
-        join(folder, "cfg.json"),
-        JSON.stringify({ d_in: 5, d_sae: 12, hook_point: "blocks.0.hook_resid_pre" }),
-      );
-      await refused("ERR_FORMAT", /no SAELens 6 configuration: architecture/);
+    test("a configuration that says neither architecture nor what it was before SAELens 6", async () => {
+      await writeFile(join(folder, "cfg.json"), JSON.stringify({ d_in: 5, d_sae: 12, metadata: {} }));
+      await refused("ERR_FORMAT", /no SAELens configuration: architecture/);
     });
     test.each([["expected_average_only_in"], ["constant_norm_rescale"]])(
       "the unfolded normalisation %s",

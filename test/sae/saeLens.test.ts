@@ -60,6 +60,12 @@ describe("what is written is, byte for byte, what SAELens was checked with", () 
     ["topk", { architecture: "topk", ...shape, k: 4, applyBDecToInput: true }],
     ["gated", { architecture: "gated", ...shape, applyBDecToInput: true }],
     ["jumprelu", { architecture: "jumprelu", ...shape, applyBDecToInput: true }],
+    ["batchtopk", { architecture: "batchtopk", ...shape, applyBDecToInput: true }],
+    ["matryoshka", { architecture: "matryoshka", ...shape, applyBDecToInput: false }],
+    [
+      "topk-layer-norm",
+      { architecture: "topk", ...shape, k: 4, applyBDecToInput: true, normalizeActivations: "layer-norm" },
+    ],
     [
       "jumprelu-layer-norm",
       { architecture: "jumprelu", ...shape, applyBDecToInput: true, normalizeActivations: "layer-norm" },
@@ -94,6 +100,35 @@ describe("what is written is, byte for byte, what SAELens was checked with", () 
       expect(await readFile(join(folder, file))).toEqual(await readFile(join(committed, file)));
     }
     await rm(folder, { recursive: true });
+  });
+});
+
+/** `python check_saelens.py check` makes back/ from to-saelens/: SAELens loads each folder and saves it again. */
+describe("what SAELens saves of what was written is the same SAE", () => {
+  test.each([
+    "relu",
+    "topk",
+    "topk-layer-norm",
+    "gated",
+    "jumprelu",
+    "jumprelu-layer-norm",
+    "batchtopk",
+    "matryoshka",
+    "transcoder",
+    "skip-transcoder",
+    "jumprelu-transcoder",
+    "jumprelu-skip-transcoder",
+  ])("%s", async (name) => {
+    const ours = await Sae.load(join(fixtures, "to-saelens", name), device);
+    const back = await Sae.load(join(fixtures, "back", name), device);
+    expect(back.config).toEqual(ours.config);
+    expect(back.metadata).toMatchObject(ours.metadata);
+    await using expected = await SafetensorsFile.open(join(fixtures, "to-saelens", name, "expected.safetensors"));
+    const x = device.tensor(await expected.readFloat32("activations"), [9, 7]);
+    const latents = await device.kernels.densify(back.encode(x)).readFloat32();
+    expect(relativeError(latents, await expected.readFloat32("latents"))).toBeLessThan(1e-5);
+    const reconstruction = await back.reconstruct(x).readFloat32();
+    expect(relativeError(reconstruction, await expected.readFloat32("reconstruction"))).toBeLessThan(1e-5);
   });
 });
 

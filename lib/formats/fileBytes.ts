@@ -1,0 +1,94 @@
+/** Random access to the bytes of a file, for parsers that check before they read. */
+import { type FileHandle, open, stat } from "node:fs/promises";
+import { MonosemError } from "../errors.js";
+
+/** Bytes that a parser reads pieces of. */
+export interface ByteSource {
+  /** For messages. */
+  readonly path: string;
+  readonly byteLength: number;
+  /**
+   * Reads `length` bytes from `position`; both lie within `byteLength`.
+   *
+   * @throws MonosemError ERR_FORMAT when the file shrank, ERR_OUT_OF_MEMORY, ERR_IO
+   */
+  read(position: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
+  close(): Promise<void>;
+}
+
+/** Longest single read: the system takes at most 2^31 - 1 bytes at once. */
+const transferBytes = 2 ** 30;
+
+/** An open file. */
+export class FileBytes implements ByteSource {
+  readonly path: string;
+  readonly byteLength: number;
+  readonly #handle: FileHandle;
+
+  private constructor(path: string, byteLength: number, handle: FileHandle) {
+    this.path = path;
+    this.byteLength = byteLength;
+    this.#handle = handle;
+  }
+
+  /** @throws MonosemError ERR_NOT_FOUND when there is no such file, ERR_IO when it is no regular file or cannot be read */
+  static async open(path: string): Promise<FileBytes> {
+    try {
+      // Asked before opening: opening a pipe would wait for a writer.
+      if (!(await stat(path)).isFile()) throw new MonosemError("ERR_IO", `${path} is not a regular file`);
+      const handle = await open(path, "r");
+      try {
+        return new FileBytes(path, (await handle.stat()).size, handle);
+      } catch (error) {
+        await handle.close();
+        throw error;
+      }
+    } catch (error) {
+      if (error instanceof MonosemError) throw error;
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") {
+        throw new MonosemError("ERR_NOT_FOUND", `there is no file ${path}`, { cause: error });
+      }
+      throw ioError("read", path, error);
+    }
+  }
+
+  async read(position: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    const bytes = allocate(length, this.path);
+    let filled = 0;
+    while (filled < length) {
+      const piece = Math.min(transferBytes, length - filled);
+      let bytesRead: number;
+      try {
+        ({ bytesRead } = await this.#handle.read(bytes, filled, piece, position + filled));
+      } catch (error) {
+        throw ioError("read", this.path, error);
+      }
+      if (bytesRead === 0) {
+        const end = position + filled;
+        throw new MonosemError("ERR_FORMAT", `${this.path} was truncated while it was open: it ends at ${end}`);
+      }
+      filled += bytesRead;
+    }
+    return bytes;
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+  }
+}
+
+/** @throws MonosemError ERR_OUT_OF_MEMORY */
+export function allocate(byteLength: number, path: string): Uint8Array<ArrayBuffer> {
+  try {
+    return new Uint8Array(byteLength);
+  } catch (cause) {
+    throw new MonosemError("ERR_OUT_OF_MEMORY", `${byteLength} bytes to read from ${path} do not fit into memory`, {
+      cause,
+    });
+  }
+}
+
+export function ioError(verb: "read" | "write", path: string, error: unknown): MonosemError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return new MonosemError("ERR_IO", `cannot ${verb} ${path}: ${reason}`, { cause: error });
+}

@@ -1,0 +1,83 @@
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+import { writeSafetensors } from "../../lib/formats/safetensors.js";
+import { runCli, temporaryFolder } from "./runCli.js";
+
+const fixtures = fileURLToPath(new URL("../fixtures/pretrained", import.meta.url));
+const gemma = join(fixtures, "gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82");
+const openai = join(fixtures, "openai/resid_post_mlp_v5_32k/autoencoders/8.pt");
+
+test("convert rewrites a folder or a file as a SAELens folder, which every command takes", async () => {
+  const folder = await temporaryFolder();
+  for (const [input, said, cfg] of [
+    [
+      gemma,
+      "Gemma Scope: jumprelu SAE, dIn 6, dSae 20",
+      { architecture: "jumprelu", d_in: 6, apply_b_dec_to_input: false },
+    ],
+    [
+      openai,
+      "PyTorch file: topk SAE, dIn 6, dSae 20",
+      { architecture: "topk", k: 5, normalize_activations: "layer_norm" },
+    ],
+    [join(fixtures, "circuit-tracer/layer_1.safetensors"), "circuit-tracer: jumprelu transcoder", { d_out: 6 }],
+  ] as const) {
+    const output = join(folder, cfg.architecture ?? "transcoder");
+    const { exitCode, stdout, stderr } = await runCli("convert", input, output);
+    expect(stderr).toBe("");
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(new RegExp(`^${said}.* -> ${output}\n$`));
+    expect((await readdir(output)).sort()).toEqual(["cfg.json", "sae_weights.safetensors"]);
+    expect(JSON.parse(await readFile(join(output, "cfg.json"), "utf8"))).toMatchObject(cfg);
+    const info = JSON.parse((await runCli("info", output, "--json")).stdout);
+    expect(info).toMatchObject({ kind: "sae", format: "SAELens", dIn: 6, dSae: 20 });
+  }
+});
+
+test("info reads published SAEs where they lie, folders and files", async () => {
+  const info = async (path: string): Promise<unknown> => JSON.parse((await runCli("info", path, "--json")).stdout);
+  expect(await info(gemma)).toMatchObject({
+    kind: "sae",
+    format: "Gemma Scope",
+    architecture: "jumprelu",
+    modelName: "gemma-2-2b",
+    hookName: "blocks.12.hook_resid_post",
+  });
+  expect(await info(openai)).toMatchObject({ kind: "sae", format: "PyTorch file", architecture: "topk", k: 5 });
+});
+
+test("eval and encode take published SAEs where they lie", async () => {
+  const folder = await temporaryFolder();
+  const activations = join(folder, "activations.safetensors");
+  const data = Float32Array.from({ length: 40 * 6 }, (_, i) => Math.sin(i * i));
+  await writeSafetensors(activations, { activations: { shape: [40, 6], data } });
+  const evaluated = await runCli("eval", "--sae", gemma, "--activations", activations, "--json");
+  expect(evaluated.exitCode).toBe(0);
+  const { sae_cfg_dict: cfg } = JSON.parse(evaluated.stdout);
+  expect(cfg).toMatchObject({ architecture: "jumprelu", d_in: 6, d_sae: 20, metadata: { model_name: "gemma-2-2b" } });
+  const output = join(folder, "latents.safetensors");
+  const encoded = await runCli("encode", "--sae", openai, "--activations", activations, "--output", output);
+  expect(encoded.stdout).toMatch(/^40 rows, \d+ active latents/);
+});
+
+test("convert does not write where something is, and says what it cannot read", async () => {
+  const folder = await temporaryFolder();
+  const filled = join(folder, "filled");
+  await mkdir(filled);
+  await writeFile(join(filled, "notes.txt"), "x");
+  for (const [input, output, message] of [
+    [gemma, filled, /filled is not empty \(notes\.txt\): name a new folder\n$/],
+    [gemma, join(filled, "notes.txt"), /cannot write to .*notes\.txt: ENOTDIR/],
+    [filled, join(folder, "new"), /filled holds no SAE: an SAE's folder holds .*, or what another system saved\n$/],
+    [join(folder, "none"), join(folder, "new"), /none does not exist/],
+    [join(fixtures, "../archives/hostile/system.pt"), join(folder, "new"), /it needs "posix\.system"/],
+  ] as const) {
+    const { exitCode, stdout, stderr } = await runCli("convert", input, output);
+    expect(stderr).toMatch(message);
+    expect(stdout).toBe("");
+    expect(exitCode).toBe(1);
+  }
+  expect(await readdir(folder)).toEqual(["filled"]);
+});
