@@ -59,6 +59,14 @@ const arrayOf = {
   U64: BigUint64Array,
 } as const satisfies Record<SafetensorsDType, unknown>;
 
+/** A tensor whose bytes have been read. */
+export function arrayFromBytes(
+  { dtype, shape }: Pick<SafetensorsEntry, "dtype" | "shape">,
+  bytes: Uint8Array<ArrayBuffer>,
+): SafetensorsArray {
+  return { dtype, shape, data: new arrayOf[dtype](bytes.buffer) };
+}
+
 /** Longest single read or write: the system takes at most 2^31 - 1 bytes at once. */
 const transferBytes = 2 ** 30;
 
@@ -125,9 +133,8 @@ export class SafetensorsFile {
    * @throws MonosemError ERR_NOT_FOUND for an unknown name, ERR_FORMAT when the file shrank, ERR_OUT_OF_MEMORY, ERR_IO
    */
   async read(name: string): Promise<SafetensorsArray> {
-    const { dtype, shape, byteOffset, byteLength } = this.entry(name);
-    const bytes = await readBytes(this.#handle, this.path, byteOffset, byteLength);
-    return { dtype, shape, data: new arrayOf[dtype](bytes.buffer) };
+    const entry = this.entry(name);
+    return arrayFromBytes(entry, await readBytes(this.#handle, this.path, entry.byteOffset, entry.byteLength));
   }
 
   /**
