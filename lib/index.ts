@@ -83,6 +83,12 @@ export {
   SafetensorsWriter,
   writeSafetensors,
 } from "./formats/safetensors.js";
+// published SAEs and models
+export type {
+  DownloadOptions,
+  DownloadProgress,
+  HubSnapshot,
+} from "./hub/download.js";
 // language models with hooks
 export {
   type ForwardOptions,
@@ -91,10 +97,12 @@ export {
   type Hook,
   HookedTransformer,
   type ModelConfig,
+  type ModelSource,
   type NamedHook,
   type Tokens,
 } from "./models/hookedTransformer.js";
 export { Tokenizer } from "./models/tokenizer.js";
+export { type PublishedSae, publishedReleases, publishedSae, publishedSaeIds } from "./pretrained/registry.js";
 // sparse autoencoders
 export {
   type Architecture,
@@ -138,7 +146,13 @@ export {
 } from "./sae/evaluation.js";
 export { type DensityHistogram, type Metrics, MetricsAccumulator } from "./sae/metrics.js";
 export type { ReconstructedBatch, ReconstructionOptions } from "./sae/reconstructions.js";
-export { Sae, type SaeCreateOptions, type SaeMetadata } from "./sae/sae.js";
+export {
+  type PretrainedOptions,
+  Sae,
+  type SaeCreateOptions,
+  type SaeLoadOptions,
+  type SaeMetadata,
+} from "./sae/sae.js";
 // synthetic data with known features, and what an SAE recovers of them
 export { maximumAssignment } from "./toy/linearAssignment.js";
 export { heldOutSample, measureRecovery, type Recovery } from "./toy/recovery.js";

@@ -75,8 +75,8 @@ Examples:
 
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
   await checkOutputFiles(flags.html);
-  using sae = await loadSae(flags.sae, device);
-  using model = await loadModel(flags.model, device);
+  using sae = await loadSae(flags.sae, device, signal);
+  using model = await loadModel(flags.model, device, signal);
   const chosen = flags.hook === undefined ? {} : { hook: flags.hook };
   const { input, output } = hooksForSae(model, sae, flags.hook);
   const { dSae } = sae.config;

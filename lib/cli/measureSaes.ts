@@ -1,8 +1,6 @@
 /** Evaluates the SAEs of some folders, on stored activations or in their model, with progress on the terminal. */
-import { join } from "node:path";
 import { contexts } from "../activations/contexts.js";
 import { Corpus } from "../activations/corpus.js";
-import type { Json } from "../activations/source.js";
 import { StoredActivations } from "../activations/storedActivations.js";
 import { limitTokens } from "../analysis/contextBatches.js";
 import type { EvaluatedSae } from "../analysis/coreEvaluation.js";
@@ -11,9 +9,9 @@ import { hooksForSae, type SaeHooks } from "../analysis/saeHook.js";
 import { evaluateOnStored, tensorsForSae } from "../analysis/storedEvaluation.js";
 import { trainedArchitecture } from "../analysis/trainedArchitecture.js";
 import type { Device } from "../engine/device.js";
-import { readJsonFile } from "../formats/jsonFile.js";
 import { dictionaryGeometry } from "../sae/dictionaryGeometry.js";
 import type { Sae } from "../sae/sae.js";
+import { saeLensConfig } from "../sae/saeLensFolder.js";
 import { type CorpusFlags, contextShapeForSae } from "./corpusOptions.js";
 import { distinctNames } from "./distinctNames.js";
 import { type FittingSae, fittingSaes } from "./fittingSaes.js";
@@ -51,11 +49,11 @@ export async function measureOnActivations(
     StoredActivations.open(path, device, { ...tensorsOf(flags), shuffle: false, seed: 0 });
   const saes: Sae[] = [];
   try {
-    for (const folder of folders) saes.push(await loadSae(folder, device));
+    for (const folder of folders) saes.push(await loadSae(folder, device, signal));
     const fitting = await tensorsForEach(saes, folders, open);
     const names = distinctNames(fitting.map(({ folder }) => folder));
     const measured: EvaluatedSae[] = [];
-    for (const [index, { folder, sae, checked: hooks }] of fitting.entries()) {
+    for (const [index, { sae, checked: hooks }] of fitting.entries()) {
       using source = await open();
       const progress = startProgress(`evaluating ${names[index]}`, source.rows, "rows");
       const evaluation = await evaluateOnStored(sae, source, {
@@ -63,7 +61,7 @@ export async function measureOnActivations(
         signal,
         onProgress: ({ tokens }) => progress.update(tokens),
       }).finally(() => progress.stop());
-      measured.push(await described(sae, { folder, name: names[index]!, hooks, ...evaluation }, signal));
+      measured.push(await described(sae, { name: names[index]!, hooks, ...evaluation }, signal));
     }
     return measured;
   } finally {
@@ -93,8 +91,8 @@ export async function measureInModel(
 ): Promise<readonly EvaluatedSae[]> {
   const saes: Sae[] = [];
   try {
-    using model = await loadModel(flags.model, device);
-    for (const folder of folders) saes.push(await loadSae(folder, device));
+    using model = await loadModel(flags.model, device, signal);
+    for (const folder of folders) saes.push(await loadSae(folder, device, signal));
     const fitting = fittingSaes(saes, folders, (sae) => ({
       hooks: hooksForSae(model, sae, flags.hook),
       shape: contextShapeForSae(model, sae, flags),
@@ -120,9 +118,8 @@ export async function measureInModel(
       for (const [place, index] of group.entries()) {
         const evaluation = evaluations[place]!;
         const { reconstruction, explainedVariancePerHook } = evaluation;
-        const { folder, sae, checked } = fitting[index]!;
+        const { sae, checked } = fitting[index]!;
         const known = {
-          folder,
           name: names[index]!,
           hooks: checked.hooks,
           reconstruction,
@@ -144,19 +141,13 @@ export async function measureInModel(
 
 async function described(
   sae: Sae,
-  {
-    folder,
-    ...known
-  }: Pick<EvaluatedSae, "name" | "hooks" | "reconstruction" | "explainedVariancePerHook"> & {
-    readonly folder: string;
-  },
+  known: Pick<EvaluatedSae, "name" | "hooks" | "reconstruction" | "explainedVariancePerHook">,
   signal: AbortSignal,
 ): Promise<EvaluatedSae> {
-  const path = join(folder, "cfg.json");
   return {
     ...known,
     architecture: trainedArchitecture(sae),
-    cfg: (await readJsonFile(path, { missing: `${path} has gone` })) as Json,
+    cfg: saeLensConfig(sae.config, sae.metadata),
     geometry: await dictionaryGeometry(sae, { signal }),
   };
 }

@@ -1,5 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
+import { registerDownload } from "./download.js";
 import { registerEncode } from "./encode.js";
 import { registerEval } from "./eval.js";
 import { describeFailure } from "./failure.js";
@@ -46,6 +47,7 @@ async function createProgram(): Promise<Command> {
     registerFeatures,
     registerGenerate,
     registerInfo,
+    registerDownload,
     registerToy,
   ]) {
     register(program);

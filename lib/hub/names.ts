@@ -48,9 +48,11 @@ function isSafePath(path: string): boolean {
   return path.split("/").every((part) => part !== "" && part !== "." && part !== ".." && !hasForbidden(part));
 }
 
+/** A colon within a name is fine where it does not mean another stream of a file, as it does on Windows. */
 function hasForbidden(part: string): boolean {
+  const drive = process.platform === "win32" ? /:/ : /^[A-Za-z]:/;
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-  return /[\\:\u0000-\u001f\u007f]/.test(part);
+  return drive.test(part) || /[\\\u0000-\u001f\u007f]/.test(part);
 }
 
 /** Whether a text is the full name of a commit. */

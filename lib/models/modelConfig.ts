@@ -3,7 +3,7 @@ import type { Activation } from "../engine/transformerKernels.js";
 /** The sizes and constants of a loaded language model. */
 export interface ModelConfig {
   readonly architecture: "gpt2";
-  /** Name of the folder that it was loaded from. */
+  /** Name of the folder that it was loaded from, or of the repository, without its owner. */
   readonly name: string;
   readonly nLayers: number;
   readonly dModel: number;

@@ -3,6 +3,9 @@ import type { Codes } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
+import type { DownloadOptions } from "../hub/download.js";
+import { downloadSae } from "../pretrained/downloadSae.js";
+import { metadataOf, publishedSae } from "../pretrained/registry.js";
 import type { ConfiguredEncoder, SaeParameters } from "./architecture.js";
 import { architectureNamed } from "./architectures.js";
 import { type CheckedSaeConfig, encoderOf, parseSaeConfig, type SaeConfig, type SaeTrainingConfig } from "./config.js";
@@ -25,6 +28,22 @@ export interface SaeMetadata {
   readonly prependBos?: boolean | undefined;
   /** Anything else that the folder's metadata holds. */
   readonly [key: string]: Json | undefined;
+}
+
+export interface SaeLoadOptions {
+  /**
+   * What activations are multiplied by before the SAE sees them, for a folder that leaves this open (SAELens'
+   * "expected_average_only_in" without the factor); it is folded into the weights.
+   */
+  readonly inputScale?: number;
+}
+
+/** A published SAE. */
+export interface PretrainedOptions extends DownloadOptions {
+  /** For example "gpt2-small-res-jb"; or a repository on the hub, "owner/name". */
+  readonly release: string;
+  /** For example "blocks.8.hook_resid_pre"; of a repository the folder. */
+  readonly saeId?: string;
 }
 
 export interface SaeCreateOptions {
@@ -98,8 +117,8 @@ export class Sae {
    *   file, a superfluous or transposed tensor, a wrong dtype; ERR_NON_FINITE for NaN or infinity among the weights;
    *   ERR_UNSUPPORTED for an architecture or an option of SAELens that would otherwise be silently ignored.
    */
-  static async load(directory: string, device: Device): Promise<Sae> {
-    const { config, weights, metadata, latentsInDecoderNorm } = await readSaeLensFolder(directory);
+  static async load(directory: string, device: Device, options: SaeLoadOptions = {}): Promise<Sae> {
+    const { config, weights, metadata, latentsInDecoderNorm, inputScale } = await readSaeLensFolder(directory, options);
     const parameters = parameterLayout(config).map(({ name, shape, savedTransposed }) => {
       if (!savedTransposed) return [name, device.tensor(weights[name]!, shape)];
       using columns = device.tensor(weights[name]!, [...shape].reverse());
@@ -108,7 +127,23 @@ export class Sae {
     const sae = new Sae(config, Object.fromEntries(parameters) as SaeParameters, device, metadata);
     // SAELens' `rescale_acts_by_decoder_norm`: latents are z_i |W_dec,i| and are decoded by W_dec,i / |W_dec,i|
     if (latentsInDecoderNorm) sae.foldDecoderNorm();
+    if (inputScale !== undefined) sae.foldInputScale(inputScale);
     return sae;
+  }
+
+  /**
+   * Loads a published SAE by its names, as SAELens and Neuronpedia have them; it is downloaded into the cache unless it is
+   * there. What the registry says and the SAE's own files do not is added to its metadata.
+   *
+   * @throws MonosemError ERR_NOT_FOUND for unknown names, with those that come nearest; what `downloadFiles` and `load`
+   *   throw
+   */
+  static async fromPretrained({ release, saeId, ...options }: PretrainedOptions, device: Device): Promise<Sae> {
+    const { sae: published, path } = await downloadSae(publishedSae(release, saeId), options);
+    const { inputScale } = published;
+    const loaded = await Sae.load(path, device, inputScale === undefined ? {} : { inputScale });
+    const metadata = { ...metadataOf(published), ...loaded.metadata, ...published.metadata };
+    return new Sae(loaded.config, loaded.parameters, device, metadata);
   }
 
   /**

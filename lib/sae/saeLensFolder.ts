@@ -47,11 +47,18 @@ export async function writeSaeLensFolder(
     { shape: savedTransposed ? [...shape].reverse() : shape, data: weights[name]! },
   ]);
   await writeSafetensors(join(directory, weightsFile), Object.fromEntries(tensors));
+  const cfg = saeLensConfig(config, metadata);
+  await writeFileAtomically(join(directory, configFile), `${JSON.stringify(cfg, null, 2)}\n`);
+}
+
+/** What cfg.json of an SAE holds. */
+export function saeLensConfig(config: CheckedSaeConfig, metadata: SaeMetadata): Record<string, Json> {
+  const saved = asSaved(config);
   const { modelName, hookName, hookNames, hookNameOut, trainedAs, contextSize, prependBos, ...others } = metadata;
   const trainedAsAnother = saved.architecture === config.architecture ? trainedAs : config.architecture;
   const form = savedFormOf(saved.architecture);
   const name = nameInForm(form, saved);
-  const cfg = {
+  return {
     architecture: saved.transcoder ? transcoderName(name, saved.skip) : name,
     ...form.keys?.(saved),
     d_in: saved.dIn,
@@ -62,7 +69,7 @@ export async function writeSaeLensFolder(
     apply_b_dec_to_input: saved.applyBDecToInput,
     normalize_activations: saved.normalizeActivations === "layer-norm" ? "layer_norm" : "none",
     reshape_activations: "none",
-    metadata: {
+    metadata: known({
       sae_lens_version: saeLensVersion,
       sae_lens_training_version: null,
       ...others,
@@ -74,9 +81,14 @@ export async function writeSaeLensFolder(
       ...(saved.hookWidths === undefined ? {} : { hook_widths: saved.hookWidths }),
       context_size: contextSize,
       prepend_bos: prependBos,
-    },
+    }),
   };
-  await writeFileAtomically(join(directory, configFile), `${JSON.stringify(cfg, null, 2)}\n`);
+}
+
+function known(metadata: Readonly<Record<string, Json | undefined>>): Record<string, Json> {
+  return Object.fromEntries(
+    Object.entries(metadata).filter((entry): entry is [string, Json] => entry[1] !== undefined),
+  );
 }
 
 /** The configuration as which an SAE is saved: batchtopk, for example, as the jumprelu that it encodes like. */
@@ -152,13 +164,16 @@ const cfgSchema = z.looseObject({
 });
 
 /**
- * `latentsInDecoderNorm`: latents are to be multiplied by the decoder norms and the decoder divided by them.
+ * `latentsInDecoderNorm`: latents are to be multiplied by the decoder norms and the decoder divided by them. `inputScale`:
+ * the weights are for activations times this.
  *
+ * @param options.inputScale - that factor, for a folder that says there is one, but not which
  * @throws MonosemError as `Sae.load` says.
  */
 export async function readSaeLensFolder(
   directory: string,
-): Promise<SaeLensFolder & { readonly latentsInDecoderNorm: boolean }> {
+  { inputScale }: { readonly inputScale?: number | undefined } = {},
+): Promise<SaeLensFolder & { readonly latentsInDecoderNorm: boolean; readonly inputScale?: number }> {
   const path = join(directory, configFile);
   const cfg = parseCfg(
     path,
@@ -171,7 +186,8 @@ export async function readSaeLensFolder(
   if (named === undefined) {
     unsupported(path, `architecture is "${cfg.architecture}"; ${[...forms.keys()].join(", ")} can be loaded`);
   }
-  if (!["none", "layer_norm"].includes(cfg.normalize_activations)) {
+  const scaleIsGiven = cfg.normalize_activations === "expected_average_only_in" && inputScale !== undefined;
+  if (!["none", "layer_norm"].includes(cfg.normalize_activations) && !scaleIsGiven) {
     unsupported(
       path,
       `normalize_activations is "${cfg.normalize_activations}", a scaling that is not folded into the weights: fold it ` +
@@ -206,6 +222,7 @@ export async function readSaeLensFolder(
     weights: await readWeights(join(directory, weightsFile), parameterLayout(config), dtype),
     metadata: readMetadata(cfg.metadata),
     latentsInDecoderNorm: cfg.rescale_acts_by_decoder_norm,
+    ...(scaleIsGiven ? { inputScale } : {}),
   };
 }
 
