@@ -46,6 +46,7 @@ export {
   type ModelEvaluation,
   type ModelEvaluationOptions,
 } from "./analysis/modelEvaluation.js";
+export type { PairingOptions } from "./analysis/pairing.js";
 export { paretoFront, type Quality, type SweepPoint } from "./analysis/pareto.js";
 export { type ParetoReport, paretoHtml } from "./analysis/paretoPage.js";
 export { paretoSvg } from "./analysis/paretoPicture.js";

@@ -77,8 +77,9 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
   await checkOutputFiles(flags.html);
   using sae = await loadSae(flags.sae, device, signal);
   using model = await loadModel(flags.model, device, signal);
-  const chosen = flags.hook === undefined ? {} : { hook: flags.hook };
-  const { input, output } = hooksForSae(model, sae, flags.hook);
+  const { allowMismatch } = flags;
+  const chosen = { allowMismatch, ...(flags.hook === undefined ? {} : { hook: flags.hook }) };
+  const { input, output } = hooksForSae(model, sae, flags.hook, { allowMismatch });
   const { dSae } = sae.config;
   for (const latent of flags.latents ?? []) {
     if (latent < dSae) continue;
@@ -109,7 +110,7 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
     summary: featureSummary({ statistics, metrics }),
     statistics,
     latents,
-    logitEffects: hasLogitEffects(model, sae, flags.hook)
+    logitEffects: hasLogitEffects(model, sae, flags.hook, { allowMismatch })
       ? await logitEffects({ sae, model, ...chosen, latents })
       : undefined,
     decoderNorms:

@@ -94,7 +94,7 @@ export async function measureInModel(
     using model = await loadModel(flags.model, device, signal);
     for (const folder of folders) saes.push(await loadSae(folder, device, signal));
     const fitting = fittingSaes(saes, folders, (sae) => ({
-      hooks: hooksForSae(model, sae, flags.hook),
+      hooks: hooksForSae(model, sae, flags.hook, flags),
       shape: contextShapeForSae(model, sae, flags),
     }));
     const names = distinctNames(fitting.map(({ folder }) => folder));
@@ -112,6 +112,7 @@ export async function measureInModel(
         contexts: limitTokens(contexts(corpus, model.tokenizer, shape), flags.tokens),
         contextsPerBatch: CONTEXTS_PER_BATCH,
         ...(flags.hook === undefined ? {} : { hook: flags.hook }),
+        allowMismatch: flags.allowMismatch,
         signal,
         onProgress: ({ stage, tokens }) => progress.update(stage, tokens),
       }).finally(() => progress.stop());

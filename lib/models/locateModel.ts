@@ -51,7 +51,7 @@ function canonicalName(name: string): string {
  * @throws MonosemError ERR_NOT_FOUND when there is neither, with the names that come nearest; as `downloadFiles`
  */
 export async function locateModel(model: string, options: DownloadOptions = {}): Promise<ModelSource> {
-  if ((await stat(model).catch(() => undefined))?.isDirectory()) {
+  if ((await stat(model).catch(() => undefined)) !== undefined) {
     return { name: basename(resolve(model)), directory: model, hub: undefined };
   }
   const repository = repositoryOfModel(model);

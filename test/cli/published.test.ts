@@ -91,5 +91,23 @@ test("commands take published SAEs and models on the hub by name", async () => {
   expect(features.stdout).toMatch(/^latent 3 {2}fires on /m);
   const evaluated = await runCli("eval", ...flags, "--json");
   expect(evaluated.exitCode, evaluated.stderr).toBe(0);
+  expect(evaluated.stderr).toMatch(
+    /^warning: .* leaves [\d.]+ of the variance unexplained.*wrong hook or wrong scale\?$/m,
+  );
   expect(JSON.parse(evaluated.stdout)).toMatchObject({ sae_cfg_dict: { d_in: 192, architecture: "topk" } });
+});
+
+test("what an SAE was not trained for is refused, unless --allow-mismatch permits it", async () => {
+  await startHub();
+  const corpus = join(await temporaryFolder(), "text.txt");
+  await writeFile(corpus, "Once upon a time there was a king who said that he would not go. ".repeat(60));
+  const commandLine = ["features", "--sae", name, "--model", "gpt2", "--corpus", corpus, "--context-size", "65"];
+  const refused = await runCli(...commandLine);
+  expect(refused).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringMatching(
+      /the SAE was trained on contexts of 64 tokens, but one of 65 is given .*--allow-mismatch/,
+    ),
+  });
+  expect((await runCli(...commandLine, "--allow-mismatch")).exitCode).toBe(0);
 });
