@@ -52,6 +52,7 @@ export { type ParetoReport, paretoHtml } from "./analysis/paretoPage.js";
 export { paretoSvg } from "./analysis/paretoPicture.js";
 export { type HookChoice, hookForSae, hooksForSae, type SaeHooks } from "./analysis/saeHook.js";
 export { spliceHook } from "./analysis/spliceHook.js";
+export { type TextFeatureOptions, type TokenFeatures, textFeatures } from "./analysis/textFeatures.js";
 // engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
 export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./engine/device.js";

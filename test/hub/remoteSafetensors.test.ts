@@ -54,3 +54,13 @@ test("a server that does not send the range asked for is refused", async () => {
     message: /asked for bytes=0-7, the server sent 9 bytes/,
   });
 });
+
+test("a server that does not know ranges may send a small file whole", async () => {
+  const { server, open } = await serveTensors();
+  server.misbehave = (request) => {
+    delete request.headers.range;
+    return false;
+  };
+  const remote = await open();
+  expect(await remote.read("small")).toEqual({ dtype: "I32", shape: [3], data: Int32Array.of(4, 5, 6) });
+});
