@@ -3,8 +3,8 @@
 usage: python scripts/registry.py            (with sae-lens 6.54.12, transformer-lens 3.9.0 and PyYAML installed)
 
 The facts (repositories, paths, sparsities, scaling factors, which hook a path stands for) are read from
-`pretrained_saes.yaml` in the package sae-lens; what its loaders know beyond that file stands below. Names of models are
-those that transformer-lens knows.
+`pretrained_saes.yaml` in the package sae-lens; what its loaders know beyond that file stands below, and so do a few
+releases that it lacks. Names of models are those that transformer-lens knows.
 """
 
 import json
@@ -37,6 +37,40 @@ FORMATS = {
     "mwhanna_transcoder": "circuit-tracer",
     "qwen_scope": "qwen-scope",
     "goodfire": "goodfire",
+    "sparsify": "sparsify",
+}
+
+ARCHITECTURES = ("Standard", "TopK", "BatchTopK", "JumpRelu", "GatedSAE", "MatryoshkaBatchTopK", "PAnneal")
+
+# Releases that the directory lacks, by the files of their repositories.
+MORE = {
+    # https://huggingface.co/EleutherAI/sae-pythia-160m-32k, .../sae-pythia-70m-32k
+    **{
+        f"sae-pythia-{size}-32k": {
+            "repo_id": f"EleutherAI/sae-pythia-{size}-32k",
+            "conversion_func": "sparsify",
+            "model": f"pythia-{size}",
+            "saes": [{"id": f"layers.{n}.mlp", "path": f"layers.{n}.mlp"} for n in range(layers)],
+        }
+        for size, layers in (("70m", 6), ("160m", 12))
+    },
+    # https://huggingface.co/adamkarvonen/saebench_pythia-160m-deduped_width-2pow12_date-0108, ...
+    **{
+        f"saebench_pythia-160m-deduped_width-2pow{power}_date-0108": {
+            "repo_id": f"adamkarvonen/saebench_pythia-160m-deduped_width-2pow{power}_date-0108",
+            "conversion_func": "dictionary_learning_1",
+            "model": "pythia-160m-deduped",
+            "saes": [
+                {
+                    "id": f"blocks.8.hook_resid_post__{architecture}_trainer_{n}",
+                    "path": f"{architecture}_pythia-160m-deduped__0108/resid_post_layer_8/trainer_{n}",
+                }
+                for architecture in ARCHITECTURES
+                for n in range(6)
+            ],
+        }
+        for power in (12, 14)
+    },
 }
 
 # Context size and whether contexts begin with BOS, where the SAE's own files do not say it; OpenAI's are in their cfg.json.
@@ -67,6 +101,8 @@ def hooks(format_, release, repository, id_, path):
         return {"hook": f"{block}.mlp.hook_in", "hookOut": f"{block}.hook_mlp_out"}
     if format_ in ("qwen-scope", "dictionary-learning"):
         return {"hook": f"{block}.hook_resid_post"}
+    if format_ == "sparsify":
+        return {"hook": re.sub(r"layers\.(\d+)\.mlp", r"blocks.\1.hook_mlp_out", path)}
     named = re.search(r"(?:blocks\.|layer_)(\d+)\.?_?", id_)
     if format_ == "hook-z":
         return {"hook": f"blocks.{named.group(1)}.attn.hook_z"}
@@ -112,11 +148,11 @@ def write(path, records):
 
 def registry():
     with files("sae_lens").joinpath("pretrained_saes.yaml").open() as file:
-        directory = yaml.load(file, Loader=yaml.CSafeLoader)
+        directory = {**yaml.load(file, Loader=yaml.CSafeLoader), **MORE}
     releases = []
     for release, facts in sorted(directory.items()):
         format_ = FORMATS.get(facts.get("conversion_func"))
-        if not RELEASES.match(release) or format_ is None:
+        if format_ is None or not (release in MORE or RELEASES.match(release)):
             continue
         overrides = facts.get("config_overrides") or {}
         kept = {key: value for key, value in overrides.items() if key == "model_from_pretrained_kwargs"}
@@ -130,7 +166,7 @@ def registry():
         lines = ",\n      ".join(json.dumps(sae(format_, release, facts["repo_id"], entry)) for entry in facts["saes"])
         body = json.dumps(head)[:-1]
         releases.append(f'    {json.dumps(release)}: {body}, "saes": [\n      {lines}\n    ]}}')
-    source = f"facts from pretrained_saes.yaml of sae-lens {version('sae-lens')}, by scripts/registry.py"
+    source = f"facts from pretrained_saes.yaml of sae-lens {version('sae-lens')} and a few more, by scripts/registry.py"
     write(
         ROOT / "lib/pretrained/registry.json",
         f'{{\n  "source": {json.dumps(source)},\n  "releases": {{\n' + ",\n".join(releases) + "\n  }\n}",

@@ -17,6 +17,7 @@ const publishedFiles: Readonly<Record<string, PublishedFiles>> = {
   saelens: { needed: ["{path}/cfg.json", "{path}/sae_weights.safetensors"] },
   "gemma-scope": { needed: ["{path}/params.npz"] },
   "llama-scope": { needed: ["{path}/hyperparams.json", "{path}/checkpoints/final.safetensors"] },
+  sparsify: { needed: ["{path}/cfg.json", "{path}/sae.safetensors"] },
   "dictionary-learning": { needed: ["{path}/config.json", "{path}/ae.pt"] },
   "hook-z": { needed: ["{path}", "{name}_cfg.json"] },
   "circuit-tracer": {

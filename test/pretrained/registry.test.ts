@@ -12,6 +12,8 @@ test("the registry names the published SAEs of the models that can be loaded", (
     "gpt2-small-mlp-tm",
     "gpt2-small-resid-post-v5-32k",
     "pythia-70m-deduped-res-sm",
+    "sae-pythia-160m-32k",
+    "saebench_pythia-160m-deduped_width-2pow14_date-0108",
     "gemma-2b-res-jb",
     ...["2b", "9b"].flatMap((size) =>
       ["res", "mlp", "att", "res-canonical"].map((at) => `gemma-scope-${size}-pt-${at}`),
