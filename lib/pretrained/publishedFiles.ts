@@ -30,10 +30,11 @@ const publishedFiles: Readonly<Record<string, PublishedFiles>> = {
 };
 
 const knownEndings = /\.(json|ya?ml|safetensors|npz|pt|pth)$/;
+const configurations = /\.(json|ya?ml)$/;
 
 /** The folder that is to be listed: that of the SAE, or the one in which it is a file. */
 export function folderToList(format: string, path: string): string | undefined {
-  const folder = isFile(format) ? posix.dirname(path) : path;
+  const folder = isFile(format, path) ? posix.dirname(path) : path;
   return folder === "." ? undefined : folder;
 }
 
@@ -43,13 +44,7 @@ export function folderToList(format: string, path: string): string | undefined {
  * @throws MonosemError ERR_NOT_FOUND naming what is missing
  */
 export function filesOfSae(format: string, path: string, names: readonly string[]): readonly string[] {
-  if (format === unknownFormat) {
-    const folder = path === "." ? "" : `${path}/`;
-    const found = names.filter((name) => posix.dirname(`/${name}`) === posix.dirname(`/${folder}x`));
-    const fitting = found.filter((name) => knownEndings.test(name));
-    if (fitting.length > 0) return fitting;
-    throw new MonosemError("ERR_NOT_FOUND", `${path} holds no file of a known kind (${names.slice(0, 10).join(", ")})`);
-  }
+  if (format === unknownFormat) return filesOfUnknown(path, names);
   const { needed, oneOf = [], welcome = [] } = publishedFiles[format]!;
   const resolved = (name: string): string =>
     name.replace("{path}", () => path).replace("{name}", () => path.replace(/\.\w+$/, ""));
@@ -67,7 +62,18 @@ export function filesOfSae(format: string, path: string, names: readonly string[
   return [...chosen, ...welcome.filter((name) => has.has(name))];
 }
 
-/** Whether an SAE's path names a file, not a folder. */
-export function isFile(format: string): boolean {
-  return publishedFiles[format]?.needed.includes("{path}") ?? false;
+/** Of a file: itself and the configurations beside it; of a folder: what lies directly in it. */
+function filesOfUnknown(path: string, names: readonly string[]): readonly string[] {
+  const file = isFile(unknownFormat, path);
+  const folder = posix.normalize(file ? posix.dirname(path) : path);
+  const beside = names.filter((name) => posix.dirname(name) === folder);
+  const found = beside.filter((name) => (file ? name === path || configurations.test(name) : knownEndings.test(name)));
+  if (found.length > 0 && (!file || names.includes(path))) return found;
+  const listed = names.slice(0, 10).join(", ");
+  throw new MonosemError("ERR_NOT_FOUND", `${path} is or holds no file of a known kind; there are ${listed}`);
+}
+
+function isFile(format: string, path: string): boolean {
+  if (format === unknownFormat) return knownEndings.test(path);
+  return publishedFiles[format]!.needed.includes("{path}");
 }

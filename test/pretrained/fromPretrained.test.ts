@@ -74,7 +74,7 @@ test("a repository that is in no registry is named by itself and the folder", as
   expect(sae.metadata).toEqual({ hookName: saeId, datasetPath: "x" });
   await expect(Sae.fromPretrained({ release: "someone/saes", saeId: "other" }, device)).rejects.toMatchObject({
     code: "ERR_NOT_FOUND",
-    message: /other holds no file of a known kind \(other\/large\.bin\)/,
+    message: /other is or holds no file of a known kind; there are other\/large\.bin/,
   });
 });
 

@@ -117,6 +117,10 @@ test("formats say which files belong to an SAE", () => {
     "a/w.safetensors",
   ]);
   expect(filesOfSae("unknown", ".", ["cfg.json", "a/cfg.json"])).toEqual(["cfg.json"]);
+  const inFolder = ["a/b.pt", "a/b_cfg.json", "a/c.pt", "b.json"];
+  expect(folderToList("unknown", "a/b.pt")).toBe("a");
+  expect(filesOfSae("unknown", "a/b.pt", inFolder)).toEqual(["a/b.pt", "a/b_cfg.json"]);
+  expect(() => filesOfSae("unknown", "a/d.pt", inFolder)).toThrow(/a\/d\.pt is or holds no file of a known kind/);
   expect(folderToList("qwen-scope", "layer5.sae.pt")).toBeUndefined();
   expect(folderToList("saelens", "a/b")).toBe("a/b");
 });
