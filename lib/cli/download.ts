@@ -1,7 +1,6 @@
 import type { Command } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
 import { MonosemError } from "../errors.js";
-import type { HubSnapshot } from "../hub/download.js";
 import { locateModel } from "../models/locateModel.js";
 import { downloadSae } from "../pretrained/downloadSae.js";
 import { publishedSae, splitPublishedName } from "../pretrained/registry.js";
@@ -44,11 +43,6 @@ async function download(name: string, { revision, json }: DownloadFlags, signal:
     if (hub === undefined) throw new MonosemError("ERR_INVALID_ARGUMENT", `${name} is a folder on this machine`);
     return { path: directory, snapshot: hub };
   });
-  if (snapshot.withoutHub !== undefined) warn(snapshot);
   const { repository, commit, files } = snapshot;
   process.stdout.write(json ? `${JSON.stringify({ repository, commit, path, files })}\n` : `${visibleText(path)}\n`);
-}
-
-function warn({ withoutHub, repository }: HubSnapshot): void {
-  process.stderr.write(`${visibleText(`${withoutHub?.message}; ${repository} is in the cache as it was before`)}\n`);
 }

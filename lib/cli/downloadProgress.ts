@@ -4,7 +4,7 @@ import { type Progress, startProgress } from "./progress.js";
 
 const bytesPerMegabyte = 1e6;
 
-/** Shows how far the downloads of `work` are, where something is downloaded. */
+/** Shows how far the downloads of `work` are, where something is downloaded, and says where the hub could not be asked. */
 export async function withDownloadProgress<Result>(
   signal: AbortSignal | undefined,
   work: (options: DownloadOptions) => Promise<Result>,
@@ -19,6 +19,10 @@ export async function withDownloadProgress<Result>(
         const total = Math.ceil(totalBytes / bytesPerMegabyte);
         progress ??= startProgress(`downloading ${visibleText(repository)}`, total, "MB");
         progress.update(Math.floor(bytes / bytesPerMegabyte), file);
+      },
+      onWithoutHub: ({ code, message }) => {
+        // Who has set HF_HUB_OFFLINE knows.
+        if (code !== "ERR_OFFLINE") process.stderr.write(`${visibleText(message)}; taking what is in the cache\n`);
       },
     });
   } finally {

@@ -11,7 +11,7 @@ import { trainedArchitecture } from "../analysis/trainedArchitecture.js";
 import type { Device } from "../engine/device.js";
 import { dictionaryGeometry } from "../sae/dictionaryGeometry.js";
 import type { Sae } from "../sae/sae.js";
-import { saeLensConfig } from "../sae/saeLensFolder.js";
+import { saeLensCfg } from "../sae/saeLensFolder.js";
 import { type CorpusFlags, contextShapeForSae } from "./corpusOptions.js";
 import { distinctNames } from "./distinctNames.js";
 import { type FittingSae, fittingSaes } from "./fittingSaes.js";
@@ -148,7 +148,7 @@ async function described(
   return {
     ...known,
     architecture: trainedArchitecture(sae),
-    cfg: saeLensConfig(sae.config, sae.metadata),
+    cfg: saeLensCfg(sae.config, sae.metadata),
     geometry: await dictionaryGeometry(sae, { signal }),
   };
 }

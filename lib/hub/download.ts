@@ -22,6 +22,8 @@ export interface DownloadOptions {
   readonly revision?: string;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: DownloadProgress) => void;
+  /** Told when the hub could not be asked and the cache has all that is needed. */
+  readonly onWithoutHub?: (reason: MonosemError) => void;
 }
 
 /** Files of one commit of a repository, on the disk. */
@@ -54,7 +56,7 @@ export async function downloadFiles(
   repository: string,
   folder: string | undefined,
   choose: FileChoice,
-  { revision = "main", signal, onProgress }: DownloadOptions = {},
+  { revision = "main", signal, onProgress, onWithoutHub }: DownloadOptions = {},
 ): Promise<HubSnapshot> {
   checkRepositoryName(repository);
   checkRevision(revision);
@@ -64,11 +66,11 @@ export async function downloadFiles(
   let remote: HubRepository;
   let files: readonly RemoteFile[];
   try {
-    if (settings.offline) throw new MonosemError("ERR_OFFLINE", `HF_HUB_OFFLINE is set`);
+    if (settings.offline) throw new MonosemError("ERR_OFFLINE", "HF_HUB_OFFLINE is set");
     remote = await HubRepository.open(repository, revision, connection);
     files = await remote.files(folder);
   } catch (error) {
-    return await fromCache({ cache, revision, folder, choose }, error);
+    return await fromCache({ cache, revision, folder, choose, onWithoutHub }, error);
   }
   const chosen = new Set(choose(files.map(({ name }) => name)));
   const wanted = files.filter(({ name }) => chosen.has(name)).sort((a, b) => a.bytes - b.bytes);
@@ -95,10 +97,14 @@ interface CacheQuestion {
   readonly revision: string;
   readonly folder: string | undefined;
   readonly choose: FileChoice;
+  readonly onWithoutHub: DownloadOptions["onWithoutHub"];
 }
 
 /** What the cache has, if that is all that was wanted; if not, the reason for asking it is what is thrown. */
-async function fromCache({ cache, revision, folder, choose }: CacheQuestion, reason: unknown): Promise<HubSnapshot> {
+async function fromCache(
+  { cache, revision, folder, choose, onWithoutHub }: CacheQuestion,
+  reason: unknown,
+): Promise<HubSnapshot> {
   if (!(reason instanceof MonosemError) || !["ERR_OFFLINE", "ERR_NETWORK", "ERR_RATE_LIMITED"].includes(reason.code)) {
     throw reason;
   }
@@ -106,12 +112,16 @@ async function fromCache({ cache, revision, folder, choose }: CacheQuestion, rea
   const names = commit === undefined ? [] : await cache.fileNames(commit, folder);
   let problem = `the cache holds nothing of ${cache.repository} at ${revision}`;
   if (commit !== undefined && names.length > 0) {
+    let files: readonly string[] | undefined;
     try {
-      const files = choose(names);
-      const directory = cache.snapshotDirectory(commit);
-      return { repository: cache.repository, commit, directory, files, withoutHub: reason };
+      files = choose(names);
     } catch (error) {
       problem = `in the cache ${(error as Error).message}`;
+    }
+    if (files !== undefined) {
+      onWithoutHub?.(reason);
+      const directory = cache.snapshotDirectory(commit);
+      return { repository: cache.repository, commit, directory, files, withoutHub: reason };
     }
   }
   throw new MonosemError(reason.code, `${reason.message}, and ${problem}`, { cause: reason });

@@ -47,12 +47,12 @@ export async function writeSaeLensFolder(
     { shape: savedTransposed ? [...shape].reverse() : shape, data: weights[name]! },
   ]);
   await writeSafetensors(join(directory, weightsFile), Object.fromEntries(tensors));
-  const cfg = saeLensConfig(config, metadata);
+  const cfg = saeLensCfg(config, metadata);
   await writeFileAtomically(join(directory, configFile), `${JSON.stringify(cfg, null, 2)}\n`);
 }
 
 /** What cfg.json of an SAE holds. */
-export function saeLensConfig(config: CheckedSaeConfig, metadata: SaeMetadata): Record<string, Json> {
+export function saeLensCfg(config: CheckedSaeConfig, metadata: SaeMetadata): Record<string, Json> {
   const saved = asSaved(config);
   const { modelName, hookName, hookNames, hookNameOut, trainedAs, contextSize, prependBos, ...others } = metadata;
   const trainedAsAnother = saved.architecture === config.architecture ? trainedAs : config.architecture;
