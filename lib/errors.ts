@@ -17,7 +17,13 @@ export type ErrorCode =
   | "ERR_CONFIG" // a configuration that cannot be used
   | "ERR_FORMAT" // a malformed or inconsistent file
   | "ERR_NOT_FOUND" // a missing file, tensor, hook point or option
-  | "ERR_IO"; // the file system refused
+  | "ERR_IO" // the file system refused
+  // raised by downloads
+  | "ERR_OFFLINE" // HF_HUB_OFFLINE is set, and what is needed is not in the cache
+  | "ERR_NETWORK" // the server cannot be reached, fails again and again, or does not speak the protocol
+  | "ERR_ACCESS_DENIED" // a private or gated repository, or a token that is not valid
+  | "ERR_RATE_LIMITED" // too many requests; the message says when to come back
+  | "ERR_INTEGRITY"; // other bytes than the repository says: wrong length or wrong hash
 
 /**
  * The one error class of monosem. The message names the thing, what was expected, what was found and what to do;

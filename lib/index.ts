@@ -46,11 +46,13 @@ export {
   type ModelEvaluation,
   type ModelEvaluationOptions,
 } from "./analysis/modelEvaluation.js";
+export type { PairingOptions } from "./analysis/pairing.js";
 export { paretoFront, type Quality, type SweepPoint } from "./analysis/pareto.js";
 export { type ParetoReport, paretoHtml } from "./analysis/paretoPage.js";
 export { paretoSvg } from "./analysis/paretoPicture.js";
 export { type HookChoice, hookForSae, hooksForSae, type SaeHooks } from "./analysis/saeHook.js";
 export { spliceHook } from "./analysis/spliceHook.js";
+export { type TextFeatureOptions, type TokenFeatures, textFeatures } from "./analysis/textFeatures.js";
 // engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
 export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./engine/device.js";
@@ -83,6 +85,12 @@ export {
   SafetensorsWriter,
   writeSafetensors,
 } from "./formats/safetensors.js";
+// published SAEs and models
+export type {
+  DownloadOptions,
+  DownloadProgress,
+  HubSnapshot,
+} from "./hub/download.js";
 // language models with hooks
 export {
   type ForwardOptions,
@@ -91,10 +99,12 @@ export {
   type Hook,
   HookedTransformer,
   type ModelConfig,
+  type ModelSource,
   type NamedHook,
   type Tokens,
 } from "./models/hookedTransformer.js";
 export { Tokenizer } from "./models/tokenizer.js";
+export { type PublishedSae, publishedReleases, publishedSae, publishedSaeIds } from "./pretrained/registry.js";
 // sparse autoencoders
 export {
   type Architecture,
@@ -138,7 +148,7 @@ export {
 } from "./sae/evaluation.js";
 export { type DensityHistogram, type Metrics, MetricsAccumulator } from "./sae/metrics.js";
 export type { ReconstructedBatch, ReconstructionOptions } from "./sae/reconstructions.js";
-export { Sae, type SaeCreateOptions, type SaeMetadata } from "./sae/sae.js";
+export { type PretrainedOptions, Sae, type SaeCreateOptions, type SaeMetadata } from "./sae/sae.js";
 export type { SaeLoadOptions } from "./sae/storedSae.js";
 // synthetic data with known features, and what an SAE recovers of them
 export { maximumAssignment } from "./toy/linearAssignment.js";

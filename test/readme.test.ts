@@ -3,13 +3,19 @@ import { mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { Device } from "../lib/engine/device.js";
+import { Sae } from "../lib/sae/sae.js";
+import { HubServer } from "./hub/hubServer.js";
+import { servedFolder } from "./pretrained/servedFolder.js";
+import { testDevice } from "./testDevice.js";
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL("..", import.meta.url));
 const commandLine = join(root, "dist/cli/main.js");
 
 let folder: string;
+let hub: HubServer;
 let readme: string;
 
 /** The fenced blocks of the README in that language, in order. */
@@ -26,9 +32,38 @@ beforeAll(async () => {
   // a published SAE, in small, where the README has one
   const published = "gemma-scope-2b-pt-res";
   await symlink(join(root, "test/fixtures/pretrained", published), join(folder, published));
+  hub = await startHub();
+  vi.stubEnv("HF_ENDPOINT", hub.endpoint);
+  vi.stubEnv("HF_HOME", join(folder, "huggingface"));
+  for (const name of ["HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN"]) vi.stubEnv(name, undefined);
 });
 
-afterAll(() => rm(folder, { recursive: true, force: true }));
+afterAll(async () => {
+  vi.unstubAllEnvs();
+  await hub.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** A hub with what the README asks for by name: the small model in GPT-2's place, and an SAE of its width. */
+async function startHub(): Promise<HubServer> {
+  const saeFolder = join(folder, "published");
+  const device = await Device.open(testDevice, { threads: 1 });
+  const config = { architecture: "topk" as const, dIn: 192, dSae: 64, k: 8, applyBDecToInput: true };
+  const metadata = {
+    modelName: "gpt2-small",
+    hookName: "blocks.2.hook_resid_post",
+    contextSize: 64,
+    prependBos: false,
+    model_from_pretrained_kwargs: { center_writing_weights: false },
+  };
+  await Sae.create(config, device, 0, { metadata }).save(saeFolder);
+  await device.close();
+  const files = await servedFolder(saeFolder, "v5_32k_layer_2.pt/");
+  return await HubServer.start(
+    { name: "openai-community/gpt2", files: await servedFolder(join(root, "assets/tiny-gpt2")) },
+    { name: "jbloom/GPT2-Small-OAI-v5-32k-resid-post-SAEs", files },
+  );
+}
 
 test("the README's command lines run as written, one after the other", async () => {
   const [config] = blocks("json");

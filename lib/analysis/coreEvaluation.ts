@@ -13,7 +13,7 @@ export interface EvaluatedSae {
   readonly architecture: string;
   /** What it read and reconstructed: hook points of the model, or tensors of the file. */
   readonly hooks?: SaeHooks;
-  /** The content of its cfg.json. */
+  /** What a cfg.json of it holds. */
   readonly cfg: Json;
   readonly reconstruction: Evaluation;
   readonly geometry: DictionaryGeometry;

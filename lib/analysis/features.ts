@@ -4,6 +4,7 @@ import { type Metrics, MetricsAccumulator } from "../sae/metrics.js";
 import type { Sae } from "../sae/sae.js";
 import { ActivationHistogram, type Histogram } from "./activationHistogram.js";
 import { type Contexts, contextBatches } from "./contextBatches.js";
+import { checkContexts, type PairingOptions } from "./pairing.js";
 import { type HookChoice, hooksForSae } from "./saeHook.js";
 
 /**
@@ -73,7 +74,7 @@ export interface ExampleWindow {
   readonly tokensAfter?: number;
 }
 
-export interface FeatureOptions extends ExampleWindow {
+export interface FeatureOptions extends ExampleWindow, PairingOptions {
   readonly sae: Sae;
   readonly model: HookedTransformer;
   /** The hook point that the SAE reads. Default: the one in the SAE's metadata. */
@@ -101,11 +102,12 @@ export async function collectFeatures(options: FeatureOptions): Promise<Collecte
   const { sae, model, contextsPerBatch = 8, excludeSpecialTokens = true, signal } = options;
   const { kernels } = sae.device;
   const { dIn, dOut, dSae, transcoder } = sae.config;
-  const { input, output } = hooksForSae(model, sae, options.hook);
+  const { input, output } = hooksForSae(model, sae, options.hook, options);
   const special = excludeSpecialTokens ? model.tokenizer.specialTokenIds : new Set<number>();
   const collector = new FeatureCollector(dSae, options);
   using metrics = new MetricsAccumulator(sae.device, dOut, dSae);
   for await (const batch of contextBatches(options.contexts, contextsPerBatch, signal)) {
+    if (!options.allowMismatch) checkContexts(model, sae, batch.contexts);
     const countedPositions = batch.contexts.map((tokens) =>
       Int32Array.from(tokens.keys()).filter((position) => !special.has(tokens[position]!)),
     );

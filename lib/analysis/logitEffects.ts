@@ -1,6 +1,7 @@
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { Sae } from "../sae/sae.js";
+import type { PairingOptions } from "./pairing.js";
 import { type HookChoice, hooksForSae } from "./saeHook.js";
 
 /** A token and how much a latent, active at 1, adds to its logit. */
@@ -16,7 +17,7 @@ export interface LatentLogitEffects {
   readonly lowered: readonly TokenEffect[];
 }
 
-export interface LogitEffectOptions {
+export interface LogitEffectOptions extends PairingOptions {
   readonly sae: Sae;
   readonly model: HookedTransformer;
   /** The hook point that the SAE reads. Default: the one in the SAE's metadata. */
@@ -34,8 +35,13 @@ const WRITES_TO_RESIDUAL = /(^|\.)hook_(embed|pos_embed|resid_pre|resid_mid|resi
 const BLOCK = 64;
 
 /** Whether the SAE's decoder writes to the residual stream, so that its directions have an effect on the logits. */
-export function hasLogitEffects(model: HookedTransformer, sae: Sae, hook?: HookChoice): boolean {
-  const { output } = hooksForSae(model, sae, hook);
+export function hasLogitEffects(
+  model: HookedTransformer,
+  sae: Sae,
+  hook?: HookChoice,
+  pairing: PairingOptions = {},
+): boolean {
+  const { output } = hooksForSae(model, sae, hook, pairing);
   return output.length === 1 && WRITES_TO_RESIDUAL.test(output[0]!);
 }
 
@@ -52,8 +58,8 @@ export async function logitEffects(options: LogitEffectOptions): Promise<readonl
   const { sae, model, latents, count = 10 } = options;
   const { dSae } = sae.config;
   const { kernels } = sae.device;
-  if (!hasLogitEffects(model, sae, options.hook)) {
-    const { output } = hooksForSae(model, sae, options.hook);
+  if (!hasLogitEffects(model, sae, options.hook, options)) {
+    const { output } = hooksForSae(model, sae, options.hook, options);
     throw new MonosemError(
       "ERR_UNSUPPORTED",
       `"${output.join('" with "')}" is not part of the residual stream: its directions have no logits`,

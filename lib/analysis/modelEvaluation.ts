@@ -5,6 +5,7 @@ import type { Sae } from "../sae/sae.js";
 import { type Contexts, contextBatches } from "./contextBatches.js";
 import { type HookVariance, HookVarianceAccumulator } from "./hookVariance.js";
 import { CountedBatch, ModelRuns, type RunLosses } from "./modelRuns.js";
+import { checkContexts, type PairingOptions } from "./pairing.js";
 import { type HookChoice, hooksForSae } from "./saeHook.js";
 
 /**
@@ -38,7 +39,7 @@ export interface ModelEvaluation {
   readonly explainedVariancePerHook?: readonly HookVariance[];
 }
 
-export interface ModelEvaluationOptions {
+export interface ModelEvaluationOptions extends PairingOptions {
   readonly sae: Sae;
   readonly model: HookedTransformer;
   /** The hook point that the SAE reads, and replaces unless it is a transcoder. Default: the one in the SAE's metadata. */
@@ -89,8 +90,11 @@ export async function evaluateAllInModel(
 ): Promise<ModelEvaluation[]> {
   const { saes, model, signal, onProgress } = options;
   if (saes.length === 0) return [];
-  const hooks = saes.map((sae) => hooksForSae(model, sae, options.hook));
+  const hooks = saes.map((sae) => hooksForSae(model, sae, options.hook, options));
   const batches = await countedBatches(options);
+  if (!options.allowMismatch) {
+    for (const sae of saes) for (const { contexts } of batches) checkContexts(model, sae, contexts);
+  }
   const counter = (stage: "means" | "losses"): ((batch: CountedBatch) => void) => {
     let [contexts, tokens] = [0, 0];
     return (batch) => {

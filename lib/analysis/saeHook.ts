@@ -1,14 +1,20 @@
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { Sae } from "../sae/sae.js";
+import { checkModel, mismatch, type PairingOptions } from "./pairing.js";
 
 /**
  * The hook point of `model` that `sae` reads: `hook`, or where it is not given the one in the SAE's metadata.
  *
- * @throws MonosemError ERR_CONFIG if neither names one, if the SAE was trained on another model or at another hook
- * point, or if the hook point's width is not the SAE's dIn; ERR_NOT_FOUND if the model has no such hook point.
+ * @throws MonosemError ERR_CONFIG if neither names one, if the SAE was trained on another model, at another hook
+ * point or otherwise (`checkModel`), or if the hook point's width is not the SAE's dIn; ERR_NOT_FOUND if the model has no such hook point.
  */
-export function hookForSae(model: HookedTransformer, sae: Sae, hook?: string): string {
+export function hookForSae(
+  model: HookedTransformer,
+  sae: Sae,
+  hook?: string,
+  { allowMismatch = false }: PairingOptions = {},
+): string {
   const { hookName } = sae.metadata;
   const chosen = hook ?? hookName;
   if (chosen === undefined) {
@@ -17,13 +23,12 @@ export function hookForSae(model: HookedTransformer, sae: Sae, hook?: string): s
       "the SAE does not say which hook point it was trained on: name it (on the command line with --hook)",
     );
   }
-  if (hookName !== undefined && chosen !== hookName) {
-    throw new MonosemError(
-      "ERR_CONFIG",
-      `the SAE was trained on hook point "${hookName}", but "${chosen}" was asked for`,
-    );
+  if (!allowMismatch) {
+    if (hookName !== undefined && chosen !== hookName) {
+      mismatch(`the SAE was trained on hook point "${hookName}", but "${chosen}" was asked for`);
+    }
+    checkModel(model, sae, [chosen]);
   }
-  requireSameModel(model, sae);
   requireWidth(model, [chosen], sae.config.dIn, "the SAE reads", "inputs");
   return chosen;
 }
@@ -45,19 +50,24 @@ export type HookChoice = string | readonly string[];
  * reconstructs, or if those have another width than its dOut; for a crosscoder if neither `hook` nor its metadata name
  * its hook points, if the two differ, or if a hook point has another width than the crosscoder's.
  */
-export function hooksForSae(model: HookedTransformer, sae: Sae, hook?: HookChoice): SaeHooks {
+export function hooksForSae(
+  model: HookedTransformer,
+  sae: Sae,
+  hook?: HookChoice,
+  pairing: PairingOptions = {},
+): SaeHooks {
   const { hookNameOut } = sae.metadata;
   const asked = hook === undefined ? [] : [hook].flat();
   const several = crosscoderHooks(sae, asked);
   if (several !== undefined) {
-    requireSameModel(model, sae);
+    if (!pairing.allowMismatch) checkModel(model, sae, several);
     requireWidth(model, several, sae.config.dIn, "the SAE reads", "inputs");
     for (const [index, width] of (sae.config.hookWidths ?? []).entries()) {
       requireWidth(model, several.slice(index, index + 1), width, "the crosscoder reads", "inputs there");
     }
     return { input: several, output: several };
   }
-  const input = [hookForSae(model, sae, asked[0])];
+  const input = [hookForSae(model, sae, asked[0], pairing)];
   if (!sae.config.transcoder) return { input, output: input };
   if (hookNameOut === undefined) {
     throw new MonosemError("ERR_CONFIG", "the transcoder does not say which hook point's activations it reconstructs");
@@ -96,14 +106,6 @@ function quoted(names: readonly string[]): string {
   return names.map((name) => `"${name}"`).join(" and ");
 }
 
-function requireSameModel(model: HookedTransformer, { metadata: { modelName } }: Sae): void {
-  if (modelName === undefined || baseName(modelName) === baseName(model.config.name)) return;
-  throw new MonosemError(
-    "ERR_CONFIG",
-    `the SAE was trained on model "${modelName}", but the model given is "${model.config.name}" (the name of its folder)`,
-  );
-}
-
 function requireWidth(
   model: HookedTransformer,
   hooks: readonly string[],
@@ -117,10 +119,4 @@ function requireWidth(
     "ERR_CONFIG",
     `hook point ${quoted(hooks)} of model "${model.config.name}" is ${width} wide, but ${does} ${expected} ${what}`,
   );
-}
-
-/** "openai-community/gpt2" and TransformerLens' "gpt2-small" are "gpt2". */
-function baseName(modelName: string): string {
-  const last = modelName.split("/").at(-1)!.toLowerCase();
-  return last === "gpt2-small" ? "gpt2" : last;
 }

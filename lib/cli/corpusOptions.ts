@@ -11,6 +11,7 @@ import { positiveInteger } from "./options.js";
 export interface CorpusFlags {
   readonly contextSize?: number;
   readonly tokens: number;
+  readonly allowMismatch?: boolean;
 }
 
 const DEFAULT_CONTEXT_SIZE = 128;
@@ -23,6 +24,10 @@ export function addCorpusOptions(command: Command, defaultTokens: number): Comma
       "stop after this many tokens of the corpus, rounded up to whole contexts",
       positiveInteger,
       defaultTokens,
+    )
+    .option(
+      "--allow-mismatch",
+      "use an SAE with another model, hook point, processing of weights, BOS policy or context size than it was trained with",
     );
 }
 

@@ -62,7 +62,7 @@ Examples:
 
 async function encode(flags: EncodeFlags, device: Device, signal: AbortSignal): Promise<void> {
   await checkOutputFiles(flags.output);
-  using sae = await loadSae(flags.sae, device);
+  using sae = await loadSae(flags.sae, device, signal);
   await using shards = await ActivationShards.open(flags.activations, flags.tensor);
   const { dIn, dSae } = sae.config;
   if (shards.dIn !== dIn) {

@@ -75,10 +75,11 @@ Examples:
 
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
   await checkOutputFiles(flags.html);
-  using sae = await loadSae(flags.sae, device);
-  using model = await loadModel(flags.model, device);
-  const chosen = flags.hook === undefined ? {} : { hook: flags.hook };
-  const { input, output } = hooksForSae(model, sae, flags.hook);
+  using sae = await loadSae(flags.sae, device, signal);
+  using model = await loadModel(flags.model, device, signal);
+  const { allowMismatch } = flags;
+  const chosen = { allowMismatch, ...(flags.hook === undefined ? {} : { hook: flags.hook }) };
+  const { input, output } = hooksForSae(model, sae, flags.hook, { allowMismatch });
   const { dSae } = sae.config;
   for (const latent of flags.latents ?? []) {
     if (latent < dSae) continue;
@@ -109,7 +110,7 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
     summary: featureSummary({ statistics, metrics }),
     statistics,
     latents,
-    logitEffects: hasLogitEffects(model, sae, flags.hook)
+    logitEffects: hasLogitEffects(model, sae, flags.hook, { allowMismatch })
       ? await logitEffects({ sae, model, ...chosen, latents })
       : undefined,
     decoderNorms:

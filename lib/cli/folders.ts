@@ -5,37 +5,63 @@ import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
+import { repositoryOfModel } from "../models/locateModel.js";
 import { publishedFormatOf } from "../pretrained/formats.js";
+import { type PublishedSae, publishedSae, splitPublishedName } from "../pretrained/registry.js";
 import { Sae } from "../sae/sae.js";
+import { withDownloadProgress } from "./downloadProgress.js";
 
 const modelFolder = "a model's folder holds config.json, model.safetensors and tokenizer.json";
 const saeFolder = "an SAE's folder holds cfg.json and sae_weights.safetensors, or what another system saved";
 
 /**
- * @param directory - or the file of an SAE that is a single one
- * @throws MonosemError as `Sae.load`; ERR_NOT_FOUND says where the SAE is, if the folder is the output of a training run
+ * The SAE in a folder, or where there is no such folder the published one of that name.
+ *
+ * @throws MonosemError as `Sae.load`; ERR_NOT_FOUND says where the SAE is, if the folder is the output of a training run.
  */
-export async function loadSae(directory: string, device: Device): Promise<Sae> {
-  if (await holdsSae(directory)) return await Sae.load(directory, device);
-  await requireFolder(directory, (problem) => `${problem}; ${saeFolder}`);
-  const run = await trainingRunIn(directory);
-  if (run !== undefined) throw await outputOfRun(directory, run);
-  if (await holdsModelConfig(directory)) {
-    throw new MonosemError("ERR_NOT_FOUND", `${directory} holds a model, not an SAE: ${saeFolder}`);
+export async function loadSae(name: string, device: Device, signal?: AbortSignal): Promise<Sae> {
+  const published = await publishedUnlessFolder(name);
+  if (published !== undefined) {
+    const { release, saeId } = published;
+    return await withDownloadProgress(signal, (options) => Sae.fromPretrained({ release, saeId, ...options }, device));
   }
-  throw new MonosemError("ERR_NOT_FOUND", `${directory} holds no SAE: ${saeFolder}${await saeBelow(directory)}`);
+  await requireFolder(name, (problem) => `${problem}; ${saeFolder}`);
+  if (await holdsSae(name)) return await Sae.load(name, device);
+  const run = await trainingRunIn(name);
+  if (run !== undefined) throw await outputOfRun(name, run);
+  if (await holdsModelConfig(name)) {
+    throw new MonosemError("ERR_NOT_FOUND", `${name} holds a model, not an SAE: ${saeFolder}`);
+  }
+  throw new MonosemError("ERR_NOT_FOUND", `${name} holds no SAE: ${saeFolder}${await saeBelow(name)}`);
 }
 
-/** @throws MonosemError as `HookedTransformer.load`; ERR_NOT_FOUND says what the folder holds instead of a model. */
-export async function loadModel(directory: string, device: Device): Promise<HookedTransformer> {
-  await requireFolder(directory, (problem) => `${problem}; ${modelFolder}`);
-  if ((await trainingRunIn(directory)) !== undefined) {
-    const message = `${directory} is the output of a training run, not a model: ${modelFolder}`;
+/**
+ * The model in a folder, or where there is no such folder the one on the hub.
+ *
+ * @throws MonosemError as `HookedTransformer.load`; ERR_NOT_FOUND says what the folder holds instead of a model.
+ */
+export async function loadModel(name: string, device: Device, signal?: AbortSignal): Promise<HookedTransformer> {
+  if (!(await isFolder(name)) && repositoryOfModel(name) !== undefined) {
+    return await withDownloadProgress(signal, (options) => HookedTransformer.load(name, device, options));
+  }
+  await requireFolder(name, (problem) => `${problem}; ${modelFolder}`);
+  if ((await trainingRunIn(name)) !== undefined) {
+    const message = `${name} is the output of a training run, not a model: ${modelFolder}`;
     throw new MonosemError("ERR_NOT_FOUND", message);
   }
-  if (await holdsModelConfig(directory)) return await HookedTransformer.load(directory, device);
-  const found = (await holdsSae(directory)) ? "an SAE, not a model" : "no model";
-  throw new MonosemError("ERR_NOT_FOUND", `${directory} holds ${found}: ${modelFolder}`);
+  if (await holdsModelConfig(name)) return await HookedTransformer.load(name, device);
+  const found = (await holdsSae(name)) ? "an SAE, not a model" : "no model";
+  throw new MonosemError("ERR_NOT_FOUND", `${name} holds ${found}: ${modelFolder}`);
+}
+
+/** The published SAE that a name stands for where no folder has it. */
+export async function publishedUnlessFolder(name: string): Promise<PublishedSae | undefined> {
+  const split = (await isFolder(name)) ? undefined : splitPublishedName(name);
+  return split === undefined ? undefined : publishedSae(split.release, split.saeId);
+}
+
+export async function isFolder(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
 }
 
 /**

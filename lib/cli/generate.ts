@@ -58,7 +58,7 @@ Examples:
 }
 
 async function generate(flags: GenerateFlags, device: Device, signal: AbortSignal): Promise<void> {
-  using model = await loadModel(flags.model, device);
+  using model = await loadModel(flags.model, device, signal);
   const text = new StreamedText(model.tokenizer);
   let newTokens = 0;
   let ended = false;

@@ -3,9 +3,26 @@ import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
+import { namesNear, repositoryOfModel } from "../models/locateModel.js";
 import { publishedFormatOf } from "../pretrained/formats.js";
+import {
+  type PublishedSae,
+  publishedReleases,
+  publishedSae,
+  publishedSaeIds,
+  splitPublishedName,
+} from "../pretrained/registry.js";
 import { Sae } from "../sae/sae.js";
-import { holdsModelConfig, holdsSae, outputOfRun, requireFolder, saeBelow, trainingRunIn } from "./folders.js";
+import {
+  holdsModelConfig,
+  holdsSae,
+  isFolder,
+  outputOfRun,
+  requireFolder,
+  saeBelow,
+  trainingRunIn,
+} from "./folders.js";
+import { factsOfPublishedSae, factsOfRemoteModel } from "./infoRemote.js";
 import { withInterruption } from "./interruption.js";
 import { type DeviceFlags, deviceOption, threadsOption, withDevice } from "./options.js";
 import { packageVersion } from "./version.js";
@@ -27,10 +44,12 @@ interface InfoFlags extends DeviceFlags {
 export function registerInfo(program: Command): void {
   program
     .command("info")
-    .argument("[path]", "folder of an SAE or of a model, or file of an SAE")
-    .summary("show the version and the device, or what a folder holds")
+    .argument("[name]", "folder of an SAE or of a model, or file of an SAE; or the name of a published one")
+    .summary("show the version and the device, or what a folder or a published SAE holds")
     .description(
-      "Without a folder: the version of monosem, the device that it computes on and why. With one: what the SAE or the model in it is. The weights are loaded and checked.",
+      `Without a name: the version of monosem, the device that it computes on and why. With that of a folder: what the SAE or the model in it is; the weights are loaded and checked.
+
+With the name of a published SAE (release/id, or hf:owner/name/folder) or of a model on the hub: what its configuration and the headers of its files say, which are read without a download. With the name of a release: its SAEs. With "releases": all releases.`,
     )
     .option("--json", "print one JSON object")
     .addOption(deviceOption())
@@ -41,15 +60,19 @@ export function registerInfo(program: Command): void {
 Examples:
   monosem info
   monosem info runs/first/sae
+  monosem info releases
+  monosem info gpt2-small-res-jb/blocks.8.hook_resid_pre
   monosem info models/gpt2 --json`,
     )
-    .action((directory: string | undefined, flags: InfoFlags) =>
-      withInterruption(() =>
-        withDevice(flags, async (device) => {
-          const facts = directory === undefined ? await factsOfInstallation(device) : await factsOf(directory, device);
-          process.stdout.write(flags.json ? `${JSON.stringify(facts)}\n` : asLines(facts));
-        }),
-      ),
+    .action((name: string | undefined, flags: InfoFlags) =>
+      withInterruption(async (signal) => {
+        const facts =
+          (name === undefined || (await isFolder(name)) ? undefined : await factsOfPublished(name, signal)) ??
+          (await withDevice(flags, (device) =>
+            name === undefined ? factsOfInstallation(device) : factsOf(name, device),
+          ));
+        process.stdout.write(flags.json ? `${JSON.stringify(facts)}\n` : asLines(facts));
+      }),
     );
 }
 
@@ -64,9 +87,33 @@ async function factsOfInstallation(device: Device): Promise<Facts> {
   };
 }
 
+/** Undefined for what is no name of anything published. */
+async function factsOfPublished(name: string, signal: AbortSignal): Promise<Facts | undefined> {
+  if (name === "releases") {
+    const releases = publishedReleases().map(({ release, model, saes }) => [release, `${saes} of ${model}`] as const);
+    return Object.fromEntries(releases);
+  }
+  const split = splitPublishedName(name);
+  if (split === undefined) {
+    const repository = repositoryOfModel(name);
+    return repository === undefined ? undefined : await factsOfRemoteModel(repository, signal);
+  }
+  const { release, saeId } = split;
+  if (saeId === undefined && !release.includes("/")) {
+    const saes = publishedSaeIds(release).map((id) => [id, saeInOneLine(publishedSae(release, id))] as const);
+    return Object.fromEntries(saes);
+  }
+  return await factsOfPublishedSae(publishedSae(release, saeId), signal);
+}
+
+function saeInOneLine({ hook, hookOut, l0 }: PublishedSae): string {
+  const where = hook === undefined ? [] : [hookOut === undefined ? hook : `${hook} to ${hookOut}`];
+  return [...where, ...(l0 === undefined ? [] : [`L0 ${l0}`])].join(", ");
+}
+
 async function factsOf(directory: string, device: Device): Promise<Facts> {
   if (await holdsSae(directory)) return factsOfSae(directory, device);
-  await requireFolder(directory);
+  await requireFolder(directory, (problem) => `${problem}${namesNear(directory)}`);
   const run = await trainingRunIn(directory);
   if (run !== undefined) throw await outputOfRun(directory, run);
   if (await holdsModelConfig(directory)) return factsOfModel(directory, device);

@@ -1,8 +1,6 @@
 /** Evaluates the SAEs of some folders, on stored activations or in their model, with progress on the terminal. */
-import { join } from "node:path";
 import { contexts } from "../activations/contexts.js";
 import { Corpus } from "../activations/corpus.js";
-import type { Json } from "../activations/source.js";
 import { StoredActivations } from "../activations/storedActivations.js";
 import { limitTokens } from "../analysis/contextBatches.js";
 import type { EvaluatedSae } from "../analysis/coreEvaluation.js";
@@ -11,9 +9,6 @@ import { hooksForSae, type SaeHooks } from "../analysis/saeHook.js";
 import { evaluateOnStored, tensorsForSae } from "../analysis/storedEvaluation.js";
 import { trainedArchitecture } from "../analysis/trainedArchitecture.js";
 import type { Device } from "../engine/device.js";
-import { readJsonFile } from "../formats/jsonFile.js";
-import { publishedFormatOf } from "../pretrained/formats.js";
-import { saeLens } from "../pretrained/saeLens.js";
 import { dictionaryGeometry } from "../sae/dictionaryGeometry.js";
 import type { Sae } from "../sae/sae.js";
 import { saeLensCfg } from "../sae/saeLensFolder.js";
@@ -54,11 +49,11 @@ export async function measureOnActivations(
     StoredActivations.open(path, device, { ...tensorsOf(flags), shuffle: false, seed: 0 });
   const saes: Sae[] = [];
   try {
-    for (const folder of folders) saes.push(await loadSae(folder, device));
+    for (const folder of folders) saes.push(await loadSae(folder, device, signal));
     const fitting = await tensorsForEach(saes, folders, open);
     const names = distinctNames(fitting.map(({ folder }) => folder));
     const measured: EvaluatedSae[] = [];
-    for (const [index, { folder, sae, checked: hooks }] of fitting.entries()) {
+    for (const [index, { sae, checked: hooks }] of fitting.entries()) {
       using source = await open();
       const progress = startProgress(`evaluating ${names[index]}`, source.rows, "rows");
       const evaluation = await evaluateOnStored(sae, source, {
@@ -66,7 +61,7 @@ export async function measureOnActivations(
         signal,
         onProgress: ({ tokens }) => progress.update(tokens),
       }).finally(() => progress.stop());
-      measured.push(await described(sae, { folder, name: names[index]!, hooks, ...evaluation }, signal));
+      measured.push(await described(sae, { name: names[index]!, hooks, ...evaluation }, signal));
     }
     return measured;
   } finally {
@@ -96,10 +91,10 @@ export async function measureInModel(
 ): Promise<readonly EvaluatedSae[]> {
   const saes: Sae[] = [];
   try {
-    using model = await loadModel(flags.model, device);
-    for (const folder of folders) saes.push(await loadSae(folder, device));
+    using model = await loadModel(flags.model, device, signal);
+    for (const folder of folders) saes.push(await loadSae(folder, device, signal));
     const fitting = fittingSaes(saes, folders, (sae) => ({
-      hooks: hooksForSae(model, sae, flags.hook),
+      hooks: hooksForSae(model, sae, flags.hook, flags),
       shape: contextShapeForSae(model, sae, flags),
     }));
     const names = distinctNames(fitting.map(({ folder }) => folder));
@@ -117,15 +112,15 @@ export async function measureInModel(
         contexts: limitTokens(contexts(corpus, model.tokenizer, shape), flags.tokens),
         contextsPerBatch: CONTEXTS_PER_BATCH,
         ...(flags.hook === undefined ? {} : { hook: flags.hook }),
+        allowMismatch: flags.allowMismatch,
         signal,
         onProgress: ({ stage, tokens }) => progress.update(stage, tokens),
       }).finally(() => progress.stop());
       for (const [place, index] of group.entries()) {
         const evaluation = evaluations[place]!;
         const { reconstruction, explainedVariancePerHook } = evaluation;
-        const { folder, sae, checked } = fitting[index]!;
+        const { sae, checked } = fitting[index]!;
         const known = {
-          folder,
           name: names[index]!,
           hooks: checked.hooks,
           reconstruction,
@@ -147,27 +142,15 @@ export async function measureInModel(
 
 async function described(
   sae: Sae,
-  {
-    folder,
-    ...known
-  }: Pick<EvaluatedSae, "name" | "hooks" | "reconstruction" | "explainedVariancePerHook"> & {
-    readonly folder: string;
-  },
+  known: Pick<EvaluatedSae, "name" | "hooks" | "reconstruction" | "explainedVariancePerHook">,
   signal: AbortSignal,
 ): Promise<EvaluatedSae> {
   return {
     ...known,
     architecture: trainedArchitecture(sae),
-    cfg: await cfgOf(folder, sae),
+    cfg: saeLensCfg(sae.config, sae.metadata),
     geometry: await dictionaryGeometry(sae, { signal }),
   };
-}
-
-/** Its cfg.json; of an SAE in another system's format the one that it would be converted to. */
-async function cfgOf(folder: string, sae: Sae): Promise<Json> {
-  const path = join(folder, "cfg.json");
-  if ((await publishedFormatOf(folder)) === saeLens.name) return (await readJsonFile(path)) as Json;
-  return JSON.parse(JSON.stringify(saeLensCfg(sae.config, sae.metadata))) as Json;
 }
 
 /** The two passes over the corpus, one bar each. */

@@ -1,6 +1,7 @@
 import { Command, CommanderError } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
 import { registerConvert } from "./convert.js";
+import { registerDownload } from "./download.js";
 import { registerEncode } from "./encode.js";
 import { registerEval } from "./eval.js";
 import { describeFailure } from "./failure.js";
@@ -48,6 +49,7 @@ async function createProgram(): Promise<Command> {
     registerGenerate,
     registerInfo,
     registerConvert,
+    registerDownload,
     registerToy,
   ]) {
     register(program);

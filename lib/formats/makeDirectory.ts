@@ -29,6 +29,7 @@ async function makeWithParents(path: string): Promise<void> {
     const parentIsMissing = code === "ENOENT" && (await stat(parent).catch(() => undefined)) === undefined;
     if (!parentIsMissing || parent === path) throw error;
     await makeWithParents(parent);
-    await mkdir(path);
+    // Not a plain mkdir: another process may make the same folders at this moment.
+    await makeWithParents(path);
   }
 }

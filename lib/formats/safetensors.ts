@@ -20,7 +20,14 @@ import {
   type SafetensorsHeader,
   safetensorsDTypeBytes,
 } from "./safetensorsHeader.js";
-import { arrayOf, isFloatingPoint, type SafetensorsArray, type SafetensorsData, toFloat32 } from "./tensorArray.js";
+import {
+  arrayOf,
+  dataView,
+  isFloatingPoint,
+  type SafetensorsArray,
+  type SafetensorsData,
+  toFloat32,
+} from "./tensorArray.js";
 
 export type { SafetensorsDType, SafetensorsEntry } from "./safetensorsHeader.js";
 export type { SafetensorsArray, SafetensorsData } from "./tensorArray.js";
@@ -92,8 +99,7 @@ export class SafetensorsFile {
    */
   async read(name: string): Promise<SafetensorsArray> {
     const { dtype, shape, byteOffset, byteLength } = this.entry(name);
-    const bytes = await this.#bytes.read(byteOffset, byteLength);
-    return { dtype, shape, data: new arrayOf[dtype](bytes.buffer) };
+    return { dtype, shape, data: dataView(dtype, await this.#bytes.read(byteOffset, byteLength)) };
   }
 
   /**

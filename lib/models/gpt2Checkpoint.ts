@@ -12,7 +12,7 @@ import type { Tensor } from "../engine/tensor.js";
 import type { Activation } from "../engine/transformerKernels.js";
 import { MonosemError } from "../errors.js";
 import { SafetensorsFile } from "../formats/safetensors.js";
-import type { ModelConfig } from "./modelConfig.js";
+import { type ModelConfig, unprocessed } from "./modelConfig.js";
 
 /** Weights [out, in] and bias [out] of a linear layer. */
 export interface LinearWeights {
@@ -133,6 +133,7 @@ export function parseGpt2Config(json: Record<string, unknown>, directory: string
     attentionScales: Array.from({ length: config.n_layer }, (_, layer) =>
       config.scale_attn_by_inverse_layer_idx ? scale / (layer + 1) : scale,
     ),
+    processing: unprocessed,
     tiedEmbeddings: config.tie_word_embeddings,
     bosTokenId: config.bos_token_id ?? undefined,
     eosTokenId: config.eos_token_id ?? undefined,

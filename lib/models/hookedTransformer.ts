@@ -2,12 +2,14 @@ import { join } from "node:path";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
+import type { DownloadOptions } from "../hub/download.js";
 import { type GenerationOptions, generate } from "./generation.js";
 import { Gpt2 } from "./gpt2.js";
 import { loadGpt2Weights, parseGpt2Config } from "./gpt2Checkpoint.js";
 import { findHookPoint, gpt2HookPoints, type HookPoint, widthPerToken } from "./hookPoints.js";
 import { type NamedHook, runPass } from "./hooks.js";
 import { readJsonObject } from "./jsonFile.js";
+import { locateModel, type ModelSource } from "./locateModel.js";
 import type { ModelConfig } from "./modelConfig.js";
 import { Tokenizer } from "./tokenizer.js";
 import { checkTokens, type TokenBatch, type Tokens } from "./tokens.js";
@@ -15,6 +17,7 @@ import { checkTokens, type TokenBatch, type Tokens } from "./tokens.js";
 export type { GenerationOptions } from "./generation.js";
 export { getActName } from "./hookPoints.js";
 export type { Hook, NamedHook } from "./hooks.js";
+export type { ModelSource } from "./locateModel.js";
 export type { ModelConfig } from "./modelConfig.js";
 export type { Tokens } from "./tokens.js";
 
@@ -32,12 +35,15 @@ export class HookedTransformer {
   readonly config: ModelConfig;
   readonly device: Device;
   readonly tokenizer: Tokenizer;
+  /** Where it was loaded from. */
+  readonly source: ModelSource;
   /** Every hook point, in order of execution. */
   readonly hookNames: readonly string[];
   readonly #hookPoints: readonly HookPoint[];
   readonly #model: Gpt2;
 
-  private constructor(model: Gpt2, tokenizer: Tokenizer) {
+  private constructor(model: Gpt2, tokenizer: Tokenizer, source: ModelSource) {
+    this.source = source;
     this.config = model.config;
     this.device = model.device;
     this.tokenizer = tokenizer;
@@ -48,13 +54,16 @@ export class HookedTransformer {
 
   /**
    * Loads a model from a folder in the Hugging Face layout: config.json, model.safetensors, tokenizer.json and, where
-   * there is one, tokenizer_config.json. Weights are used as they are: nothing is folded or centred, as with
+   * there is one, tokenizer_config.json. Where there is no such folder, the name is that of a model on the hub
+   * ("openai-community/gpt2", or "gpt2" for short), which is downloaded into the cache unless it is there. Weights are used as they are: nothing is folded or centred, as with
    * TransformerLens' `from_pretrained_no_processing`.
    *
    * @throws MonosemError ERR_UNSUPPORTED for an architecture or option that is not implemented, and what
-   *   `parseGpt2Config`, `loadGpt2Weights` and `Tokenizer.load` throw
+   *   `locateModel`, `parseGpt2Config`, `loadGpt2Weights` and `Tokenizer.load` throw
    */
-  static async load(directory: string, device: Device): Promise<HookedTransformer> {
+  static async load(model: string, device: Device, options: DownloadOptions = {}): Promise<HookedTransformer> {
+    const source = await locateModel(model, options);
+    const { directory, name } = source;
     const path = join(directory, "config.json");
     const json = await readJsonObject(path);
     if (json.model_type !== "gpt2") {
@@ -63,7 +72,7 @@ export class HookedTransformer {
     }
     const tokenizer = await Tokenizer.load(directory);
     const { bosTokenId, eosTokenId, vocabularySize } = tokenizer;
-    const config = { ...parseGpt2Config(json, directory), bosTokenId, eosTokenId };
+    const config = { ...parseGpt2Config(json, directory), name, bosTokenId, eosTokenId };
     if (vocabularySize > config.vocabularySize) {
       throw new MonosemError(
         "ERR_FORMAT",
@@ -71,7 +80,8 @@ export class HookedTransformer {
           `${config.vocabularySize}: the two do not belong together`,
       );
     }
-    return new HookedTransformer(new Gpt2(config, await loadGpt2Weights(directory, config, device), device), tokenizer);
+    const weights = await loadGpt2Weights(directory, config, device);
+    return new HookedTransformer(new Gpt2(config, weights, device), tokenizer, source);
   }
 
   /**

@@ -3,7 +3,10 @@ import type { Codes } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
+import type { DownloadOptions } from "../hub/download.js";
+import { downloadSae } from "../pretrained/downloadSae.js";
 import { readPublishedSae } from "../pretrained/formats.js";
+import { metadataOf, publishedSae } from "../pretrained/registry.js";
 import type { ConfiguredEncoder, SaeParameters } from "./architecture.js";
 import { architectureNamed } from "./architectures.js";
 import { type CheckedSaeConfig, encoderOf, parseSaeConfig, type SaeConfig, type SaeTrainingConfig } from "./config.js";
@@ -27,6 +30,14 @@ export interface SaeMetadata {
   readonly prependBos?: boolean | undefined;
   /** Anything else that the folder's metadata holds. */
   readonly [key: string]: Json | undefined;
+}
+
+/** A published SAE. */
+export interface PretrainedOptions extends DownloadOptions {
+  /** For example "gpt2-small-res-jb"; or a repository on the hub, "owner/name". */
+  readonly release: string;
+  /** For example "blocks.8.hook_resid_pre"; of a repository the folder. */
+  readonly saeId?: string;
 }
 
 export interface SaeCreateOptions {
@@ -115,6 +126,21 @@ export class Sae {
     // SAELens' `rescale_acts_by_decoder_norm`: latents are z_i |W_dec,i| and are decoded by W_dec,i / |W_dec,i|
     if (latentsInDecoderNorm) sae.foldDecoderNorm();
     return sae;
+  }
+
+  /**
+   * Loads a published SAE by its names, as SAELens and Neuronpedia have them; it is downloaded into the cache unless it is
+   * there. What the registry says and the SAE's own files do not is added to its metadata.
+   *
+   * @throws MonosemError ERR_NOT_FOUND for unknown names, with those that come nearest; what `downloadFiles` and `load`
+   *   throw
+   */
+  static async fromPretrained({ release, saeId, ...options }: PretrainedOptions, device: Device): Promise<Sae> {
+    const { sae: published, path } = await downloadSae(publishedSae(release, saeId), options);
+    const { inputScale } = published;
+    const loaded = await Sae.load(path, device, inputScale === undefined ? {} : { inputScale });
+    const metadata = { ...metadataOf(published), ...loaded.metadata, ...published.metadata };
+    return new Sae(loaded.config, loaded.parameters, device, metadata);
   }
 
   /**

@@ -53,8 +53,8 @@ export async function writeSaeLensFolder(
   await writeFileAtomically(join(directory, configFile), `${JSON.stringify(cfg, null, 2)}\n`);
 }
 
-/** What cfg.json of an SAE is to hold. */
-export function saeLensCfg(config: CheckedSaeConfig, metadata: SaeMetadata): Readonly<Record<string, unknown>> {
+/** What cfg.json of an SAE holds. */
+export function saeLensCfg(config: CheckedSaeConfig, metadata: SaeMetadata): Record<string, Json> {
   const saved = asSaved(config);
   const { modelName, hookName, hookNames, hookNameOut, trainedAs, contextSize, prependBos, ...others } = metadata;
   const trainedAsAnother = saved.architecture === config.architecture ? trainedAs : config.architecture;
@@ -71,7 +71,7 @@ export function saeLensCfg(config: CheckedSaeConfig, metadata: SaeMetadata): Rea
     apply_b_dec_to_input: saved.applyBDecToInput,
     normalize_activations: saved.normalizeActivations === "layer-norm" ? "layer_norm" : "none",
     reshape_activations: "none",
-    metadata: {
+    metadata: known({
       sae_lens_version: saeLensVersion,
       sae_lens_training_version: null,
       ...others,
@@ -83,8 +83,14 @@ export function saeLensCfg(config: CheckedSaeConfig, metadata: SaeMetadata): Rea
       ...(saved.hookWidths === undefined ? {} : { hook_widths: saved.hookWidths }),
       context_size: contextSize,
       prepend_bos: prependBos,
-    },
+    }),
   };
+}
+
+function known(metadata: Readonly<Record<string, Json | undefined>>): Record<string, Json> {
+  return Object.fromEntries(
+    Object.entries(metadata).filter((entry): entry is [string, Json] => entry[1] !== undefined),
+  );
 }
 
 /** The configuration as which an SAE is saved: batchtopk, for example, as the jumprelu that it encodes like. */
@@ -162,6 +168,7 @@ const cfgSchema = z.looseObject({
 /**
  * Reads a folder of SAELens 6, or of an earlier one.
  *
+ * @param options.inputScale - that factor, for a folder that says there is one, but not which
  * @throws MonosemError as `Sae.load` says.
  */
 export async function readSaeLensFolder(directory: string, { inputScale }: SaeLoadOptions = {}): Promise<StoredSae> {

@@ -124,6 +124,6 @@ test("the tarball holds the library, its types, the addon and its sources, and n
     expect(packed).toContain(path);
   }
   const expected =
-    /^(dist\/.+\.(js|d\.ts|html|css)|prebuilds\/.+|native\/.+\.(h|cpp|cu|json)|cmake\/.+\.cmake|package\.json|README\.md|CHANGELOG\.md|LICENSE|binding\.gyp|CMakeLists\.txt)$/;
+    /^(dist\/.+\.(js|d\.ts|html|css|json)|prebuilds\/.+|native\/.+\.(h|cpp|cu|json)|cmake\/.+\.cmake|package\.json|README\.md|CHANGELOG\.md|LICENSE|binding\.gyp|CMakeLists\.txt)$/;
   expect(packed.filter((path) => !expected.test(path))).toEqual([]);
 });
