@@ -40,7 +40,7 @@ and the file's metadata holds dSae. With --dense it is
   latents     F32 [rows, dSae]
 Rows are streamed: memory does not grow with their number.`,
     )
-    .requiredOption("--sae <dir>", "folder of the SAE (cfg.json, sae_weights.safetensors)")
+    .requiredOption("--sae <dir>", "folder of the SAE, or file of one from another system")
     .requiredOption("--activations <file>", "safetensors file, or folder of shards, of activations")
     .requiredOption("--output <file>", "safetensors file to write")
     .option("--tensor <name...>", 'tensor in the file, of a crosscoder several (default: "activations")')

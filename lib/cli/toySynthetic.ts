@@ -89,7 +89,7 @@ Examples:
   shrinkage           mean |reconstruction| / |activation|
   deadLatents         latents that never fire`,
     )
-    .requiredOption("--sae <dir>", "folder of the SAE (cfg.json, sae_weights.safetensors)")
+    .requiredOption("--sae <dir>", "folder of the SAE, or file of one from another system")
     .requiredOption("--truth <path>", "folder of `monosem toy synthetic`, or the truth.safetensors in it")
     .option("--samples <n>", "samples to measure on", positiveInteger, 100_000)
     .option("--json", "print one JSON object")

@@ -72,6 +72,15 @@ export class RepositoryCache {
     return names.sort();
   }
 
+  /**
+   * Whether a snapshot has a file of this length: a link to a blob, or where links are not possible the file itself, as
+   * Python leaves it there.
+   */
+  async hasFile(commit: string, name: string, bytes: number): Promise<boolean> {
+    const found = await stat(this.filePath(commit, name)).catch(() => undefined);
+    return (found?.isFile() ?? false) && found?.size === bytes;
+  }
+
   /** Lets a file of a snapshot be a blob that is there. A link to something else is replaced. */
   async linkFile(commit: string, name: string, hash: string): Promise<void> {
     const path = this.filePath(commit, name);

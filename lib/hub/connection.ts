@@ -12,6 +12,8 @@ export interface HubRequest {
   readonly headers?: Readonly<Record<string, string>>;
   /** Statuses besides 2xx that the caller understands. */
   readonly alsoAccept?: readonly number[];
+  /** Of an answer that is held in memory; by default 64 MiB. */
+  readonly mostBytes?: number;
 }
 
 /** Requests without an answer, or without progress, before it is given up. */
@@ -21,7 +23,6 @@ const firstDelayMilliseconds = 250;
 /** Longer waits than this, that a busy server asks for, are left to whoever called. */
 const longestWaitSeconds = 60;
 const mostRedirects = 10;
-/** Most bytes of an answer that is held in memory: listings and small files. */
 const mostBytesInMemory = 64 * 2 ** 20;
 
 /** Talks to one hub. */
@@ -45,6 +46,7 @@ export class HubConnection {
 
   /** The whole answer in memory; an answer that breaks off is asked for again. */
   async getWhole(url: string, request: HubRequest): Promise<{ readonly response: Response; readonly body: Buffer }> {
+    const { mostBytes = mostBytesInMemory } = request;
     return await this.#retried(request.what, async () => {
       const response = await this.#once(url, request);
       const chunks: Uint8Array[] = [];
@@ -52,14 +54,14 @@ export class HubConnection {
       try {
         for await (const chunk of response.body ?? []) {
           length += chunk.length;
-          if (length > mostBytesInMemory) break;
+          if (length > mostBytes) break;
           chunks.push(chunk);
         }
       } catch (error) {
         throw this.#passing(request.what, `the connection broke off: ${reasonOf(error)}`, error);
       }
-      if (length <= mostBytesInMemory) return { response, body: Buffer.concat(chunks) };
-      throw new MonosemError("ERR_NETWORK", `${request.what}: the answer is longer than ${mostBytesInMemory} bytes`);
+      if (length <= mostBytes) return { response, body: Buffer.concat(chunks) };
+      throw new MonosemError("ERR_NETWORK", `${request.what}: the answer is longer than ${mostBytes} bytes`);
     });
   }
 

@@ -79,8 +79,12 @@ export async function downloadFiles(
   for (const file of wanted) {
     const onBytes = (bytes: number): void =>
       onProgress?.({ repository, file: file.name, bytes: before + bytes, totalBytes });
-    await ensureBlob(file, cache, connection, { signal, onBytes });
-    await cache.linkFile(remote.commit, file.name, file.hash);
+    if (await cache.hasFile(remote.commit, file.name, file.bytes)) {
+      onBytes(file.bytes);
+    } else {
+      await ensureBlob(file, cache, connection, { signal, onBytes });
+      await cache.linkFile(remote.commit, file.name, file.hash);
+    }
     before += file.bytes;
   }
   await cache.setCommit(revision, remote.commit);

@@ -9,6 +9,9 @@ import { dataView, type SafetensorsArray } from "../formats/tensorArray.js";
 import type { HubConnection } from "./connection.js";
 import type { RemoteFile } from "./repository.js";
 
+/** A file that a server without ranges may send whole. */
+const smallFileBytes = 2 ** 20;
+
 /** A safetensors file on the hub, of which the header and single tensors are read without a download of the whole. */
 export class RemoteSafetensors {
   readonly file: RemoteFile;
@@ -71,7 +74,8 @@ export async function readRange(
   if (length === 0) return new Uint8Array(0);
   const what = `${file.repository}/${file.name}`;
   const range = `bytes=${offset}-${offset + length - 1}`;
-  const { response, body } = await connection.getWhole(file.url, { what, headers: { range } });
+  const mostBytes = Math.max(length, smallFileBytes);
+  const { response, body } = await connection.getWhole(file.url, { what, headers: { range }, mostBytes });
   if (response.status === 206 && body.length === length) return new Uint8Array(body);
   // A server that does not know ranges sends the whole; that is well for small files, and others are cut off before.
   if (response.status === 200 && body.length === file.bytes)

@@ -85,6 +85,16 @@ test("what is in the cache is not asked for again, and only what is chosen arriv
   expect(server.transfersOf("config.json")).toHaveLength(1);
 });
 
+test("files that stand in the snapshot themselves, where links are not possible, are there", async () => {
+  const path = join(root(), "snapshots", firstCommit, "folder/weights.bin");
+  await mkdir(dirname(path), { recursive: true });
+  await writeFile(path, weights);
+  await download();
+  expect(server.transfersOf("weights.bin")).toHaveLength(0);
+  await writeFile(path, weights.subarray(1));
+  await expectComplete(await download());
+});
+
 test("only a folder is listed, and page after page", async () => {
   const names = await downloadFiles(repository, "folder", all);
   expect(names.files).toEqual(["folder/weights.bin"]);

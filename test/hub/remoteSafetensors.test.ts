@@ -64,3 +64,23 @@ test("a server that does not know ranges may send a small file whole", async () 
   const remote = await open();
   expect(await remote.read("small")).toEqual({ dtype: "I32", shape: [3], data: Int32Array.of(4, 5, 6) });
 });
+
+test("a large file that is sent whole is cut off", async () => {
+  const { server, open } = await serveTensors();
+  let sent = 0;
+  server.misbehave = (request, response) => {
+    if (!request.url!.startsWith("/lfs/")) return false;
+    response.writeHead(200);
+    const more = (): void => {
+      sent += 1;
+      if (!response.destroyed) response.write(Buffer.alloc(2 ** 16), more);
+    };
+    more();
+    return true;
+  };
+  await expect(open()).rejects.toMatchObject({
+    code: "ERR_NETWORK",
+    message: /the answer is longer than 1048576 bytes/,
+  });
+  expect(sent).toBeGreaterThan(16);
+});
