@@ -28,7 +28,7 @@ enum class Status : int {
 enum class Operation : int { none = 0, transpose = 1 };
 
 // cudaDataType: what a matrix holds.
-enum class DataType : int { float32 = 0 };
+enum class DataType : int { float32 = 0, bfloat16 = 14 };
 
 // cublasComputeType_t: how factors are rounded; the sums are float32 in all of these.
 enum class ComputeType : int {

@@ -91,19 +91,30 @@ class CublasProducts final : public MatrixProducts {
                     Matrix<float> out) override {
     multiply(a, Operation::transpose, b, Operation::none, a.rows, factor, keep, out);
   }
+  void abTransposed(Matrix<const uint16_t> a, Matrix<const uint16_t> b, float factor, float keep,
+                    Matrix<float> out) override {
+    multiply(a, Operation::none, b, Operation::transpose, a.columns, factor, keep, out);
+  }
 
  private:
   // out[m, n] = factor * sum over the `depth` k of op(a)[m, k] * op(b)[k, n] + keep * out[m, n].
-  void multiply(Matrix<const float> a, Operation aOperation, Matrix<const float> b, Operation bOperation, int64_t depth,
+  template <class T>
+  void multiply(Matrix<const T> a, Operation aOperation, Matrix<const T> b, Operation bOperation, int64_t depth,
                 float factor, float keep, Matrix<float> out) {
     if (out.rows == 0 || out.columns == 0) return;
     if (depth == 0) return keepOnly(keep, out);
     const cublas::Status status = library_.functions.cublasGemmEx_64(
-        handle_.get(), bOperation, aOperation, out.columns, out.rows, depth, &factor, b.data, DataType::float32,
-        b.columns, a.data, DataType::float32, a.columns, &keep, out.data, DataType::float32, out.columns, computeType_,
+        handle_.get(), bOperation, aOperation, out.columns, out.rows, depth, &factor, b.data, dataTypeOf(b), b.columns,
+        a.data, dataTypeOf(a), a.columns, &keep, out.data, DataType::float32, out.columns, computeTypeFor(a),
         cublas::Algorithm::byShape);
     library_.check(status, "cublasGemmEx");
   }
+
+  static DataType dataTypeOf(Matrix<const float>) { return DataType::float32; }
+  static DataType dataTypeOf(Matrix<const uint16_t>) { return DataType::bfloat16; }
+  // bf16 factors are taken as they are, in every precision.
+  ComputeType computeTypeFor(Matrix<const float>) const { return computeType_; }
+  static ComputeType computeTypeFor(Matrix<const uint16_t>) { return ComputeType::float32; }
 
   // out = keep * out, not read where keep is 0. cuBLAS would refuse factors whose rows have no elements.
   void keepOnly(float keep, Matrix<float> out) {

@@ -20,6 +20,9 @@ class MatrixProducts {
   // out[m, n] = factor * sum over k of a[k, m] * b[k, n] + keep * out[m, n].
   virtual void aTransposedB(Matrix<const float> a, Matrix<const float> b, float factor, float keep,
                             Matrix<float> out) = 0;
+  // The first one, of bf16 factors; the sums are float32.
+  virtual void abTransposed(Matrix<const uint16_t> a, Matrix<const uint16_t> b, float factor, float keep,
+                            Matrix<float> out) = 0;
 };
 
 // `cublasPath`: see OpenOptions. Throws unsupported, naming what was looked for, where cuBLAS cannot be opened.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <initializer_list>
 #include <limits>
 #include <string>
@@ -179,6 +180,34 @@ void productTests(Precision precision, int64_t m, int64_t n, int64_t k, float fa
       transposed(bTransposed));
   test(
       "a . b", [&](auto out) { products.ab(a.view(), b.view(), factor, keep, out); }, of(a), of(b));
+  // bf16 factors are exact in every precision.
+  const auto brain = [](const Values& values) {
+    std::vector<uint16_t> bits;
+    for (const float& value : values.data) {
+      uint32_t whole;
+      std::memcpy(&whole, &value, sizeof whole);
+      bits.push_back(uint16_t(whole >> 16));
+    }
+    return bits;
+  };
+  const auto cut = [](Values values) {
+    for (float& value : values.data) {
+      uint32_t whole;
+      std::memcpy(&whole, &value, sizeof whole);
+      whole &= 0xffff0000u;
+      std::memcpy(&value, &whole, sizeof whole);
+    }
+    return values;
+  };
+  const std::vector<uint16_t> brainA = brain(a), brainB = brain(bTransposed);
+  const Values cutA = cut(a), cutB = cut(bTransposed);
+  test(
+      "a . b^T of bf16 factors",
+      [&](auto out) {
+        products.abTransposed(Matrix<const uint16_t>{brainA.data(), m, k}, Matrix<const uint16_t>{brainB.data(), n, k},
+                              factor, keep, out);
+      },
+      of(cutA), transposed(cutB));
   test(
       "a^T . b", [&](auto out) { products.aTransposedB(aTransposed.view(), b.view(), factor, keep, out); },
       transposed(aTransposed), of(b));

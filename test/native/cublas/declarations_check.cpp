@@ -28,6 +28,7 @@ static_assert(int(Operation::none) == CUBLAS_OP_N);
 static_assert(int(Operation::transpose) == CUBLAS_OP_T);
 
 static_assert(int(DataType::float32) == CUDA_R_32F);
+static_assert(int(DataType::bfloat16) == CUDA_R_16BF);
 
 static_assert(int(ComputeType::float32) == CUBLAS_COMPUTE_32F);
 static_assert(int(ComputeType::fastBfloat16) == CUBLAS_COMPUTE_32F_FAST_16BF);

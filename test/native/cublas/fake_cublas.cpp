@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 
 #include "cuda/library/cublas_declarations.h"
 
@@ -36,9 +37,13 @@ float asComputed(float factor, ComputeType computeType) {
 }
 
 // Element (row, column) of op(matrix), column-major.
-float element(const void* matrix, Operation operation, int64_t leading, int64_t row, int64_t column) {
-  const float* data = static_cast<const float*>(matrix);
-  return operation == Operation::none ? data[row + column * leading] : data[column + row * leading];
+float element(const void* matrix, DataType type, Operation operation, int64_t leading, int64_t row, int64_t column) {
+  const int64_t place = operation == Operation::none ? row + column * leading : column + row * leading;
+  if (type == DataType::float32) return static_cast<const float*>(matrix)[place];
+  const uint32_t bits = uint32_t(static_cast<const uint16_t*>(matrix)[place]) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
 }
 
 }  // namespace
@@ -78,8 +83,8 @@ EXPORT Status cublasGemmEx_64(Handle handle, Operation aOperation, Operation bOp
                               const void* b, DataType bType, int64_t bLeading, const void* beta, void* c,
                               DataType cType, int64_t cLeading, ComputeType computeType, Algorithm algorithm) {
   if (!handle->workspace) return Status::notInitialized;  // cuBLAS would use one of its own; ours is to be set
-  if (aType != DataType::float32 || bType != DataType::float32 || cType != DataType::float32)
-    return Status::notSupported;
+  if (aType != bType || cType != DataType::float32) return Status::notSupported;
+  if (aType == DataType::bfloat16 && computeType != ComputeType::float32) return Status::notSupported;
   if (algorithm != Algorithm::byShape) return Status::notSupported;
   const int64_t aRows = aOperation == Operation::none ? m : k, bRows = bOperation == Operation::none ? k : n;
   if (m < 1 || n < 1 || k < 1 || aLeading < aRows || bLeading < bRows || cLeading < m) return Status::invalidValue;
@@ -88,8 +93,8 @@ EXPORT Status cublasGemmEx_64(Handle handle, Operation aOperation, Operation bOp
     for (int64_t row = 0; row < m; ++row) {
       float sum = 0;
       for (int64_t i = 0; i < k; ++i)
-        sum += asComputed(element(a, aOperation, aLeading, row, i), computeType) *
-               asComputed(element(b, bOperation, bLeading, i, column), computeType);
+        sum += asComputed(element(a, aType, aOperation, aLeading, row, i), computeType) *
+               asComputed(element(b, bType, bOperation, bLeading, i, column), computeType);
       float& place = static_cast<float*>(c)[row + column * cLeading];
       place = keep == 0 ? factor * sum : factor * sum + keep * place;
     }

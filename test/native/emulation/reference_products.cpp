@@ -1,5 +1,6 @@
 // The emulation's matrix products: loops, with sums in float32 in ascending order.
 #include <cmath>
+#include <cstring>
 
 #include "cuda/library/matrix_products.h"
 
@@ -25,8 +26,20 @@ class ReferenceProducts final : public MatrixProducts {
         out, a.rows, factor, keep, [&](int64_t m, int64_t k) { return a.row(k)[m]; },
         [&](int64_t k, int64_t n) { return b.row(k)[n]; });
   }
+  void abTransposed(Matrix<const uint16_t> a, Matrix<const uint16_t> b, float factor, float keep,
+                    Matrix<float> out) override {
+    multiply(
+        out, a.columns, factor, keep, [&](int64_t m, int64_t k) { return widened(a.row(m)[k]); },
+        [&](int64_t k, int64_t n) { return widened(b.row(n)[k]); });
+  }
 
  private:
+  static float widened(uint16_t number) {
+    const uint32_t bits = uint32_t(number) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+  }
   template <class A, class B>
   static void multiply(Matrix<float> out, int64_t depth, float factor, float keep, const A& a, const B& b) {
     for (int64_t m = 0; m < out.rows; ++m)
