@@ -7,10 +7,10 @@
  */
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
-import type { Gpt2 } from "./gpt2.js";
 import { runPass } from "./hooks.js";
 import { KeyValueCache } from "./keyValueCache.js";
 import type { TokenBatch } from "./tokens.js";
+import type { Transformer } from "./transformer.js";
 
 /** How to generate. */
 export interface GenerationOptions {
@@ -43,7 +43,11 @@ const stepsAhead = 8;
  * @returns each prompt followed by its new tokens, EOS included
  * @throws MonosemError ERR_INVALID_ARGUMENT for impossible options, ERR_ABORTED
  */
-export async function generate(model: Gpt2, prompts: TokenBatch, options: GenerationOptions): Promise<number[][]> {
+export async function generate(
+  model: Transformer,
+  prompts: TokenBatch,
+  options: GenerationOptions,
+): Promise<number[][]> {
   checkOptions(options);
   const { batch, positions } = prompts;
   const steps = Math.min(options.maxNewTokens, model.config.contextSize - positions);

@@ -2,15 +2,18 @@ import { join } from "node:path";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
+import { Checkpoint } from "./checkpoint.js";
+import { familyOf } from "./families.js";
 import { type GenerationOptions, generate } from "./generation.js";
-import { Gpt2 } from "./gpt2.js";
-import { loadGpt2Weights, parseGpt2Config } from "./gpt2Checkpoint.js";
-import { findHookPoint, gpt2HookPoints, type HookPoint, widthPerToken } from "./hookPoints.js";
+import { findHookPoint, type HookPoint, hookPointsOf, widthPerToken } from "./hookPoints.js";
 import { type NamedHook, runPass } from "./hooks.js";
 import { readJsonObject } from "./jsonFile.js";
 import type { ModelConfig } from "./modelConfig.js";
+import { requireMemory } from "./modelMemory.js";
 import { Tokenizer } from "./tokenizer.js";
 import { checkTokens, type TokenBatch, type Tokens } from "./tokens.js";
+import { Transformer } from "./transformer.js";
+import { WeightLoader } from "./weightLoader.js";
 
 export type { GenerationOptions } from "./generation.js";
 export { getActName } from "./hookPoints.js";
@@ -35,35 +38,34 @@ export class HookedTransformer {
   /** Every hook point, in order of execution. */
   readonly hookNames: readonly string[];
   readonly #hookPoints: readonly HookPoint[];
-  readonly #model: Gpt2;
+  readonly #model: Transformer;
 
-  private constructor(model: Gpt2, tokenizer: Tokenizer) {
+  private constructor(model: Transformer, tokenizer: Tokenizer) {
     this.config = model.config;
     this.device = model.device;
     this.tokenizer = tokenizer;
     this.#model = model;
-    this.#hookPoints = gpt2HookPoints(model.config);
+    this.#hookPoints = hookPointsOf(model.config);
     this.hookNames = this.#hookPoints.map(({ name }) => name);
   }
 
   /**
-   * Loads a model from a folder in the Hugging Face layout: config.json, model.safetensors, tokenizer.json and, where
-   * there is one, tokenizer_config.json. Weights are used as they are: nothing is folded or centred, as with
-   * TransformerLens' `from_pretrained_no_processing`.
+   * Loads a model from a folder in the Hugging Face layout: config.json, model.safetensors (or several files and their
+   * model.safetensors.index.json), tokenizer.json and, where there is one, tokenizer_config.json. Weights are used as they
+   * are: nothing is folded or centred, as with TransformerLens' `from_pretrained_no_processing`. Matrices in bf16 stay so
+   * in memory; the arithmetic is f32.
    *
-   * @throws MonosemError ERR_UNSUPPORTED for an architecture or option that is not implemented, and what
-   *   `parseGpt2Config`, `loadGpt2Weights` and `Tokenizer.load` throw
+   * @throws MonosemError ERR_UNSUPPORTED for an architecture or option that is not implemented, ERR_OUT_OF_MEMORY where
+   *   the weights would not fit, and what `Family.parseConfig`, `Family.loadWeights`, `Checkpoint.open` and
+   *   `Tokenizer.load` throw
    */
   static async load(directory: string, device: Device): Promise<HookedTransformer> {
     const path = join(directory, "config.json");
     const json = await readJsonObject(path);
-    if (json.model_type !== "gpt2") {
-      const found = json.model_type === undefined ? "no model_type" : `model_type ${JSON.stringify(json.model_type)}`;
-      throw new MonosemError("ERR_UNSUPPORTED", `${path} has ${found}; supported is "gpt2"`);
-    }
+    const family = familyOf(json, path);
     const tokenizer = await Tokenizer.load(directory);
     const { bosTokenId, eosTokenId, vocabularySize } = tokenizer;
-    const config = { ...parseGpt2Config(json, directory), bosTokenId, eosTokenId };
+    const config = { ...family.parseConfig(json, directory), bosTokenId, eosTokenId };
     if (vocabularySize > config.vocabularySize) {
       throw new MonosemError(
         "ERR_FORMAT",
@@ -71,7 +73,18 @@ export class HookedTransformer {
           `${config.vocabularySize}: the two do not belong together`,
       );
     }
-    return new HookedTransformer(new Gpt2(config, await loadGpt2Weights(directory, config, device), device), tokenizer);
+    await using checkpoint = await Checkpoint.open(directory);
+    const loader = new WeightLoader(checkpoint, device);
+    requireMemory(device, loader.bytesOnDevice, config.name);
+    try {
+      return new HookedTransformer(
+        new Transformer(config, await family.loadWeights(loader, config), device),
+        tokenizer,
+      );
+    } catch (error) {
+      loader.disposeAll();
+      throw error;
+    }
   }
 
   /**

@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
-import { findHookPoint, getActName, gpt2HookPoints, widthPerToken } from "../../lib/models/hookPoints.js";
+import { findHookPoint, getActName, hookPointsOf, widthPerToken } from "../../lib/models/hookPoints.js";
 import type { ModelConfig } from "../../lib/models/modelConfig.js";
 
-const config = { nLayers: 12, dModel: 768, nHeads: 12, dHead: 64, dMlp: 3072 } as ModelConfig;
+const config = { nLayers: 12, dModel: 768, nHeads: 12, nKeyValueHeads: 12, dHead: 64, dMlp: 3072 } as ModelConfig;
 
 test("a GPT-2 has TransformerLens' hook points, in order of execution", () => {
-  const names = gpt2HookPoints({ nLayers: 1 }).map(({ name }) => name);
+  const names = hookPointsOf({ ...config, nLayers: 1 }).map(({ name }) => name);
   expect(names).toEqual([
     "hook_embed",
     "hook_pos_embed",
@@ -32,7 +32,7 @@ test("a GPT-2 has TransformerLens' hook points, in order of execution", () => {
 });
 
 test("a hook point's width counts the numbers per token, and attention patterns have none", () => {
-  const points = gpt2HookPoints(config);
+  const points = hookPointsOf(config);
   const widthOf = (name: string): number | undefined => widthPerToken(findHookPoint(points, name), config);
   expect(widthOf("blocks.11.hook_resid_post")).toBe(768);
   expect(widthOf("blocks.0.attn.hook_z")).toBe(768);
@@ -42,7 +42,7 @@ test("a hook point's width counts the numbers per token, and attention patterns 
 });
 
 test("an unknown hook point is refused with the names that come nearest", () => {
-  const points = gpt2HookPoints(config);
+  const points = hookPointsOf(config);
   expect(() => findHookPoint(points, "blocks.3.hook_resid_pst")).toThrow(
     expect.objectContaining({ code: "ERR_NOT_FOUND", message: expect.stringContaining("blocks.3.hook_resid_post") }),
   );
