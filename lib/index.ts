@@ -83,10 +83,12 @@ export {
   SafetensorsWriter,
   writeSafetensors,
 } from "./formats/safetensors.js";
+export type { ChatMessage } from "./models/chatTemplate.js";
 // language models with hooks
 export {
   type ForwardOptions,
   type GenerationOptions,
+  type GenerationStep,
   getActName,
   type Hook,
   HookedTransformer,
@@ -94,7 +96,7 @@ export {
   type NamedHook,
   type Tokens,
 } from "./models/hookedTransformer.js";
-export { Tokenizer } from "./models/tokenizer.js";
+export { Tokenizer, type TokensWithOffsets } from "./models/tokenizer.js";
 // sparse autoencoders
 export {
   type Architecture,

@@ -1,6 +1,6 @@
 /** The folders that arguments name: what is in them, and, where that is not what was asked for, what to name instead. */
 import { access, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { extname, join } from "node:path";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { readJsonFile } from "../formats/jsonFile.js";
@@ -22,8 +22,12 @@ export async function loadSae(directory: string, device: Device): Promise<Sae> {
   throw new MonosemError("ERR_NOT_FOUND", `${directory} holds no SAE: ${saeFolder}${await saeBelow(directory)}`);
 }
 
-/** @throws MonosemError as `HookedTransformer.load`; ERR_NOT_FOUND says what the folder holds instead of a model. */
+/**
+ * @param directory - or a file `.bin` of llama2.c
+ * @throws MonosemError as `HookedTransformer.load`; ERR_NOT_FOUND says what the folder holds instead of a model.
+ */
 export async function loadModel(directory: string, device: Device): Promise<HookedTransformer> {
+  if (extname(directory) === ".bin") return await HookedTransformer.load(directory, device);
   await requireFolder(directory, (problem) => `${problem}; ${modelFolder}`);
   if ((await trainingRunIn(directory)) !== undefined) {
     const message = `${directory} is the output of a training run, not a model: ${modelFolder}`;

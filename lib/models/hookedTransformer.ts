@@ -1,23 +1,19 @@
-import { join } from "node:path";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
-import { Checkpoint } from "./checkpoint.js";
-import { familyOf } from "./families.js";
-import { type GenerationOptions, generate } from "./generation.js";
+import { type GenerationOptions, type GenerationStep, generate } from "./generation.js";
 import { findHookPoint, type HookPoint, hookPointsOf, widthPerToken } from "./hookPoints.js";
 import { type NamedHook, runPass } from "./hooks.js";
-import { readJsonObject } from "./jsonFile.js";
+import { loadModel, type ModelLoadOptions } from "./loadModel.js";
 import type { ModelConfig } from "./modelConfig.js";
-import { requireMemory } from "./modelMemory.js";
-import { Tokenizer } from "./tokenizer.js";
+import type { Tokenizer } from "./tokenizer.js";
 import { checkTokens, type TokenBatch, type Tokens } from "./tokens.js";
-import { Transformer } from "./transformer.js";
-import { WeightLoader } from "./weightLoader.js";
+import type { Transformer } from "./transformer.js";
 
-export type { GenerationOptions } from "./generation.js";
+export type { GenerationOptions, GenerationStep } from "./generation.js";
 export { getActName } from "./hookPoints.js";
 export type { Hook, NamedHook } from "./hooks.js";
+export type { ModelLoadOptions } from "./loadModel.js";
 export type { ModelConfig } from "./modelConfig.js";
 export type { Tokens } from "./tokens.js";
 
@@ -28,6 +24,13 @@ export interface ForwardOptions {
   /** Run only the blocks before this one: 0 ... nLayers. */
   readonly stopAtLayer?: number;
   readonly signal?: AbortSignal;
+}
+
+/** What to continue: a text or token ids, or several of one kind. */
+export type Prompt = string | readonly string[] | readonly number[] | readonly (readonly number[])[];
+
+export interface PromptOptions {
+  readonly prependBos?: boolean | undefined;
 }
 
 /** A language model whose activations can be read and replaced at every hook point, under TransformerLens' names. */
@@ -50,41 +53,18 @@ export class HookedTransformer {
   }
 
   /**
-   * Loads a model from a folder in the Hugging Face layout: config.json, model.safetensors (or several files and their
-   * model.safetensors.index.json), tokenizer.json and, where there is one, tokenizer_config.json. Weights are used as they
-   * are: nothing is folded or centred, as with TransformerLens' `from_pretrained_no_processing`. Matrices in bf16 stay so
-   * in memory; the arithmetic is f32.
+   * Loads a model from a folder in the Hugging Face layout (config.json; model.safetensors, or several files and their
+   * model.safetensors.index.json; tokenizer.json and, where there is one, tokenizer_config.json), or from a file `.bin` of
+   * llama2.c. Unless options say otherwise, weights are used as they are: nothing is folded or centred, as with
+   * TransformerLens' `from_pretrained_no_processing`. Matrices in bf16 then stay so in memory; the arithmetic is f32.
    *
    * @throws MonosemError ERR_UNSUPPORTED for an architecture or option that is not implemented, ERR_OUT_OF_MEMORY where
-   *   the weights would not fit, and what `Family.parseConfig`, `Family.loadWeights`, `Checkpoint.open` and
-   *   `Tokenizer.load` throw
+   *   the weights would not fit, and what `Family.parseConfig`, `Family.loadWeights`, `loadLlama2c`,
+   *   `Checkpoint.open`, `checkProcessing` and `Tokenizer.load` throw
    */
-  static async load(directory: string, device: Device): Promise<HookedTransformer> {
-    const path = join(directory, "config.json");
-    const json = await readJsonObject(path);
-    const family = familyOf(json, path);
-    const tokenizer = await Tokenizer.load(directory);
-    const { bosTokenId, eosTokenId, vocabularySize } = tokenizer;
-    const config = { ...family.parseConfig(json, directory), bosTokenId, eosTokenId };
-    if (vocabularySize > config.vocabularySize) {
-      throw new MonosemError(
-        "ERR_FORMAT",
-        `the tokenizer in ${directory} has ids up to ${vocabularySize - 1}, but config.json has a vocab_size of ` +
-          `${config.vocabularySize}: the two do not belong together`,
-      );
-    }
-    await using checkpoint = await Checkpoint.open(directory);
-    const loader = new WeightLoader(checkpoint, device);
-    requireMemory(device, loader.bytesOnDevice, config.name);
-    try {
-      return new HookedTransformer(
-        new Transformer(config, await family.loadWeights(loader, config), device),
-        tokenizer,
-      );
-    } catch (error) {
-      loader.disposeAll();
-      throw error;
-    }
+  static async load(path: string, device: Device, options: ModelLoadOptions = {}): Promise<HookedTransformer> {
+    const { model, tokenizer } = await loadModel(path, device, options);
+    return new HookedTransformer(model, tokenizer);
   }
 
   /**
@@ -235,27 +215,31 @@ export class HookedTransformer {
   }
 
   /**
-   * Continues a text, or token ids, or a batch of prompts of one length.
+   * Continues texts or token ids: one prompt, or a batch, whose prompts may have different lengths.
    *
-   * @param options - `prependBos`: begin each prompt with BOS; by default done for a text where the model has a BOS, and
+   * @param options - `prependBos`: begin each prompt with BOS; by default done for texts where the model has a BOS, and
    *   not for token ids, which are taken as they are
    * @returns for each prompt all its token ids: BOS if prepended, the prompt, the new tokens (EOS included)
    * @throws MonosemError ERR_INVALID_ARGUMENT for an empty prompt, impossible options or `prependBos` without a BOS;
-   *   what `checkTokens` throws; ERR_ABORTED
+   *   ERR_NOT_FOUND for an unknown hook point; what `checkTokens` throws; ERR_ABORTED
    */
-  async generate(
-    prompt: string | readonly number[] | readonly (readonly number[])[],
-    options: GenerationOptions & { readonly prependBos?: boolean },
-  ): Promise<number[][]> {
-    const { bosTokenId } = this.config;
-    const { prependBos = typeof prompt === "string" && bosTokenId !== undefined, ...rest } = options;
-    if (prependBos && bosTokenId === undefined) {
-      throw new MonosemError("ERR_INVALID_ARGUMENT", `prependBos: the model ${this.config.name} has no BOS token`);
+  async generate(prompt: Prompt, options: PromptOptions & GenerationOptions): Promise<number[][]> {
+    const sequences = this.#prompts(prompt, options).map((ids) => [...ids]);
+    for await (const { tokens } of this.stream(sequences, { ...options, prependBos: false })) {
+      for (const [i, token] of tokens.entries()) if (token !== undefined) sequences[i]!.push(token);
     }
-    const prompts = (typeof prompt === "string" ? [this.tokenizer.encode(prompt)] : nested(prompt)).map((ids) =>
-      prependBos ? [bosTokenId!, ...ids] : ids,
-    );
-    return await generate(this.#model, await checkTokens(prompts, this.config), rest);
+    return sequences;
+  }
+
+  /**
+   * `generate`, step by step: what each step adds to every sequence, as tokens and as text. Leaving the loop ends the
+   * generation. Steps are computed some ahead of those that have been taken.
+   *
+   * @throws MonosemError as `generate`
+   */
+  stream(prompt: Prompt, options: PromptOptions & GenerationOptions): AsyncGenerator<GenerationStep, void> {
+    this.#checkReached((options.hooks ?? []).map(({ name }) => name));
+    return generate(this.#model, this.tokenizer, this.#prompts(prompt, options), options);
   }
 
   /**
@@ -295,6 +279,20 @@ export class HookedTransformer {
     return rows.reshape([batch, positions, rows.shape[1]!]);
   }
 
+  #prompts(prompt: Prompt, options: PromptOptions): readonly (readonly number[])[] {
+    const { bosTokenId } = this.config;
+    const texts = typeof prompt === "string" || typeof prompt[0] === "string";
+    const { prependBos = texts && bosTokenId !== undefined } = options;
+    if (prependBos && bosTokenId === undefined) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `prependBos: the model ${this.config.name} has no BOS token`);
+    }
+    const single = typeof prompt === "string" || prompt.every((entry) => typeof entry === "number");
+    return ((single ? [prompt] : prompt) as readonly (string | readonly number[])[]).map((one) => {
+      const ids = typeof one === "string" ? this.tokenizer.encode(one) : one;
+      return prependBos ? [bosTokenId!, ...ids] : ids;
+    });
+  }
+
   /** The hook points of a run, in order. */
   #reached(stopAtLayer?: number): readonly string[] {
     if (stopAtLayer === undefined) return this.hookNames;
@@ -320,8 +318,4 @@ export class HookedTransformer {
       }
     }
   }
-}
-
-function nested(prompt: readonly number[] | readonly (readonly number[])[]): readonly (readonly number[])[] {
-  return prompt.every((entry) => typeof entry === "number") ? [prompt] : (prompt as readonly (readonly number[])[]);
 }

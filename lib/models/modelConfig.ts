@@ -13,6 +13,14 @@ export interface RotaryConfig {
   readonly interleaved: boolean;
 }
 
+/** Weights as they are. */
+export const unprocessed: ModelConfig["processing"] = {
+  foldLn: false,
+  centerWritingWeights: false,
+  centerUnembed: false,
+  foldValueBiases: false,
+};
+
 /** The sizes and constants of a loaded language model. */
 export interface ModelConfig {
   readonly architecture: Architecture;
@@ -58,6 +66,13 @@ export interface ModelConfig {
   readonly embeddingScale: number;
   /** Whether the unembedding is the embedding. */
   readonly tiedEmbeddings: boolean;
+  /** What was done to the weights: see `ProcessingOptions`. */
+  readonly processing: {
+    readonly foldLn: boolean;
+    readonly centerWritingWeights: boolean;
+    readonly centerUnembed: boolean;
+    readonly foldValueBiases: boolean;
+  };
   /** Id of the token that begins a document; 0 is an id like any other. */
   readonly bosTokenId: number | undefined;
   readonly eosTokenId: number | undefined;

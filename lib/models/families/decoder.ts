@@ -4,7 +4,7 @@
  * checkpoint. A family is a description of what it does differently.
  */
 import { z } from "zod";
-import type { Architecture, ModelConfig } from "../modelConfig.js";
+import { type Architecture, type ModelConfig, unprocessed } from "../modelConfig.js";
 import type { BlockWeights } from "../modelWeights.js";
 import { ropeSchema, rotaryConfig } from "../rotary.js";
 import { type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
@@ -130,6 +130,7 @@ export function decoderFamily(traits: DecoderTraits): Family {
         logitSoftCap: values.final_logit_softcapping ?? undefined,
         embeddingScale: traits.scaledEmbeddings ? Math.sqrt(dModel) : 1,
         tiedEmbeddings: values.tie_word_embeddings ?? traits.tiedByDefault,
+        processing: unprocessed,
         bosTokenId: firstToken(values.bos_token_id),
         eosTokenId: firstToken(values.eos_token_id),
       };

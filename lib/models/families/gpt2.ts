@@ -6,6 +6,7 @@
  * the attention kernel reads them as three tensors.
  */
 import { z } from "zod";
+import { unprocessed } from "../modelConfig.js";
 import type { BlockWeights, LinearWeights } from "../modelWeights.js";
 import { slicedRows, transposed, type WeightLoader } from "../weightLoader.js";
 import { type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
@@ -71,6 +72,7 @@ export const gpt2: Family = {
       logitSoftCap: undefined,
       embeddingScale: 1,
       tiedEmbeddings: values.tie_word_embeddings,
+      processing: unprocessed,
       bosTokenId: firstToken(values.bos_token_id),
       eosTokenId: firstToken(values.eos_token_id),
     };

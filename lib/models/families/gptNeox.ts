@@ -3,6 +3,7 @@
  * head, attention and MLP in parallel.
  */
 import { z } from "zod";
+import { unprocessed } from "../modelConfig.js";
 import type { BlockWeights, LinearWeights } from "../modelWeights.js";
 import { ropeSchema, rotaryConfig } from "../rotary.js";
 import type { HostMatrix, WeightLoader } from "../weightLoader.js";
@@ -76,6 +77,7 @@ export const gptNeox: Family = {
       logitSoftCap: undefined,
       embeddingScale: 1,
       tiedEmbeddings: values.tie_word_embeddings,
+      processing: unprocessed,
       bosTokenId: firstToken(values.bos_token_id),
       eosTokenId: firstToken(values.eos_token_id),
     };
