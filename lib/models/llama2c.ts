@@ -25,12 +25,34 @@ const magic = 0x616b3432; // "ak42"
 const headerBytesOfVersion1 = 256;
 const mostOfAnything = 2 ** 24;
 
-interface Header {
+/** Tensors of one kind, one per layer, in the order of the file. */
+interface Section {
+  readonly name: string;
+  readonly count: number;
+  readonly shape: readonly number[];
+}
+
+type Sizes = Pick<
+  ModelConfig,
+  | "dModel"
+  | "dMlp"
+  | "dHead"
+  | "nHeads"
+  | "nKeyValueHeads"
+  | "nLayers"
+  | "contextSize"
+  | "vocabularySize"
+  | "tiedEmbeddings"
+>;
+
+/** What the beginning of a file says. */
+export interface Llama2cHeader {
   readonly config: ModelConfig;
   /** Where the numbers begin. */
   readonly offset: number;
-  readonly normsFirst: boolean;
-  readonly angleTables: boolean;
+  readonly sections: readonly Section[];
+  /** How many numbers there are. */
+  readonly elements: number;
 }
 
 /**
@@ -49,52 +71,22 @@ export async function loadLlama2c(
   const tensors: Tensor[] = [];
   try {
     const fileBytes = (await handle.stat()).size;
-    const header = parseHeader(await readHeader(handle, fileBytes), path);
-    const { offset, normsFirst, angleTables } = header;
-    const config = complete(header.config);
-    const { dModel, dMlp, dHead, nHeads, nKeyValueHeads, nLayers, contextSize, vocabularySize } = config;
-    const [queryWidth, keyWidth] = [nHeads * dHead, nKeyValueHeads * dHead];
-
-    const layout: [name: string, count: number, shape: readonly number[]][] = [];
-    const norms = (): void => {
-      layout.push(["ln1", nLayers, [dModel]], ["ln2", nLayers, [dModel]], ["finalNorm", 1, [dModel]]);
-    };
-    if (normsFirst) norms();
-    layout.push(["embedding", 1, [vocabularySize, dModel]]);
-    if (!normsFirst) layout.push(["ln1", nLayers, [dModel]]);
-    layout.push(
-      ["queries", nLayers, [queryWidth, dModel]],
-      ["keys", nLayers, [keyWidth, dModel]],
-      ["values", nLayers, [keyWidth, dModel]],
-      ["attentionOutput", nLayers, [dModel, queryWidth]],
-    );
-    if (!normsFirst) layout.push(["ln2", nLayers, [dModel]]);
-    layout.push(
-      ["mlpGate", nLayers, [dMlp, dModel]],
-      ["mlpOutput", nLayers, [dModel, dMlp]],
-      ["mlpInput", nLayers, [dMlp, dModel]],
-    );
-    if (!normsFirst) layout.push(["finalNorm", 1, [dModel]]);
-    if (angleTables) layout.push(["angles", 2, [contextSize, dHead / 2]]);
-    if (!config.tiedEmbeddings) layout.push(["unembedding", 1, [vocabularySize, dModel]]);
-
-    const elements = layout.reduce((sum, [, count, shape]) => sum + count * shape.reduce((a, b) => a * b, 1), 0);
-    if (offset + 4 * elements !== fileBytes) {
-      throw new MonosemError(
-        "ERR_FORMAT",
-        `${path} has ${fileBytes} bytes, but its header asks for ${offset + 4 * elements}: it is truncated, or no ` +
-          "llama2.c checkpoint",
-      );
-    }
+    const {
+      config: found,
+      offset,
+      sections,
+      elements,
+    } = parseHeader(await readHeader(handle, fileBytes), fileBytes, path);
+    const config = complete(found);
     requireMemory(device, 4 * elements, config.name);
 
     const loaded = new Map<string, Tensor[]>();
     let position = offset;
-    for (const [name, count, shape] of layout) {
+    for (const { name, count, shape } of sections) {
       const size = shape.reduce((a, b) => a * b, 1);
       const parts: Tensor[] = [];
       for (let i = 0; i < count; i++, position += 4 * size) {
-        if (name === "angles") continue; // computed anew, in double
+        if (name === "cosines" || name === "sines") continue; // computed anew, in double
         const values = await readFloats(handle, position, size, path);
         const bad = values.findIndex((value) => !Number.isFinite(value));
         if (bad >= 0) {
@@ -110,7 +102,7 @@ export async function loadLlama2c(
       loaded.set(name, parts);
     }
     const of = (name: string, layer = 0): Tensor => loaded.get(name)![layer]!;
-    const blocks = Array.from({ length: nLayers }, (_, layer) => ({
+    const blocks = Array.from({ length: config.nLayers }, (_, layer) => ({
       ln1: { weight: of("ln1", layer) },
       queries: { weights: of("queries", layer) },
       keys: { weights: of("keys", layer) },
@@ -132,7 +124,12 @@ export async function loadLlama2c(
   }
 }
 
-function parseHeader(bytes: Buffer, path: string): Header {
+/**
+ * Reads the beginning of a file, at least its first 256 bytes where it has as many.
+ *
+ * @throws MonosemError ERR_FORMAT, ERR_UNSUPPORTED
+ */
+export function parseHeader(bytes: Buffer, fileBytes: number, path: string): Llama2cHeader {
   const refuse = (problem: string): never => {
     throw new MonosemError("ERR_FORMAT", `${path} is no llama2.c checkpoint: ${problem}`);
   };
@@ -158,46 +155,86 @@ function parseHeader(bytes: Buffer, path: string): Header {
     refuse(`dim ${dModel}, n_heads ${nHeads} and n_kv_heads ${nKeyValueHeads} do not fit together`);
   }
   const dHead = dModel / nHeads;
-  const perLayer = <T>(value: T): T[] => Array.from({ length: nLayers }, () => value);
-  return {
-    offset: versioned ? headerBytesOfVersion1 : headerBytes,
-    normsFirst: versioned,
-    angleTables: !versioned,
-    config: {
-      architecture: "llama",
-      name: basename(path, ".bin"),
-      nLayers,
-      dModel,
-      nHeads,
-      nKeyValueHeads,
-      dHead,
-      dMlp,
-      contextSize,
-      vocabularySize: Math.abs(vocabulary),
-      normalization: "rms",
-      normEpsilon: 1e-5,
-      activation: "silu",
-      gatedMlp: true,
-      parallelBlocks: false,
-      postNorms: false,
-      queryKeyNorms: false,
-      biases: { queriesKeysValues: false, attentionOutput: false, mlp: false },
-      rotary: {
-        frequencies: Array.from({ length: dHead / 2 }, (_, i) => 10000 ** ((-2 * i) / dHead)),
-        factor: 1,
-        interleaved: true,
-      },
-      attentionScales: perLayer(1 / Math.sqrt(dHead)),
-      attentionWindows: perLayer(undefined),
-      attentionSoftCap: undefined,
-      logitSoftCap: undefined,
-      embeddingScale: 1,
-      tiedEmbeddings: versioned ? bytes[at + headerBytes] === 1 : vocabulary > 0,
-      processing: unprocessed,
-      bosTokenId: undefined, // the tokenizer knows
-      eosTokenId: undefined,
-    },
+  const tiedEmbeddings = versioned ? bytes[at + headerBytes] === 1 : vocabulary > 0;
+  const found: Sizes = {
+    dModel,
+    dMlp,
+    dHead,
+    nHeads,
+    nKeyValueHeads,
+    nLayers,
+    contextSize,
+    vocabularySize: Math.abs(vocabulary),
+    tiedEmbeddings,
   };
+  // First of all: what the file does not hold is not made room for either.
+  const offset = versioned ? headerBytesOfVersion1 : headerBytes;
+  const sections = sectionsOf(found, versioned);
+  const elements = sections.reduce((sum, { count, shape }) => sum + count * shape.reduce((a, b) => a * b, 1), 0);
+  if (!Number.isSafeInteger(4 * elements) || offset + 4 * elements !== fileBytes) {
+    refuse(`it has ${fileBytes} bytes, but its header asks for ${offset + 4 * elements} (is it truncated?)`);
+  }
+  const perLayer = <T>(value: T): T[] => Array.from({ length: nLayers }, () => value);
+  const config: ModelConfig = {
+    architecture: "llama",
+    name: basename(path, ".bin"),
+    ...found,
+    normalization: "rms",
+    normEpsilon: 1e-5,
+    activation: "silu",
+    gatedMlp: true,
+    parallelBlocks: false,
+    postNorms: false,
+    queryKeyNorms: false,
+    biases: { queriesKeysValues: false, attentionOutput: false, mlp: false },
+    rotary: {
+      frequencies: Array.from({ length: dHead / 2 }, (_, i) => 10000 ** ((-2 * i) / dHead)),
+      factor: 1,
+      interleaved: true,
+    },
+    attentionScales: perLayer(1 / Math.sqrt(dHead)),
+    attentionWindows: perLayer(undefined),
+    attentionSoftCap: undefined,
+    logitSoftCap: undefined,
+    embeddingScale: 1,
+    processing: unprocessed,
+    bosTokenId: undefined, // the tokenizer knows
+    eosTokenId: undefined,
+  };
+  return { config, offset, sections, elements };
+}
+
+function sectionsOf(config: Sizes, versioned: boolean): readonly Section[] {
+  const { dModel, dMlp, dHead, nHeads, nKeyValueHeads, nLayers, contextSize, vocabularySize } = config;
+  const one = (name: string, ...shape: number[]): Section => ({ name, count: 1, shape });
+  const perLayer = (name: string, ...shape: number[]): Section => ({ name, count: nLayers, shape });
+  const [ln1, ln2, finalNorm] = [perLayer("ln1", dModel), perLayer("ln2", dModel), one("finalNorm", dModel)];
+  const embedding = one("embedding", vocabularySize, dModel);
+  const attention = [
+    perLayer("queries", nHeads * dHead, dModel),
+    perLayer("keys", nKeyValueHeads * dHead, dModel),
+    perLayer("values", nKeyValueHeads * dHead, dModel),
+    perLayer("attentionOutput", dModel, nHeads * dHead),
+  ];
+  const mlp = [
+    perLayer("mlpGate", dMlp, dModel),
+    perLayer("mlpOutput", dModel, dMlp),
+    perLayer("mlpInput", dMlp, dModel),
+  ];
+  const unembedding = config.tiedEmbeddings ? [] : [one("unembedding", vocabularySize, dModel)];
+  return versioned
+    ? [ln1, ln2, finalNorm, embedding, ...attention, ...mlp, ...unembedding]
+    : [
+        embedding,
+        ln1,
+        ...attention,
+        ln2,
+        ...mlp,
+        finalNorm,
+        one("cosines", contextSize, dHead / 2),
+        one("sines", contextSize, dHead / 2),
+        ...unembedding,
+      ];
 }
 
 async function openFile(path: string): Promise<FileHandle> {

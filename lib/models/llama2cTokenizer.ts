@@ -57,6 +57,11 @@ export class Llama2cTokenizer implements TokenCodec {
         { cause: error },
       );
     }
+    return Llama2cTokenizer.parse(bytes, path);
+  }
+
+  /** @throws MonosemError ERR_FORMAT, naming `path`, for bytes that are no such tokenizer */
+  static parse(bytes: Buffer, path: string): Llama2cTokenizer {
     const refuse = (problem: string): never => {
       throw new MonosemError("ERR_FORMAT", `${path} is no llama2.c tokenizer: ${problem}`);
     };

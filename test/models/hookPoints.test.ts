@@ -57,6 +57,12 @@ test("short names expand as TransformerLens' get_act_name does", () => {
   expect(getActName("k", 6)).toBe("blocks.6.attn.hook_k");
   expect(getActName("pattern", 0)).toBe("blocks.0.attn.hook_pattern");
   expect(getActName("pre", 2)).toBe("blocks.2.mlp.hook_pre");
+  expect(getActName("pre_linear", 2)).toBe("blocks.2.mlp.hook_pre_linear");
+  expect(getActName("rot_q", 3)).toBe("blocks.3.attn.hook_rot_q");
+  expect(getActName("k6")).toBe("blocks.6.attn.hook_k");
+  expect(getActName("scale4ln1")).toBe("blocks.4.ln1.hook_scale");
+  expect(getActName("mlp_post", 1)).toBe("blocks.1.mlp.hook_post");
+  expect(getActName("attn_logits", 1)).toBe("blocks.1.attn.hook_attn_scores");
   expect(getActName("mlp_out", 0)).toBe("blocks.0.hook_mlp_out");
   expect(getActName("embed")).toBe("hook_embed");
   expect(getActName("scale")).toBe("ln_final.hook_scale");

@@ -252,13 +252,19 @@ test("what is no checkpoint, or a damaged one, is refused", async () => {
     [changed(8, 2 ** 30), "ERR_FORMAT", /n_layers is/],
     [changed(8, 2 ** 24), "ERR_FORMAT", /header asks for/],
     [changed(12, 5), "ERR_FORMAT", /do not fit together/],
-    [changed(20, 100), "ERR_FORMAT", /ids up to 258/],
+    [changed(20, 100), "ERR_FORMAT", /header asks for/],
     [changed(4, 2, await readFile(version1)), "ERR_UNSUPPORTED", /version 2 \(quantised\)/],
     [changed(28 + 40, 0x7fc00000), "ERR_NON_FINITE", /embedding of layer 0 holds NaN at element 10/],
   ];
   for (const [bytes, code, message] of cases) {
     expect(await refused(bytes)).toMatchObject({ code, message: expect.stringMatching(message) });
   }
+  const larger = join(folder, "larger.bin");
+  await writeFile(larger, tokenizerBytes([["a", 0]]));
+  await expect(HookedTransformer.load(version0, device, { tokenizer: larger })).rejects.toMatchObject({
+    code: "ERR_FORMAT",
+    message: expect.stringMatching(/ids up to 259, .* vocab_size of 259/),
+  });
   await expect(HookedTransformer.load(join(folder, "none.bin"), device)).rejects.toMatchObject({
     code: "ERR_NOT_FOUND",
   });
