@@ -91,10 +91,12 @@ export type {
   DownloadProgress,
   HubSnapshot,
 } from "./hub/download.js";
+export type { ChatMessage } from "./models/chatTemplate.js";
 // language models with hooks
 export {
   type ForwardOptions,
   type GenerationOptions,
+  type GenerationStep,
   getActName,
   type Hook,
   HookedTransformer,
@@ -103,7 +105,7 @@ export {
   type NamedHook,
   type Tokens,
 } from "./models/hookedTransformer.js";
-export { Tokenizer } from "./models/tokenizer.js";
+export { Tokenizer, type TokensWithOffsets } from "./models/tokenizer.js";
 export { type PublishedSae, publishedReleases, publishedSae, publishedSaeIds } from "./pretrained/registry.js";
 // sparse autoencoders
 export {

@@ -6,6 +6,7 @@ import { extname } from "node:path";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import { documentPieces } from "./documentPieces.js";
 import { filesMatching } from "./fileGlob.js";
+import { parquetDocuments } from "./parquetDocuments.js";
 
 /** A part of a document, in order: see documentPieces. */
 export interface DocumentPiece {
@@ -26,7 +27,8 @@ type DocumentStore = (signal: AbortSignal | undefined) => AsyncIterable<() => Te
  * An ordered collection of documents, read anew in each pass and never held in memory as a whole.
  *
  * In files: a `.txt` file is one document; a `.jsonl` file holds one JSON object per line with the document under
- * `"text"` (other keys are ignored, blank lines too). Both in UTF-8.
+ * `"text"` (other keys are ignored, blank lines too); both in UTF-8. A `.parquet` file holds one document per row, in the
+ * column `text`.
  */
 export class Corpus {
   /** Changes when files are added, removed, renamed or change their size: a resumed run compares it. */
@@ -58,7 +60,8 @@ export class Corpus {
       const kind = extname(path).toLowerCase();
       if (kind === ".txt") stores.push((signal) => [() => textChunks(path, signal)]);
       else if (kind === ".jsonl") stores.push((signal) => jsonlDocuments(path, signal));
-      else throw new MonosemError("ERR_CONFIG", `${path} is neither a .txt nor a .jsonl file; narrow the pattern`);
+      else if (kind === ".parquet") stores.push((signal) => wholeDocuments(parquetDocuments(path, signal)));
+      else throw new MonosemError("ERR_CONFIG", `${path} is no .txt, .jsonl or .parquet file; narrow the pattern`);
       fingerprint.update(`${path}\0${(await stat(path)).size}\0`);
     }
     return new Corpus(stores, fingerprint.digest("hex"), globs);
@@ -122,6 +125,10 @@ async function* jsonlDocuments(
     const where = `${path}:${number}`;
     if (line.trim() !== "") yield () => [textOf(line, where)];
   }
+}
+
+async function* wholeDocuments(documents: AsyncIterable<string>): AsyncGenerator<() => TextChunks, void, undefined> {
+  for await (const document of documents) yield () => [document];
 }
 
 function textOf(line: string, where: string): string {

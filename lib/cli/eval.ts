@@ -45,7 +45,7 @@ Several SAEs give a table by L0 in which those are marked that no other one at t
     )
     .requiredOption("--sae <dir...>", "folders of the SAEs, or patterns such as 'runs/*/sae'")
     .option("--model <dir>", "folder of the model that the SAEs were trained on")
-    .option("--corpus <glob...>", "text files (.txt, .jsonl)")
+    .option("--corpus <glob...>", "text files (.txt, .jsonl, .parquet)")
     .option("--hook <name...>", "hook point, of a crosscoder all of them (default: the SAE's)");
   addCorpusOptions(command, 100_000)
     .addOption(

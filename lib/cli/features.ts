@@ -48,7 +48,7 @@ export function registerFeatures(program: Command): void {
     )
     .requiredOption("--sae <dir>", "folder of the SAE")
     .requiredOption("--model <dir>", "folder of the model that the SAE was trained on")
-    .requiredOption("--corpus <glob...>", "text files (.txt, .jsonl)")
+    .requiredOption("--corpus <glob...>", "text files (.txt, .jsonl, .parquet)")
     .option("--hook <name...>", "hook point, of a crosscoder all of them (default: the SAE's)")
     .option("--latents <n...>", "show these latents", (text: string, earlier: readonly number[] = []) => [
       ...earlier,

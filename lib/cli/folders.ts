@@ -1,6 +1,6 @@
 /** The folders that arguments name: what is in them, and, where that is not what was asked for, what to name instead. */
 import { access, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { extname, join } from "node:path";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { readJsonFile } from "../formats/jsonFile.js";
@@ -36,11 +36,12 @@ export async function loadSae(name: string, device: Device, signal?: AbortSignal
 }
 
 /**
- * The model in a folder, or where there is no such folder the one on the hub.
+ * The model in a folder or in a file `.bin` of llama2.c, or where there is neither the one of that name on the hub.
  *
  * @throws MonosemError as `HookedTransformer.load`; ERR_NOT_FOUND says what the folder holds instead of a model.
  */
 export async function loadModel(name: string, device: Device, signal?: AbortSignal): Promise<HookedTransformer> {
+  if (extname(name) === ".bin") return await HookedTransformer.load(name, device);
   if (!(await isFolder(name)) && repositoryOfModel(name) !== undefined) {
     return await withDownloadProgress(signal, (options) => HookedTransformer.load(name, device, options));
   }

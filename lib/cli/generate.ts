@@ -1,7 +1,6 @@
 import type { Command } from "commander";
 import { printableText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
-import type { Tokenizer } from "../models/tokenizer.js";
 import { loadModel } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import {
@@ -59,61 +58,32 @@ Examples:
 
 async function generate(flags: GenerateFlags, device: Device, signal: AbortSignal): Promise<void> {
   using model = await loadModel(flags.model, device, signal);
-  const text = new StreamedText(model.tokenizer);
   let newTokens = 0;
   let ended = false;
   process.stdout.write(printableText(flags.prompt));
   try {
-    await model.generate(flags.prompt, {
+    const steps = model.stream(flags.prompt, {
       maxNewTokens: flags.maxNewTokens,
       temperature: flags.temperature,
       ...(flags.topK === undefined ? {} : { topK: flags.topK }),
       ...(flags.topP === undefined ? {} : { topP: flags.topP }),
       seed: flags.seed,
-      prependBos: model.config.bosTokenId !== undefined,
-      stopAtEos: true,
       signal,
-      onToken: ([token]) => {
+    });
+    for await (const { tokens, text } of steps) {
+      const [token] = tokens;
+      if (token !== undefined) {
         newTokens += 1;
         ended = token === model.config.eosTokenId;
-        process.stdout.write(printableText(text.append(token!)));
-      },
-    });
+      }
+      process.stdout.write(printableText(text[0]!));
+    }
   } finally {
-    process.stdout.write(`${printableText(text.rest())}\n`);
+    process.stdout.write("\n");
   }
   if (newTokens < flags.maxNewTokens && !ended) {
     process.stderr.write(
       `stopped after ${newTokens} new tokens: the model's context of ${model.config.contextSize} tokens is full\n`,
     );
-  }
-}
-
-/** Text of tokens that arrive one by one: a character that is spread over several tokens appears when it is complete. */
-class StreamedText {
-  readonly #tokenizer: Tokenizer;
-  readonly #tokens: number[] = [];
-  #printed = 0;
-
-  constructor(tokenizer: Tokenizer) {
-    this.#tokenizer = tokenizer;
-  }
-
-  append(token: number): string {
-    if (this.#tokenizer.specialTokenIds.has(token)) return "";
-    this.#tokens.push(token);
-    const text = this.#tokenizer.decode(this.#tokens);
-    // A replacement character at the end is, most likely, the first bytes of a character.
-    return text.endsWith("\ufffd") ? "" : this.#take(text);
-  }
-
-  rest(): string {
-    return this.#take(this.#tokenizer.decode(this.#tokens));
-  }
-
-  #take(text: string): string {
-    const fresh = text.slice(this.#printed);
-    this.#printed = text.length;
-    return fresh;
   }
 }

@@ -55,12 +55,15 @@ export type NativeSelection =
   | [select: "above", thresholds: NativeTensor, margin: number];
 type NativeAdam = readonly [learningRate: number, beta1: number, beta2: number, epsilon: number, step: number];
 type NativeClip = readonly [squaredNorm: NativeTensor | Absent, maxNorm: number];
-type NativeAttention = readonly [
+export type NativeAttention = readonly [
   queries: NativeTensor,
   keys: NativeTensor,
   values: NativeTensor,
   keyPositions: number,
   scale: number,
+  softCap: number,
+  window: number,
+  firstKeys: NativeTensor | Absent,
 ];
 
 /** Kernels as the native module exports them: outputs are made before and passed in; arguments are positional. */
@@ -261,6 +264,35 @@ export interface NativeKernels {
     epsilon: number,
     normalized: NativeTensor,
     scale: NativeTensor,
+  ): void;
+  rmsNorm(
+    device: NativeDevice,
+    x: NativeTensor,
+    weight: NativeTensor | Absent,
+    epsilon: number,
+    out: NativeTensor,
+  ): void;
+  rmsNormParts(
+    device: NativeDevice,
+    x: NativeTensor,
+    epsilon: number,
+    normalized: NativeTensor,
+    scale: NativeTensor,
+  ): void;
+  rotate(
+    device: NativeDevice,
+    x: NativeTensor,
+    cosines: NativeTensor,
+    sines: NativeTensor,
+    interleaved: boolean,
+    out: NativeTensor,
+  ): void;
+  gatedActivation(
+    device: NativeDevice,
+    gate: NativeTensor,
+    x: NativeTensor,
+    activation: string,
+    out: NativeTensor,
   ): void;
   attention(device: NativeDevice, ...operands: [...NativeAttention, out: NativeTensor]): void;
   attentionScores(device: NativeDevice, ...operands: [...NativeAttention, out: NativeTensor]): void;

@@ -186,7 +186,7 @@ export abstract class DenseKernels {
    */
   gatherRows(a: Tensor, rows: Tensor): Tensor {
     const call = this.call("gatherRows");
-    const aHandle = call.tensor("a", a, ["table", "columns"]);
+    const aHandle = call.tensor("a", a, ["table", "columns"], a.dtype === "bf16" ? "bf16" : "f32");
     const rowsHandle = call.tensor("rows", rows, ["...elements"], "i32");
     const out = call.output([...rows.shape, call.size("columns")]);
     native.gatherRows(call.native, aHandle, rowsHandle, out.handle);

@@ -1,10 +1,13 @@
-import { type NativeTensor, native } from "./addon.js";
+import { type NativeAttention, native } from "./addon.js";
 import { DenseKernels } from "./denseKernels.js";
 import type { Operands } from "./operands.js";
 import type { Tensor } from "./tensor.js";
 
-/** "gelu_new" is the tanh approximation of GPT-2, "gelu" the exact one; "heaviside" is 1 where x > 0, else 0. */
-export type Activation = "none" | "gelu_new" | "gelu" | "relu" | "exp" | "sigmoid" | "tanh" | "heaviside";
+/**
+ * "gelu_new" is the tanh approximation of GPT-2, "gelu" the exact one; "silu" is x · sigmoid(x); "heaviside" is 1 where
+ * x > 0, else 0.
+ */
+export type Activation = "none" | "gelu_new" | "gelu" | "relu" | "exp" | "sigmoid" | "tanh" | "heaviside" | "silu";
 
 const ACTIVATIONS: readonly string[] = [
   "none",
@@ -15,11 +18,13 @@ const ACTIVATIONS: readonly string[] = [
   "sigmoid",
   "tanh",
   "heaviside",
+  "silu",
 ] satisfies Activation[];
 
 /**
  * Queries [batch, queryPositions, heads, dHead], the last of `keyPositions` positions; keys and values
- * [batch, capacity, heads, dHead], of which the first `keyPositions` (default: all) are filled.
+ * [batch, capacity, keyHeads, dHead], of which the first `keyPositions` (default: all) are filled. heads / keyHeads heads
+ * of queries that follow each other share a head of keys and values.
  */
 export interface AttentionOperands {
   readonly queries: Tensor;
@@ -28,6 +33,12 @@ export interface AttentionOperands {
   readonly keyPositions?: number | undefined;
   /** Of the scores. Default: 1 / sqrt(dHead). */
   readonly scale?: number | undefined;
+  /** Scores s become softCap · tanh(s / softCap). Default: they stay. */
+  readonly softCap?: number | undefined;
+  /** How many positions one sees, itself included. Default: all up to itself. */
+  readonly window?: number | undefined;
+  /** i32 [batch]: the position at which each sequence begins; those before are not seen. Default: 0 for all. */
+  readonly firstKeys?: Tensor | undefined;
 }
 
 /** How {@link Kernels.sample} draws from softmax(logits / temperature). */
@@ -45,7 +56,10 @@ export interface Sampling {
 
 /** The part of {@link Kernels} that computes transformers. */
 export abstract class TransformerKernels extends DenseKernels {
-  /** activation(x · weightsᵀ + bias) + residual: x [..., in], weights [out, in], bias [out], residual and result [..., out]. */
+  /**
+   * activation(x · weightsᵀ + bias) + residual: x [..., in], weights [out, in], bias [out], residual and result [..., out].
+   * Weights may be bf16; everything else is f32.
+   */
   linear(
     x: Tensor,
     weights: Tensor,
@@ -57,7 +71,7 @@ export abstract class TransformerKernels extends DenseKernels {
   ): Tensor {
     const call = this.call("linear");
     const xHandle = call.tensor("x", x, ["...tokens", "in"]);
-    const weightsHandle = call.tensor("weights", weights, ["out", "in"]);
+    const weightsHandle = call.tensor("weights", weights, ["out", "in"], weights.dtype === "bf16" ? "bf16" : "f32");
     const bias = call.optionalTensor("bias", options.bias, ["out"]);
     const activation = this.#activation(call, options.activation ?? "none");
     const residual = call.optionalTensor("residual", options.residual, ["...tokens", "out"]);
@@ -102,6 +116,65 @@ export abstract class TransformerKernels extends DenseKernels {
     const scale = call.output([call.size("tokens")]);
     native.layerNormParts(call.native, xHandle, epsilon, normalized.handle, scale.handle);
     return { normalized: normalized.tensor, scale: scale.tensor };
+  }
+
+  /** x / sqrt(mean of x² + epsilon) * weight over the last dimension; weight is [width]. */
+  rmsNorm(x: Tensor, options: { readonly weight?: Tensor | undefined; readonly epsilon: number }): Tensor {
+    const call = this.call("rmsNorm");
+    const xHandle = call.tensor("x", x, ["...tokens", "width"]);
+    const weight = call.optionalTensor("weight", options.weight, ["width"]);
+    const epsilon = call.number("epsilon", options.epsilon, 0);
+    const out = call.output(x.shape);
+    native.rmsNorm(call.native, xHandle, weight, epsilon, out.handle);
+    return out.tensor;
+  }
+
+  /** The parts of an RMS norm for hooks: scale = sqrt(mean of x² + epsilon) [tokens], normalized = x / scale. */
+  rmsNormParts(
+    x: Tensor,
+    options: { readonly epsilon: number },
+  ): { readonly normalized: Tensor; readonly scale: Tensor } {
+    const call = this.call("rmsNormParts");
+    const xHandle = call.tensor("x", x, ["...tokens", "width"]);
+    const epsilon = call.number("epsilon", options.epsilon, 0);
+    const normalized = call.output(x.shape);
+    const scale = call.output([call.size("tokens")]);
+    native.rmsNormParts(call.native, xHandle, epsilon, normalized.handle, scale.handle);
+    return { normalized: normalized.tensor, scale: scale.tensor };
+  }
+
+  /**
+   * Rotary positions: in every head of x [..., heads, dHead], pairs of elements (a, b) become (a cos - b sin, b cos + a
+   * sin). Pair i is (i, pairs + i), or (2i, 2i + 1) where they are interleaved; elements beyond the pairs stay. cosines
+   * and sines are [tokens, pairs].
+   */
+  rotate(
+    x: Tensor,
+    rotation: { readonly cosines: Tensor; readonly sines: Tensor; readonly interleaved: boolean },
+  ): Tensor {
+    const call = this.call("rotate");
+    const xHandle = call.tensor("x", x, ["...tokens", "heads", "dHead"]);
+    const cosines = call.tensor("cosines", rotation.cosines, ["tokens", "pairs"]);
+    const sines = call.tensor("sines", rotation.sines, ["tokens", "pairs"]);
+    if (2 * call.size("pairs") > call.size("dHead")) {
+      call.fail(
+        "ERR_SHAPE_MISMATCH",
+        `${call.size("pairs")} pairs need ${2 * call.size("pairs")} elements, a head has ${call.size("dHead")}`,
+      );
+    }
+    const out = call.output(x.shape);
+    native.rotate(call.native, xHandle, cosines, sines, rotation.interleaved, out.handle);
+    return out.tensor;
+  }
+
+  /** activation(gate) * x, element by element. */
+  gatedActivation(gate: Tensor, x: Tensor, activation: Activation): Tensor {
+    const call = this.call("gatedActivation");
+    const gateHandle = call.tensor("gate", gate, ["...rows", "width"]);
+    const xHandle = call.tensor("x", x, ["...rows", "width"]);
+    const out = call.output(x.shape);
+    native.gatedActivation(call.native, gateHandle, xHandle, this.#activation(call, activation), out.handle);
+    return out.tensor;
   }
 
   /** Causal attention, [batch, queryPositions, heads, dHead]; nothing of size positions² is written. */
@@ -216,13 +289,14 @@ export abstract class TransformerKernels extends DenseKernels {
     return activation;
   }
 
-  #attention(
-    call: Operands,
-    operands: AttentionOperands,
-  ): [queries: NativeTensor, keys: NativeTensor, values: NativeTensor, keyPositions: number, scale: number] {
+  #attention(call: Operands, operands: AttentionOperands): NativeAttention {
     const queries = call.tensor("queries", operands.queries, ["batch", "queryPositions", "heads", "dHead"]);
-    const keys = call.tensor("keys", operands.keys, ["batch", "capacity", "heads", "dHead"]);
-    const values = call.tensor("values", operands.values, ["batch", "capacity", "heads", "dHead"]);
+    const keys = call.tensor("keys", operands.keys, ["batch", "capacity", "keyHeads", "dHead"]);
+    const values = call.tensor("values", operands.values, ["batch", "capacity", "keyHeads", "dHead"]);
+    const [heads, keyHeads] = [call.size("heads"), call.size("keyHeads")];
+    if (keyHeads === 0 ? heads !== 0 : heads % keyHeads !== 0) {
+      call.fail("ERR_SHAPE_MISMATCH", `${heads} heads of queries cannot share ${keyHeads} heads of keys evenly`);
+    }
     const capacity = call.size("capacity");
     const keyPositions = call.integer("keyPositions", operands.keyPositions ?? capacity);
     if (keyPositions > capacity || call.size("queryPositions") > keyPositions) {
@@ -232,7 +306,10 @@ export abstract class TransformerKernels extends DenseKernels {
       );
     }
     const scale = call.number("scale", operands.scale ?? 1 / Math.sqrt(call.size("dHead")));
-    return [queries, keys, values, keyPositions, scale];
+    const softCap = call.number("softCap", operands.softCap ?? 0, 0);
+    const window = call.integer("window", operands.window ?? 0);
+    const firstKeys = call.optionalTensor("firstKeys", operands.firstKeys, ["batch"], "i32");
+    return [queries, keys, values, keyPositions, scale, softCap, window, firstKeys];
   }
 
   #scoresShape(call: Operands, keyPositions: number): number[] {

@@ -3,20 +3,23 @@
  * with the keys and values of the earlier positions cached.
  *
  * The sampled ids stay on the device, where the next pass reads them; the host reads them too, but runs some steps
- * ahead of what it has read, so that the device never waits for it.
+ * ahead of what it has read, so that the device never waits for it. Prompts of different lengths are padded on the left:
+ * positions count from where a sequence begins, and nothing sees what lies before.
  */
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
-import type { Gpt2 } from "./gpt2.js";
-import { runPass } from "./hooks.js";
+import { GeneratedText } from "./generatedText.js";
+import { type NamedHook, runPass } from "./hooks.js";
 import { KeyValueCache } from "./keyValueCache.js";
-import type { TokenBatch } from "./tokens.js";
+import type { Tokenizer } from "./tokenizer.js";
+import { checkTokens } from "./tokens.js";
+import type { Transformer } from "./transformer.js";
 
 /** How to generate. */
 export interface GenerationOptions {
   /**
-   * New tokens per sequence at most. A sequence never grows longer than the model's context, prompt included: there
-   * generation ends, without an error.
+   * New tokens per sequence at most. Generation ends, without an error, where the longest sequence fills the model's
+   * context.
    */
   readonly maxNewTokens: number;
   /** Logits are divided by it; 0 always takes the likeliest token (the lowest id among equals). Default 1. */
@@ -29,54 +32,85 @@ export interface GenerationOptions {
   readonly seed?: number;
   /** End a sequence after its first EOS token, where the model has one. Default true. */
   readonly stopAtEos?: boolean;
+  /** End a sequence after the token that completes one of these in its new text. */
+  readonly stopStrings?: readonly string[];
+  /**
+   * Run in every pass: the first one sees the whole prompts (the shorter ones padded on the left), each later one the
+   * newest position of every sequence.
+   */
+  readonly hooks?: readonly NamedHook[];
   readonly signal?: AbortSignal;
-  /** Called for every step with the new token of each sequence, undefined where a sequence has ended. */
-  readonly onToken?: (tokens: readonly (number | undefined)[]) => void;
+}
+
+/** What one step has added; undefined and "" for sequences that had ended before. */
+export interface GenerationStep {
+  readonly tokens: readonly (number | undefined)[];
+  /**
+   * New text of each sequence, complete characters only, without special tokens and stop strings. What may be the
+   * beginning of a stop string comes in a later step.
+   */
+  readonly text: readonly string[];
 }
 
 /** Steps that may be enqueued before their tokens have been read. */
 const stepsAhead = 8;
 
 /**
- * Continues prompts of one length.
+ * Continues prompts, step by step. A caller that has enough leaves the loop.
  *
- * @returns each prompt followed by its new tokens, EOS included
- * @throws MonosemError ERR_INVALID_ARGUMENT for impossible options, ERR_ABORTED
+ * @throws MonosemError ERR_INVALID_ARGUMENT for impossible options, what `checkTokens` throws, ERR_ABORTED
  */
-export async function generate(model: Gpt2, prompts: TokenBatch, options: GenerationOptions): Promise<number[][]> {
+export async function* generate(
+  model: Transformer,
+  tokenizer: Tokenizer,
+  prompts: readonly (readonly number[])[],
+  options: GenerationOptions,
+): AsyncGenerator<GenerationStep, void> {
   checkOptions(options);
-  const { batch, positions } = prompts;
-  const steps = Math.min(options.maxNewTokens, model.config.contextSize - positions);
-  const { temperature, topK, topP, seed = 0, signal } = options;
-  const sampling = {
-    ...(temperature === undefined ? {} : { temperature }),
-    ...(topK === undefined ? {} : { topK }),
-    ...(topP === undefined ? {} : { topP }),
-    seed,
-  };
-  const sequences = new GrowingSequences(prompts, options, model.config.eosTokenId);
-  using cache = new KeyValueCache(model.config, model.device, batch, positions + steps);
+  const { device, config } = model;
+  const positions = Math.max(0, ...prompts.map(({ length }) => length));
+  const empty = prompts.findIndex(({ length }) => length === 0);
+  if (empty >= 0) throw new MonosemError("ERR_INVALID_ARGUMENT", `no tokens: prompt ${empty} is empty`);
+  const padded = prompts.map((ids) => [...new Array<number>(positions - ids.length).fill(0), ...ids]);
+  const { ids: promptIds, batch } = await checkTokens(padded, config);
+  const steps = Math.min(options.maxNewTokens, config.contextSize - positions);
+  const { temperature, topK, topP, seed = 0, hooks = [], signal } = options;
+  const sequences = new GrowingSequences(batch, tokenizer, options, config.eosTokenId);
+  const hookNames = new Set(hooks.map(({ name }) => name));
+  const beginnings = Int32Array.from(prompts, ({ length }) => positions - length);
+  using cache = new KeyValueCache(config, device, batch, positions + steps);
+  using onDevice = device.tensor(beginnings, [batch]);
+  const starts = beginnings.some((start) => start > 0) ? { onDevice, values: beginnings } : undefined;
   const unread: Promise<Int32Array>[] = [];
-  let ids = model.device.tensor(prompts.ids, [batch * positions]);
+  let ids = device.tensor(promptIds, [batch * positions]);
   try {
     for (let step = 0; step < steps && !sequences.ended; step++) {
       throwIfAborted(signal, "the run of the model");
-      const pass = model.forward({ ids, batch, positions: ids.size / batch, cache, lastPositionOnly: true });
-      using logits = await runPass(pass, []);
-      const next = model.device.kernels.sample(logits, { ...sampling, offset: step * batch });
+      const pass = model.forward({
+        ids,
+        batch,
+        positions: ids.size / batch,
+        starts,
+        hookNames,
+        cache,
+        lastPositionOnly: true,
+      });
+      using logits = await runPass(pass, hooks, signal);
+      const next = device.kernels.sample(logits, { temperature, topK, topP, seed, offset: step * batch });
       ids.dispose();
       ids = next;
       unread.push(readIds(next));
-      if (unread.length > stepsAhead) sequences.append(await unread.shift()!);
+      if (unread.length > stepsAhead) yield sequences.append(await unread.shift()!);
     }
     while (unread.length > 0 && !sequences.ended) {
-      sequences.append(await unread.shift()!);
+      yield sequences.append(await unread.shift()!);
       throwIfAborted(signal, "the run of the model");
     }
+    const rest = sequences.rest();
+    if (rest.text.some((text) => text !== "")) yield rest;
   } finally {
     ids.dispose();
   }
-  return sequences.tokens;
 }
 
 function readIds(ids: Tensor): Promise<Int32Array> {
@@ -88,41 +122,50 @@ function readIds(ids: Tensor): Promise<Int32Array> {
 
 /** The sequences under way, and which of them have ended. */
 class GrowingSequences {
-  readonly tokens: number[][];
+  readonly #texts: readonly GeneratedText[];
   readonly #ended: boolean[];
   readonly #eosTokenId: number | undefined;
-  readonly #onToken: GenerationOptions["onToken"];
 
-  constructor({ ids, batch, positions }: TokenBatch, options: GenerationOptions, eosTokenId: number | undefined) {
-    this.tokens = Array.from({ length: batch }, (_, i) => Array.from(ids.subarray(i * positions, (i + 1) * positions)));
-    this.#ended = this.tokens.map(() => false);
+  constructor(batch: number, tokenizer: Tokenizer, options: GenerationOptions, eosTokenId: number | undefined) {
+    this.#texts = Array.from({ length: batch }, () => new GeneratedText(tokenizer, options.stopStrings ?? []));
+    this.#ended = this.#texts.map(() => false);
     this.#eosTokenId = options.stopAtEos === false ? undefined : eosTokenId;
-    this.#onToken = options.onToken;
   }
 
   get ended(): boolean {
     return this.#ended.every(Boolean);
   }
 
-  append(next: Int32Array): void {
-    const fresh = this.tokens.map((tokens, sequence) => {
-      if (this.#ended[sequence]) return undefined;
-      const token = next[sequence]!;
-      tokens.push(token);
-      this.#ended[sequence] = token === this.#eosTokenId;
-      return token;
+  append(next: Int32Array): GenerationStep {
+    const tokens = this.#ended.map((ended, i) => (ended ? undefined : next[i]!));
+    const text = tokens.map((token, i) => {
+      if (token === undefined) return "";
+      const generated = this.#texts[i]!;
+      const fresh = generated.append(token);
+      this.#ended[i] = token === this.#eosTokenId || generated.stopped;
+      return this.#ended[i] ? fresh + generated.rest() : fresh;
     });
-    this.#onToken?.(fresh);
+    return { tokens, text };
+  }
+
+  /** What was held back of sequences that no more tokens come to. */
+  rest(): GenerationStep {
+    return {
+      tokens: this.#ended.map(() => undefined),
+      text: this.#texts.map((text, i) => (this.#ended[i] ? "" : text.rest())),
+    };
   }
 }
 
-function checkOptions({ maxNewTokens, temperature = 1, topK = 1, topP = 1, seed = 0 }: GenerationOptions): void {
+function checkOptions(options: GenerationOptions): void {
+  const { maxNewTokens, temperature = 1, topK = 1, topP = 1, seed = 0, stopStrings = [] } = options;
   const problems: [boolean, string][] = [
     [!Number.isSafeInteger(maxNewTokens) || maxNewTokens < 0, `maxNewTokens must be a natural number: ${maxNewTokens}`],
     [!Number.isFinite(temperature) || temperature < 0, `temperature must be 0 or positive: ${temperature}`],
     [!Number.isSafeInteger(topK) || topK < 1, `topK must be a positive integer: ${topK}`],
     [!(topP > 0 && topP <= 1), `topP must be above 0 and at most 1: ${topP}`],
     [!Number.isSafeInteger(seed) || seed < 0, `seed must be a natural number: ${seed}`],
+    [stopStrings.includes(""), "a stop string must not be empty"],
   ];
   const found = problems.find(([wrong]) => wrong);
   if (found !== undefined) throw new MonosemError("ERR_INVALID_ARGUMENT", found[1]);

@@ -1,15 +1,28 @@
 /**
  * The hook points of the model families, under TransformerLens' names.
  *
- * A name, what shape the activation has and when it is computed: no more. The forward passes (gpt2.ts) compute the
+ * A name, what shape the activation has and when it is computed: no more. The forward pass (transformer.ts) computes the
  * activations in this order; a test holds the two together.
  */
 import { MonosemError } from "../errors.js";
 import { closestNames } from "./closestNames.js";
 import type { ModelConfig } from "./modelConfig.js";
 
-/** One dimension of an activation. `queryPos` and `keyPos` are positions too; `1` is a dimension of size one. */
-export type Dimension = "batch" | "pos" | "dModel" | "head" | "dHead" | "dMlp" | "queryPos" | "keyPos" | "1";
+/**
+ * One dimension of an activation. `queryPos` and `keyPos` are positions too; `keyHead` are the heads of keys and values;
+ * `1` is a dimension of size one.
+ */
+export type Dimension =
+  | "batch"
+  | "pos"
+  | "dModel"
+  | "head"
+  | "keyHead"
+  | "dHead"
+  | "dMlp"
+  | "queryPos"
+  | "keyPos"
+  | "1";
 
 /** A place in a model where an activation can be read or replaced. */
 export interface HookPoint {
@@ -19,45 +32,69 @@ export interface HookPoint {
   readonly layer: number;
 }
 
+/** What decides which hook points a model has. */
+type Structure = Pick<
+  ModelConfig,
+  "nLayers" | "rotary" | "queryKeyNorms" | "gatedMlp" | "parallelBlocks" | "postNorms"
+>;
+
+type Named = readonly [name: string, shape: readonly Dimension[]];
+
 const residual: readonly Dimension[] = ["batch", "pos", "dModel"];
 const heads: readonly Dimension[] = ["batch", "pos", "head", "dHead"];
+const keyHeads: readonly Dimension[] = ["batch", "pos", "keyHead", "dHead"];
 const pattern: readonly Dimension[] = ["batch", "head", "queryPos", "keyPos"];
 const neurons: readonly Dimension[] = ["batch", "pos", "dMlp"];
-const perToken: readonly Dimension[] = ["batch", "pos", "1"];
 
-/** The hook points of one GPT-2 block, without its prefix `blocks.N.`, in order of execution. */
-const gpt2Block: readonly (readonly [name: string, shape: readonly Dimension[]])[] = [
-  ["hook_resid_pre", residual], // what enters the block
-  ["ln1.hook_scale", perToken], // sqrt(variance + epsilon)
-  ["ln1.hook_normalized", residual], // (x - mean) / scale, before weight and bias
-  ["attn.hook_q", heads],
-  ["attn.hook_k", heads],
-  ["attn.hook_v", heads],
-  ["attn.hook_attn_scores", pattern], // scaled, -Infinity where the key lies after the query
-  ["attn.hook_pattern", pattern], // their softmax
-  ["attn.hook_z", heads], // pattern . v, before the output projection
-  ["hook_attn_out", residual], // what attention adds to the residual stream, bias included
-  ["hook_resid_mid", residual],
-  ["ln2.hook_scale", perToken],
-  ["ln2.hook_normalized", residual],
-  ["mlp.hook_pre", neurons], // before the activation function
-  ["mlp.hook_post", neurons], // after it
-  ["hook_mlp_out", residual], // what the MLP adds to the residual stream, bias included
-  ["hook_resid_post", residual], // equals the next block's hook_resid_pre
-];
-
-/** Every hook point of a GPT-2, in order of execution. */
-export function gpt2HookPoints(config: Pick<ModelConfig, "nLayers">): readonly HookPoint[] {
-  const { nLayers } = config;
-  const blocks = Array.from({ length: nLayers }, (_, layer) =>
-    gpt2Block.map(([name, shape]) => ({ name: `blocks.${layer}.${name}`, shape, layer })),
-  );
+/** A norm's scale, sqrt(variance + epsilon) or sqrt(mean square + epsilon), and its result before weight and bias. */
+function norm(name: string, vector: readonly Dimension[] = residual): Named[] {
   return [
-    { name: "hook_embed", shape: residual, layer: -1 },
-    { name: "hook_pos_embed", shape: residual, layer: -1 },
-    ...blocks.flat(),
-    { name: "ln_final.hook_scale", shape: perToken, layer: nLayers },
-    { name: "ln_final.hook_normalized", shape: residual, layer: nLayers },
+    [`${name}.hook_scale`, [...vector.slice(0, -1), "1"]],
+    [`${name}.hook_normalized`, vector],
+  ];
+}
+
+/** The hook points of one block, without its prefix `blocks.N.`, in order of execution. */
+function blockHookPoints({ rotary, queryKeyNorms, gatedMlp, parallelBlocks, postNorms }: Structure): Named[] {
+  return [
+    ["hook_resid_pre", residual], // what enters the block
+    ...norm("ln1"),
+    ["attn.hook_q", heads],
+    ["attn.hook_k", keyHeads],
+    ["attn.hook_v", keyHeads],
+    ...(queryKeyNorms ? [...norm("attn.q_norm", heads), ...norm("attn.k_norm", keyHeads)] : []),
+    ...(rotary
+      ? ([
+          ["attn.hook_rot_q", heads],
+          ["attn.hook_rot_k", keyHeads],
+        ] as const)
+      : []), // with their positions
+    ["attn.hook_attn_scores", pattern], // scaled and capped, -Infinity where the query does not see the key
+    ["attn.hook_pattern", pattern], // their softmax
+    ["attn.hook_z", heads], // pattern . v, before the output projection
+    ...(postNorms ? norm("ln1_post") : []),
+    ["hook_attn_out", residual], // what attention adds to the residual stream, bias and ln1_post included
+    ...(parallelBlocks ? [] : ([["hook_resid_mid", residual]] as const)),
+    ...norm("ln2"),
+    ["mlp.hook_pre", neurons], // before the activation function
+    ...(gatedMlp ? ([["mlp.hook_pre_linear", neurons]] as const) : []), // what the gate is multiplied with
+    ["mlp.hook_post", neurons], // what the output projection reads
+    ...(postNorms ? norm("ln2_post") : []),
+    ["hook_mlp_out", residual], // what the MLP adds to the residual stream, bias and ln2_post included
+    ["hook_resid_post", residual], // equals the next block's hook_resid_pre
+  ];
+}
+
+/** Every hook point of a model, in order of execution. */
+export function hookPointsOf(model: Structure): readonly HookPoint[] {
+  const { nLayers } = model;
+  const block = blockHookPoints(model);
+  const at = (layer: number, prefix: string, points: readonly Named[]): HookPoint[] =>
+    points.map(([name, shape]) => ({ name: `${prefix}${name}`, shape, layer }));
+  return [
+    ...at(-1, "", [["hook_embed", residual], ...(model.rotary ? [] : ([["hook_pos_embed", residual]] as const))]),
+    ...Array.from({ length: nLayers }, (_, layer) => at(layer, `blocks.${layer}.`, block)).flat(),
+    ...at(nLayers, "", norm("ln_final")),
   ];
 }
 
@@ -89,6 +126,7 @@ export function widthPerToken(point: HookPoint, config: ModelConfig): number | u
   const sizes: Partial<Record<Dimension, number>> = {
     dModel: config.dModel,
     head: config.nHeads,
+    keyHead: config.nKeyValueHeads,
     dHead: config.dHead,
     dMlp: config.dMlp,
     1: 1,
@@ -106,24 +144,39 @@ const layerTypeAliases: ReadonlyMap<string, string> = new Map([
   ["block", ""],
   ["blocks", ""],
 ]);
-const attentionNames = ["q", "k", "v", "z", "result", "pattern", "attn_scores"];
-const mlpNames = ["pre", "mid", "post"];
+const nameAliases: ReadonlyMap<string, string> = new Map([
+  ["attn", "pattern"],
+  ["attn_logits", "attn_scores"],
+  ["key", "k"],
+  ["query", "q"],
+  ["value", "v"],
+  ["mlp_pre", "pre"],
+  ["mlp_mid", "mid"],
+  ["mlp_post", "post"],
+]);
+const attentionNames = ["q", "k", "v", "z", "result", "pattern", "attn_scores", "rot_q", "rot_k"];
+const mlpNames = ["pre", "mid", "post", "pre_linear"];
 
 /**
  * The full name of a hook point from TransformerLens' short one (its `get_act_name`): `("resid_pre", 5)` is
- * `blocks.5.hook_resid_pre`, `("k", 6)` is `blocks.6.attn.hook_k`, `("normalized", 27, "ln2")` is
+ * `blocks.5.hook_resid_pre`, `("k", 6)` and `("k6")` are `blocks.6.attn.hook_k`, `("normalized", 27, "ln2")` is
  * `blocks.27.ln2.hook_normalized`, `("scale")` is `ln_final.hook_scale`, `("embed")` is `hook_embed`. A full name is
  * returned as it is.
  *
  * @param layerType - where the name alone does not say: "ln1", "ln2"; "attn" ("a") and "mlp" ("m") are accepted
  */
 export function getActName(name: string, layer?: number, layerType?: string): string {
-  if (layer === undefined && layerType === undefined && (name.includes(".") || name.startsWith("hook_"))) return name;
+  if (layer === undefined && layerType === undefined) {
+    if (name.includes(".") || name.startsWith("hook_")) return name;
+    const compact = /^([a-z]+)(\d+)([a-z]?.*)$/.exec(name);
+    if (compact !== null) return getActName(compact[1]!, Number(compact[2]), compact[3]!);
+  }
+  const full = nameAliases.get(name) ?? name;
   let component = layerType === undefined ? "" : (layerTypeAliases.get(layerType) ?? layerType);
-  if (attentionNames.includes(name)) component = "attn";
-  else if (mlpNames.includes(name)) component = "mlp";
-  else if (layer === undefined && (name === "scale" || name === "normalized")) component = "ln_final";
-  return [layer === undefined ? [] : `blocks.${layer}`, component === "" ? [] : component, `hook_${name}`]
+  if (attentionNames.includes(full)) component = "attn";
+  else if (mlpNames.includes(full)) component = "mlp";
+  else if (layer === undefined && (full === "scale" || full === "normalized")) component = "ln_final";
+  return [layer === undefined ? [] : `blocks.${layer}`, component === "" ? [] : component, `hook_${full}`]
     .flat()
     .join(".");
 }

@@ -1,22 +1,21 @@
-import { join } from "node:path";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { DownloadOptions } from "../hub/download.js";
-import { type GenerationOptions, generate } from "./generation.js";
-import { Gpt2 } from "./gpt2.js";
-import { loadGpt2Weights, parseGpt2Config } from "./gpt2Checkpoint.js";
-import { findHookPoint, gpt2HookPoints, type HookPoint, widthPerToken } from "./hookPoints.js";
+import { type GenerationOptions, type GenerationStep, generate } from "./generation.js";
+import { findHookPoint, type HookPoint, hookPointsOf, widthPerToken } from "./hookPoints.js";
 import { type NamedHook, runPass } from "./hooks.js";
-import { readJsonObject } from "./jsonFile.js";
+import { loadModel, type ModelLoadOptions } from "./loadModel.js";
 import { locateModel, type ModelSource } from "./locateModel.js";
 import type { ModelConfig } from "./modelConfig.js";
-import { Tokenizer } from "./tokenizer.js";
+import type { Tokenizer } from "./tokenizer.js";
 import { checkTokens, type TokenBatch, type Tokens } from "./tokens.js";
+import type { Transformer } from "./transformer.js";
 
-export type { GenerationOptions } from "./generation.js";
+export type { GenerationOptions, GenerationStep } from "./generation.js";
 export { getActName } from "./hookPoints.js";
 export type { Hook, NamedHook } from "./hooks.js";
+export type { ModelLoadOptions } from "./loadModel.js";
 export type { ModelSource } from "./locateModel.js";
 export type { ModelConfig } from "./modelConfig.js";
 export type { Tokens } from "./tokens.js";
@@ -30,6 +29,13 @@ export interface ForwardOptions {
   readonly signal?: AbortSignal;
 }
 
+/** What to continue: a text or token ids, or several of one kind. */
+export type Prompt = string | readonly string[] | readonly number[] | readonly (readonly number[])[];
+
+export interface PromptOptions {
+  readonly prependBos?: boolean | undefined;
+}
+
 /** A language model whose activations can be read and replaced at every hook point, under TransformerLens' names. */
 export class HookedTransformer {
   readonly config: ModelConfig;
@@ -40,48 +46,38 @@ export class HookedTransformer {
   /** Every hook point, in order of execution. */
   readonly hookNames: readonly string[];
   readonly #hookPoints: readonly HookPoint[];
-  readonly #model: Gpt2;
+  readonly #model: Transformer;
 
-  private constructor(model: Gpt2, tokenizer: Tokenizer, source: ModelSource) {
+  private constructor(model: Transformer, tokenizer: Tokenizer, source: ModelSource) {
     this.source = source;
     this.config = model.config;
     this.device = model.device;
     this.tokenizer = tokenizer;
     this.#model = model;
-    this.#hookPoints = gpt2HookPoints(model.config);
+    this.#hookPoints = hookPointsOf(model.config);
     this.hookNames = this.#hookPoints.map(({ name }) => name);
   }
 
   /**
-   * Loads a model from a folder in the Hugging Face layout: config.json, model.safetensors, tokenizer.json and, where
-   * there is one, tokenizer_config.json. Where there is no such folder, the name is that of a model on the hub
-   * ("openai-community/gpt2", or "gpt2" for short), which is downloaded into the cache unless it is there. Weights are used as they are: nothing is folded or centred, as with
-   * TransformerLens' `from_pretrained_no_processing`.
+   * Loads a model from a folder in the Hugging Face layout (config.json; model.safetensors, or several files and their
+   * model.safetensors.index.json; tokenizer.json and, where there is one, tokenizer_config.json), or from a file `.bin` of
+   * llama2.c. Where there is neither, the name is that of a model on the hub ("openai-community/gpt2", or "gpt2" for
+   * short), which is downloaded into the cache unless it is there. Unless options say otherwise, weights are used as they
+   * are: nothing is folded or centred, as with TransformerLens' `from_pretrained_no_processing`. Matrices in bf16 then stay
+   * so in memory; the arithmetic is f32.
    *
-   * @throws MonosemError ERR_UNSUPPORTED for an architecture or option that is not implemented, and what
-   *   `locateModel`, `parseGpt2Config`, `loadGpt2Weights` and `Tokenizer.load` throw
+   * @throws MonosemError ERR_UNSUPPORTED for an architecture or option that is not implemented, ERR_OUT_OF_MEMORY where
+   *   the weights would not fit, and what `locateModel`, `Family.parseConfig`, `Family.loadWeights`, `loadLlama2c`,
+   *   `Checkpoint.open`, `checkProcessing` and `Tokenizer.load` throw
    */
-  static async load(model: string, device: Device, options: DownloadOptions = {}): Promise<HookedTransformer> {
-    const source = await locateModel(model, options);
-    const { directory, name } = source;
-    const path = join(directory, "config.json");
-    const json = await readJsonObject(path);
-    if (json.model_type !== "gpt2") {
-      const found = json.model_type === undefined ? "no model_type" : `model_type ${JSON.stringify(json.model_type)}`;
-      throw new MonosemError("ERR_UNSUPPORTED", `${path} has ${found}; supported is "gpt2"`);
-    }
-    const tokenizer = await Tokenizer.load(directory);
-    const { bosTokenId, eosTokenId, vocabularySize } = tokenizer;
-    const config = { ...parseGpt2Config(json, directory), name, bosTokenId, eosTokenId };
-    if (vocabularySize > config.vocabularySize) {
-      throw new MonosemError(
-        "ERR_FORMAT",
-        `the tokenizer in ${directory} has ids up to ${vocabularySize - 1}, but config.json has a vocab_size of ` +
-          `${config.vocabularySize}: the two do not belong together`,
-      );
-    }
-    const weights = await loadGpt2Weights(directory, config, device);
-    return new HookedTransformer(new Gpt2(config, weights, device), tokenizer, source);
+  static async load(
+    name: string,
+    device: Device,
+    options: ModelLoadOptions & DownloadOptions = {},
+  ): Promise<HookedTransformer> {
+    const source = await locateModel(name, options);
+    const { model, tokenizer } = await loadModel(source, device, options);
+    return new HookedTransformer(model, tokenizer, source);
   }
 
   /**
@@ -232,27 +228,31 @@ export class HookedTransformer {
   }
 
   /**
-   * Continues a text, or token ids, or a batch of prompts of one length.
+   * Continues texts or token ids: one prompt, or a batch, whose prompts may have different lengths.
    *
-   * @param options - `prependBos`: begin each prompt with BOS; by default done for a text where the model has a BOS, and
+   * @param options - `prependBos`: begin each prompt with BOS; by default done for texts where the model has a BOS, and
    *   not for token ids, which are taken as they are
    * @returns for each prompt all its token ids: BOS if prepended, the prompt, the new tokens (EOS included)
    * @throws MonosemError ERR_INVALID_ARGUMENT for an empty prompt, impossible options or `prependBos` without a BOS;
-   *   what `checkTokens` throws; ERR_ABORTED
+   *   ERR_NOT_FOUND for an unknown hook point; what `checkTokens` throws; ERR_ABORTED
    */
-  async generate(
-    prompt: string | readonly number[] | readonly (readonly number[])[],
-    options: GenerationOptions & { readonly prependBos?: boolean },
-  ): Promise<number[][]> {
-    const { bosTokenId } = this.config;
-    const { prependBos = typeof prompt === "string" && bosTokenId !== undefined, ...rest } = options;
-    if (prependBos && bosTokenId === undefined) {
-      throw new MonosemError("ERR_INVALID_ARGUMENT", `prependBos: the model ${this.config.name} has no BOS token`);
+  async generate(prompt: Prompt, options: PromptOptions & GenerationOptions): Promise<number[][]> {
+    const sequences = this.#prompts(prompt, options).map((ids) => [...ids]);
+    for await (const { tokens } of this.stream(sequences, { ...options, prependBos: false })) {
+      for (const [i, token] of tokens.entries()) if (token !== undefined) sequences[i]!.push(token);
     }
-    const prompts = (typeof prompt === "string" ? [this.tokenizer.encode(prompt)] : nested(prompt)).map((ids) =>
-      prependBos ? [bosTokenId!, ...ids] : ids,
-    );
-    return await generate(this.#model, await checkTokens(prompts, this.config), rest);
+    return sequences;
+  }
+
+  /**
+   * `generate`, step by step: what each step adds to every sequence, as tokens and as text. Leaving the loop ends the
+   * generation. Steps are computed some ahead of those that have been taken.
+   *
+   * @throws MonosemError as `generate`
+   */
+  stream(prompt: Prompt, options: PromptOptions & GenerationOptions): AsyncGenerator<GenerationStep, void> {
+    this.#checkReached((options.hooks ?? []).map(({ name }) => name));
+    return generate(this.#model, this.tokenizer, this.#prompts(prompt, options), options);
   }
 
   /**
@@ -292,6 +292,20 @@ export class HookedTransformer {
     return rows.reshape([batch, positions, rows.shape[1]!]);
   }
 
+  #prompts(prompt: Prompt, options: PromptOptions): readonly (readonly number[])[] {
+    const { bosTokenId } = this.config;
+    const texts = typeof prompt === "string" || typeof prompt[0] === "string";
+    const { prependBos = texts && bosTokenId !== undefined } = options;
+    if (prependBos && bosTokenId === undefined) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `prependBos: the model ${this.config.name} has no BOS token`);
+    }
+    const single = typeof prompt === "string" || prompt.every((entry) => typeof entry === "number");
+    return ((single ? [prompt] : prompt) as readonly (string | readonly number[])[]).map((one) => {
+      const ids = typeof one === "string" ? this.tokenizer.encode(one) : one;
+      return prependBos ? [bosTokenId!, ...ids] : ids;
+    });
+  }
+
   /** The hook points of a run, in order. */
   #reached(stopAtLayer?: number): readonly string[] {
     if (stopAtLayer === undefined) return this.hookNames;
@@ -317,8 +331,4 @@ export class HookedTransformer {
       }
     }
   }
-}
-
-function nested(prompt: readonly number[] | readonly (readonly number[])[]): readonly (readonly number[])[] {
-  return prompt.every((entry) => typeof entry === "number") ? [prompt] : (prompt as readonly (readonly number[])[]);
 }

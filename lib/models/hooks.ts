@@ -35,17 +35,8 @@ export interface HookCall {
   readonly activation: Tensor;
 }
 
-/**
- * A forward pass asks for the elementwise quotient of two small tensors. No kernel divides: it is needed only where a
- * hook replaces a LayerNorm's scale, and there it is taken on the host.
- */
-export interface QuotientCall {
-  readonly numerator: Tensor;
-  readonly denominator: Tensor;
-}
-
 /** A forward pass under way; its result belongs to the one who runs it. */
-export type ForwardPass = Generator<HookCall | QuotientCall, Tensor, Tensor | undefined>;
+export type ForwardPass = Generator<HookCall, Tensor, Tensor | undefined>;
 
 /**
  * A hook point: shows `value` to the hooks in the shape `shape`. Takes `value` over; the result, `value` itself or the
@@ -92,8 +83,7 @@ export async function runPass(pass: ForwardPass, hooks: readonly NamedHook[], si
   return step.value;
 }
 
-async function answer(call: HookCall | QuotientCall, hooks: readonly NamedHook[]): Promise<Tensor | undefined> {
-  if ("numerator" in call) return quotient(call);
+async function answer(call: HookCall, hooks: readonly NamedHook[]): Promise<Tensor | undefined> {
   let replacement: Tensor | undefined;
   try {
     for (const { name, hook } of hooks) {
@@ -110,14 +100,6 @@ async function answer(call: HookCall | QuotientCall, hooks: readonly NamedHook[]
     throw error;
   }
   return replacement;
-}
-
-async function quotient({ numerator, denominator }: QuotientCall): Promise<Tensor> {
-  const [a, b] = await Promise.all([numerator.readFloat32(), denominator.readFloat32()]);
-  return numerator.device.tensor(
-    a.map((value, i) => value / b[i]!),
-    numerator.shape,
-  );
 }
 
 function checkReplacement(name: string, replacement: Tensor, activation: Tensor): void {

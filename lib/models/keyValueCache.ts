@@ -4,8 +4,8 @@ import type { ModelConfig } from "./modelConfig.js";
 
 /** One tensor of keys or values, seen in the two shapes in which kernels want it. */
 interface CachedTensor {
-  readonly rows: Tensor; // [batch, capacity, dModel]
-  readonly heads: Tensor; // [batch, capacity, nHeads, dHead]
+  readonly rows: Tensor; // [batch, capacity, nKeyValueHeads * dHead]
+  readonly heads: Tensor; // [batch, capacity, nKeyValueHeads, dHead]
 }
 
 /**
@@ -26,18 +26,19 @@ export class KeyValueCache {
     this.capacity = capacity;
     this.#config = config;
     const allocate = (): CachedTensor => {
-      const rows = device.zeros([batch, capacity, config.dModel]);
-      return { rows, heads: rows.reshape([batch, capacity, config.nHeads, config.dHead]) };
+      const { nKeyValueHeads, dHead } = config;
+      const rows = device.zeros([batch, capacity, nKeyValueHeads * dHead]);
+      return { rows, heads: rows.reshape([batch, capacity, nKeyValueHeads, dHead]) };
     };
     this.#keys = Array.from({ length: config.nLayers }, allocate);
     this.#values = Array.from({ length: config.nLayers }, allocate);
   }
 
   /**
-   * Stores a layer's keys and values, [batch, positions, nHeads, dHead], behind those of the earlier positions. The
+   * Stores a layer's keys and values, [batch, positions, nKeyValueHeads, dHead], behind those of the earlier positions. The
    * positions count as filled only after `advance`, when every layer has stored its own.
    *
-   * @returns all keys and values of the layer, [batch, capacity, nHeads, dHead]; they belong to the cache
+   * @returns all keys and values of the layer, [batch, capacity, nKeyValueHeads, dHead]; they belong to the cache
    */
   append(layer: number, keys: Tensor, values: Tensor): { keys: Tensor; values: Tensor } {
     return { keys: this.#append(this.#keys[layer]!, keys), values: this.#append(this.#values[layer]!, values) };
@@ -59,7 +60,7 @@ export class KeyValueCache {
   }
 
   #append(cached: CachedTensor, fresh: Tensor): Tensor {
-    using rows = fresh.reshape([this.batch, fresh.shape[1]!, this.#config.dModel]);
+    using rows = fresh.reshape([this.batch, fresh.shape[1]!, this.#config.nKeyValueHeads * this.#config.dHead]);
     rows.device.kernels.appendPositions(rows, cached.rows, this.positions);
     return cached.heads;
   }

@@ -1,4 +1,4 @@
-/** Where a language model is: a folder on this machine, or a repository on the hub, whose files then come into the cache. */
+/** Where a language model is: a folder or file on this machine, or a repository on the hub, whose files then come into the cache. */
 import { readFileSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { basename, resolve } from "node:path";
@@ -9,8 +9,9 @@ import { closestNames } from "./closestNames.js";
 
 /** Where a model was taken from. */
 export interface ModelSource {
-  /** Its folder, or last part of its repository's name. */
+  /** That of its folder, or of its file without ".bin", or the last part of its repository's name. */
   readonly name: string;
+  /** Or the file. */
   readonly directory: string;
   /** Undefined for a folder. */
   readonly hub: HubSnapshot | undefined;
@@ -52,7 +53,7 @@ function canonicalName(name: string): string {
  */
 export async function locateModel(model: string, options: DownloadOptions = {}): Promise<ModelSource> {
   if ((await stat(model).catch(() => undefined)) !== undefined) {
-    return { name: basename(resolve(model)), directory: model, hub: undefined };
+    return { name: basename(resolve(model), ".bin"), directory: model, hub: undefined };
   }
   const repository = repositoryOfModel(model);
   if (repository === undefined) {

@@ -1,5 +1,18 @@
 import type { Activation } from "../engine/transformerKernels.js";
 
+/** The families of models that can be loaded, by Hugging Face's `model_type`. */
+export type Architecture = "gpt2" | "gpt_neox" | "llama" | "mistral" | "qwen2" | "qwen3" | "gemma2";
+
+/** Rotary positions: pairs of the first 2 * frequencies.length elements of queries and keys turn with the position. */
+export interface RotaryConfig {
+  /** The angle of each pair per position, in radians. */
+  readonly frequencies: readonly number[];
+  /** What cosines and sines are multiplied by: 1, but for some scalings to longer contexts. */
+  readonly factor: number;
+  /** Pairs are neighbours (llama2.c), not an element of each half (Hugging Face). */
+  readonly interleaved: boolean;
+}
+
 /** Weights as they are. */
 export const unprocessed: ModelConfig["processing"] = {
   foldLn: false,
@@ -10,33 +23,56 @@ export const unprocessed: ModelConfig["processing"] = {
 
 /** The sizes and constants of a loaded language model. */
 export interface ModelConfig {
-  readonly architecture: "gpt2";
-  /** Name of the folder that it was loaded from, or of the repository, without its owner. */
+  readonly architecture: Architecture;
+  /** Name of the folder or file that it was loaded from, or of the repository, without its owner. */
   readonly name: string;
   readonly nLayers: number;
   readonly dModel: number;
   readonly nHeads: number;
-  /** dModel / nHeads. */
+  /** Heads of keys and values, each shared by nHeads / nKeyValueHeads heads of queries. */
+  readonly nKeyValueHeads: number;
   readonly dHead: number;
   readonly dMlp: number;
   /** Longest sequence that the model can read, in tokens. */
   readonly contextSize: number;
   /** Rows of the embedding: token ids are below it. */
   readonly vocabularySize: number;
-  readonly layerNormEpsilon: number;
+  /** LayerNorm, or RMSNorm, which neither centres nor shifts. */
+  readonly normalization: "layer" | "rms";
+  readonly normEpsilon: number;
   /** Activation function of the MLP. */
   readonly activation: Activation;
+  /** The MLP's hidden layer is activation(gate) * linear, not activation(linear). */
+  readonly gatedMlp: boolean;
+  /** Attention and MLP read the same residual stream, not the MLP what attention wrote. */
+  readonly parallelBlocks: boolean;
+  /** What attention and MLP write is normalised first (ln1_post, ln2_post). */
+  readonly postNorms: boolean;
+  /** Queries and keys are normalised, head by head. */
+  readonly queryKeyNorms: boolean;
+  /** Which linear layers have biases. */
+  readonly biases: { readonly queriesKeysValues: boolean; readonly attentionOutput: boolean; readonly mlp: boolean };
+  /** Undefined: learned positions, added to the embedding. */
+  readonly rotary: RotaryConfig | undefined;
   /** What attention scores are multiplied by, per layer; as a rule 1 / sqrt(dHead). */
   readonly attentionScales: readonly number[];
-  /** What was done to the weights, by TransformerLens' names. */
+  /** How many positions one sees in each layer, itself included; undefined: all up to itself. */
+  readonly attentionWindows: readonly (number | undefined)[];
+  /** Attention scores s become cap * tanh(s / cap). */
+  readonly attentionSoftCap: number | undefined;
+  /** Logits become cap * tanh(logits / cap). */
+  readonly logitSoftCap: number | undefined;
+  /** What token embeddings are multiplied by. */
+  readonly embeddingScale: number;
+  /** Whether the unembedding is the embedding. */
+  readonly tiedEmbeddings: boolean;
+  /** What was done to the weights: see `ProcessingOptions`. */
   readonly processing: {
     readonly foldLn: boolean;
     readonly centerWritingWeights: boolean;
     readonly centerUnembed: boolean;
     readonly foldValueBiases: boolean;
   };
-  /** Whether the unembedding is the embedding. */
-  readonly tiedEmbeddings: boolean;
   /** Id of the token that begins a document; 0 is an id like any other. */
   readonly bosTokenId: number | undefined;
   readonly eosTokenId: number | undefined;

@@ -1,71 +1,49 @@
-import { join } from "node:path";
-import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { extname } from "node:path";
 import { MonosemError } from "../errors.js";
-import { readJsonObject, readJsonObjectIfPresent } from "./jsonFile.js";
+import type { ChatMessage } from "./chatTemplate.js";
+import { HuggingFaceTokenizer } from "./huggingFaceTokenizer.js";
+import { Llama2cTokenizer } from "./llama2cTokenizer.js";
+import type { TokenCodec } from "./tokenCodec.js";
 
-/** What the library's `encode` returns: an id is missing where the vocabulary has no such token. */
-interface Encoding {
-  readonly ids: (number | undefined)[];
-  readonly tokens: readonly string[];
+/** Token ids of a text, and the part of the text that each token stands for: `text.slice(start, end)`. */
+export interface TokensWithOffsets {
+  readonly ids: readonly number[];
+  /**
+   * For each token [start, end) in the text's UTF-16 units. Tokens that share a character, because each has some of its
+   * bytes, all have the whole character; one that stands for nothing of the text is empty.
+   */
+  readonly offsets: readonly (readonly [start: number, end: number])[];
 }
 
-/** Text to token ids and back, as the `tokenizer.json` of a model says. */
+/** Text to token ids and back. */
 export class Tokenizer {
   /** One more than the highest id. */
   readonly vocabularySize: number;
   /** The token that begins a document; 0 is an id like any other. */
   readonly bosTokenId: number | undefined;
   readonly eosTokenId: number | undefined;
-  /** Ids of the tokens that are no text: BOS, EOS and what `tokenizer.json` marks as special. */
+  /** Ids of the tokens that are no text, such as BOS and EOS. */
   readonly specialTokenIds: ReadonlySet<number>;
-  readonly #tokenizer: HuggingFaceTokenizer;
-  readonly #addedTokens: ReadonlyMap<number, unknown>;
-  readonly #byteLevel: boolean;
+  readonly #codec: TokenCodec;
 
-  private constructor(tokenizer: HuggingFaceTokenizer, byteLevel: boolean, bos?: number, eos?: number) {
-    this.#tokenizer = tokenizer;
-    this.#byteLevel = byteLevel;
-    this.bosTokenId = bos;
-    this.eosTokenId = eos;
-    const added = tokenizer.get_added_tokens_decoder();
-    this.#addedTokens = added;
-    const special = new Set<number>();
-    for (const [id, token] of added) if (token.special) special.add(id);
-    for (const id of [bos, eos]) if (id !== undefined) special.add(id);
-    this.specialTokenIds = special;
-    let highest = -1;
-    for (const id of tokenizer.get_vocab(true).values()) highest = Math.max(highest, id);
-    this.vocabularySize = highest + 1;
+  private constructor(codec: TokenCodec) {
+    this.#codec = codec;
+    this.vocabularySize = codec.vocabularySize;
+    this.bosTokenId = codec.bosTokenId;
+    this.eosTokenId = codec.eosTokenId;
+    this.specialTokenIds = codec.specialTokenIds;
   }
 
   /**
-   * Reads `tokenizer.json` of a model's folder. BOS and EOS are the tokens that `tokenizer_config.json` names, else the
-   * ids in `config.json`.
+   * Reads `tokenizer.json` (and `tokenizer_config.json`, `config.json`) of a model's folder, or a file `.bin` of
+   * llama2.c. BOS and EOS are the tokens that `tokenizer_config.json` names, else the ids in `config.json`.
    *
-   * @throws MonosemError ERR_NOT_FOUND when there is no tokenizer.json, ERR_FORMAT when a file is malformed or names a
-   *   token that the vocabulary does not have
+   * @throws MonosemError ERR_NOT_FOUND when there is no such file, ERR_FORMAT when a file is malformed or names a token
+   *   that the vocabulary does not have
    */
-  static async load(directory: string): Promise<Tokenizer> {
-    const path = join(directory, "tokenizer.json");
-    const definition = await readJsonObject(path);
-    const configPath = join(directory, "tokenizer_config.json");
-    const config = (await readJsonObjectIfPresent(configPath)) ?? {};
-    const modelConfig = (await readJsonObjectIfPresent(join(directory, "config.json"))) ?? {};
-    let tokenizer: HuggingFaceTokenizer;
-    try {
-      tokenizer = new HuggingFaceTokenizer(definition, config);
-    } catch (error) {
-      const problem = error instanceof Error ? error.message : String(error);
-      throw new MonosemError("ERR_FORMAT", `${path} does not describe a tokenizer: ${problem}`, { cause: error });
-    }
-    const idOf = (role: "bos" | "eos"): number | undefined => {
-      const token = contentOf(config[`${role}_token`]);
-      if (token === undefined) return tokenIdIn(modelConfig[`${role}_token_id`]);
-      const id = tokenizer.token_to_id(token);
-      if (id !== undefined) return id;
-      throw new MonosemError("ERR_FORMAT", `${configPath}: ${role}_token ${JSON.stringify(token)} is not in ${path}`);
-    };
-    return new Tokenizer(tokenizer, isByteLevel(definition.decoder), idOf("bos"), idOf("eos"));
+  static async load(path: string): Promise<Tokenizer> {
+    const llama2c = extname(path) === ".bin";
+    return new Tokenizer(await (llama2c ? Llama2cTokenizer.load(path) : HuggingFaceTokenizer.load(path)));
   }
 
   /**
@@ -73,17 +51,37 @@ export class Tokenizer {
    * A lone surrogate, which is no character, is read as U+FFFD.
    */
   encode(text: string): number[] {
-    if (text === "") return [];
-    const encoding: Encoding = this.#tokenizer.encode(text, { add_special_tokens: false });
-    const { ids, tokens } = encoding;
-    const unknown = ids.indexOf(undefined);
-    if (unknown >= 0) {
+    return text === "" ? [] : this.#codec.encode(Buffer.from(text).toString());
+  }
+
+  /**
+   * Ids of a text, and where in the text each token stands.
+   *
+   * @throws MonosemError ERR_UNSUPPORTED where the tokens do not spell the text, because the tokenizer changes it first
+   *   (lower case, say) or cannot represent it
+   */
+  encodeWithOffsets(text: string): TokensWithOffsets {
+    const ids = this.encode(text);
+    const pieces = ids.map((id) => this.#codec.bytesOf(id));
+    const inText = Buffer.from(text);
+    const spelled = pieces.includes(undefined) ? undefined : Buffer.concat(pieces as Uint8Array[]);
+    // Some tokenizers put a space in front of every text.
+    const added = spelled !== undefined && spelled.length === inText.length + 1 && spelled[0] === 0x20 ? 1 : 0;
+    if (spelled === undefined || !spelled.subarray(added).equals(inText)) {
       throw new MonosemError(
-        "ERR_INVALID_ARGUMENT",
-        `the tokenizer has no token for ${JSON.stringify(tokens[unknown])}, which the text contains`,
+        "ERR_UNSUPPORTED",
+        "this tokenizer's tokens do not spell the text (it changes texts before it cuts them): there are no offsets",
       );
     }
-    return ids as number[];
+    const characters = charactersOfBytes(text);
+    let first = -added;
+    const offsets = pieces.map((piece): [number, number] => {
+      const [begin, end] = [Math.max(first, 0), first + piece!.length];
+      first = end;
+      if (end <= begin) return [characters.at(begin).start, characters.at(begin).start];
+      return [characters.at(begin).start, characters.at(end - 1).end];
+    });
+    return { ids, offsets };
   }
 
   /**
@@ -94,28 +92,48 @@ export class Tokenizer {
    */
   decode(ids: readonly number[]): string {
     for (const [position, id] of ids.entries()) {
-      if (this.#tokenizer.id_to_token(id) === undefined) {
+      if (this.#codec.token(id) === undefined) {
         throw new MonosemError(
           "ERR_INVALID_ARGUMENT",
           `token id ${id} at position ${position} is not in the tokenizer's vocabulary of ${this.vocabularySize}`,
         );
       }
     }
-    if (ids.length === 0) return "";
-    return this.#tokenizer.decode([...ids], { skip_special_tokens: false, clean_up_tokenization_spaces: false });
+    return ids.length === 0 ? "" : this.#codec.decode(ids);
+  }
+
+  /**
+   * The bytes that a token adds to a text: UTF-8, though perhaps only a part of a character. Of a special token, or one
+   * whose text depends on its surroundings, its name's; of an unknown id none.
+   */
+  tokenBytes(id: number): Uint8Array {
+    return this.#codec.bytesOf(id) ?? Buffer.from(this.#codec.token(id) ?? "");
+  }
+
+  /**
+   * A conversation as the text that the model was trained to continue, by the template that its makers wrote.
+   *
+   * @param options - `addGenerationPrompt`: end with what begins the model's answer. Default true.
+   * @throws MonosemError ERR_UNSUPPORTED when the tokenizer has no chat template, ERR_INVALID_ARGUMENT when the template
+   *   refuses the conversation
+   */
+  chatText(messages: readonly ChatMessage[], options: { readonly addGenerationPrompt?: boolean } = {}): string {
+    const { chatTemplate } = this.#codec;
+    if (chatTemplate === undefined) {
+      throw new MonosemError("ERR_UNSUPPORTED", "this tokenizer has no chat template: its model is not made for chats");
+    }
+    return chatTemplate.render(messages, options.addGenerationPrompt ?? true);
   }
 
   /**
    * Readable text of one token: spaces and line breaks as they are, the bytes of an incomplete UTF-8 character as
-   * escapes such as `\xE2`, a special or otherwise added token by its name, an unknown id as `[id]`. Never throws. What else may need
-   * escaping is up to where the text is shown.
+   * escapes such as `\xE2`, a special or otherwise added token by its name, an unknown id as `[id]`. Never throws. What
+   * else may need escaping is up to where the text is shown.
    */
   tokenText(id: number): string {
-    const token = this.#tokenizer.id_to_token(id);
+    const token = this.#codec.token(id);
     if (token === undefined) return `[${id}]`;
-    if (this.#addedTokens.has(id)) return token;
-    if (!this.#byteLevel) return this.decode([id]);
-    const bytes = bytesOf(token);
+    const bytes = this.#codec.bytesOf(id);
     return bytes === undefined ? token : readableText(bytes);
   }
 
@@ -125,43 +143,20 @@ export class Tokenizer {
   }
 }
 
-/** The token that an entry of tokenizer_config.json names, as a string or as an added token's description. */
-function contentOf(entry: unknown): string | undefined {
-  if (typeof entry === "string") return entry;
-  if (typeof entry === "object" && entry !== null && "content" in entry && typeof entry.content === "string") {
-    return entry.content;
+/** Which character of a text, in UTF-16 units, each byte of its UTF-8 belongs to. */
+function charactersOfBytes(text: string): { at(byte: number): { readonly start: number; readonly end: number } } {
+  const starts: number[] = [];
+  const ends: number[] = [];
+  let unit = 0;
+  for (const character of text) {
+    const end = unit + character.length;
+    for (let byte = Buffer.byteLength(character); byte > 0; byte--) {
+      starts.push(unit);
+      ends.push(end);
+    }
+    unit = end;
   }
-  return undefined;
-}
-
-function tokenIdIn(entry: unknown): number | undefined {
-  return Number.isSafeInteger(entry) && (entry as number) >= 0 ? (entry as number) : undefined;
-}
-
-/** Whether tokens spell bytes: the decoder is `ByteLevel`, alone or within a sequence. */
-function isByteLevel(decoder: unknown): boolean {
-  if (typeof decoder !== "object" || decoder === null || !("type" in decoder)) return false;
-  if (decoder.type === "ByteLevel") return true;
-  return "decoders" in decoder && Array.isArray(decoder.decoders) && decoder.decoders.some(isByteLevel);
-}
-
-/**
- * GPT-2's spelling of bytes: the printable characters of Latin-1 stand for themselves, the other bytes, in order, for
- * the characters from U+0100 on.
- */
-const byteOfCharacter: ReadonlyMap<string, number> = (() => {
-  const printable = (byte: number): boolean =>
-    (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || (byte >= 0xae && byte <= 0xff);
-  let next = 0x100;
-  return new Map(
-    Array.from({ length: 256 }, (_, byte) => [String.fromCharCode(printable(byte) ? byte : next++), byte]),
-  );
-})();
-
-/** The bytes that a token spells; undefined for one that spells none, such as an added token. */
-function bytesOf(token: string): Uint8Array | undefined {
-  const bytes = Array.from(token, (character) => byteOfCharacter.get(character));
-  return bytes.includes(undefined) ? undefined : Uint8Array.from(bytes as number[]);
+  return { at: (byte) => ({ start: starts[byte] ?? unit, end: ends[byte] ?? unit }) };
 }
 
 /** UTF-8 to text, with the bytes that belong to no complete character as `\xNN`. */

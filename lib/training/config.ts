@@ -226,7 +226,7 @@ const modelDataKeys = {
     .array(z.string().min(1))
     .min(1)
     .describe(
-      "Globs of .txt files and .jsonl files (objects with a `text`). Gone through again and again where the run is longer.",
+      "Globs of .txt files, .jsonl files (objects with a `text`) and .parquet files (a column `text`). Gone through again and again where the run is longer.",
     ),
   contextSize: positiveInteger.default(128).describe("Texts are joined and cut into contexts of so many tokens."),
   prependBos: z.boolean().default(true).describe("Every context begins with the BOS token."),

@@ -17,6 +17,7 @@ constexpr std::pair<const char*, Activation> kActivations[] = {
     {"gelu", Activation::gelu}, {"relu", Activation::relu},
     {"exp", Activation::exp},   {"sigmoid", Activation::sigmoid},
     {"tanh", Activation::tanh}, {"heaviside", Activation::heaviside},
+    {"silu", Activation::silu},
 };
 
 }  // namespace
@@ -57,6 +58,15 @@ Tensor Call::tensor(const char* name, DType dtype, Access access) {
 
 Tensor Call::readAny(const char* name) {
   return handle(name, HandleKind::tensor, Access::read).tensor();
+}
+
+WeightsOperand Call::readWeights(const char* name) {
+  const Tensor tensor = readAny(name);
+  if (tensor.dtype != DType::f32 && tensor.dtype != DType::bf16) {
+    throw EngineError(ErrorCode::dtypeMismatch,
+                      std::string(name) + ": expected f32 or bf16, found " + nameOf(tensor.dtype));
+  }
+  return WeightsOperand(tensor);
 }
 
 std::shared_ptr<CodesResult> Call::codes(const char* name, Access access) {

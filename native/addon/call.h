@@ -40,6 +40,24 @@ class TensorOperand {
   Shape shape_;
 };
 
+// A matrix of weights, f32 or bf16.
+class WeightsOperand {
+ public:
+  explicit WeightsOperand(const Tensor& tensor)
+      : brain_(tensor.dtype == DType::bf16), floats_(tensor), brains_(tensor) {}
+
+  bool brain() const { return brain_; }
+  int64_t rows() const { return floats_.rows(); }
+  int64_t columns() const { return floats_.columns(); }
+  Matrix<const float> matrix() const { return floats_.matrix(); }          // where they are f32
+  Matrix<const uint16_t> brainMatrix() const { return brains_.matrix(); }  // where they are bf16
+
+ private:
+  bool brain_;
+  TensorOperand<const float> floats_;
+  TensorOperand<const uint16_t> brains_;
+};
+
 class Call {
  public:
   // The first argument is the device.
@@ -73,6 +91,7 @@ class Call {
     return TensorOperand<T>(tensor(name, dtypeOf<T>(), Access::writePart));
   }
   Tensor readAny(const char* name);  // of any dtype
+  WeightsOperand readWeights(const char* name);
 
   std::shared_ptr<CodesResult> codes(const char* name, Access access = Access::read);
   // Entry values, which may be absent, of codes with the same places as `codes`: that there are as many entries is

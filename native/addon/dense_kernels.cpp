@@ -132,11 +132,16 @@ void weightedRowSum(Call& call) {
 
 // The row numbers are data: the kernel checks them.
 void gatherRows(Call& call) {
-  const auto a = call.read("a");
+  const auto a = call.readWeights("a");
   const auto rows = call.read<int32_t>("rows");
   const auto out = call.write("out");
   call.require(out.columns() == a.columns() && out.rows() == rows.size(), "out must be [rows, columns of a]");
-  call.enqueue([=](Kernels& kernels) { kernels.gatherRows(a.matrix(), rows.vector(), out.matrix()); });
+  call.enqueue([=](Kernels& kernels) {
+    if (a.brain())
+      kernels.gatherBrainRows(a.brainMatrix(), rows.vector(), out.matrix());
+    else
+      kernels.gatherRows(a.matrix(), rows.vector(), out.matrix());
+  });
 }
 
 void scatterRows(Call& call) {

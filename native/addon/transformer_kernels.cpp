@@ -7,7 +7,7 @@ namespace {
 
 void linear(Call& call) {
   const auto x = call.read("x");
-  const auto weights = call.read("weights");
+  const auto weights = call.readWeights("weights");
   const auto bias = call.readOptional("bias");
   const Activation activation = call.activation("activation");
   const auto residual = call.readOptional("residual");
@@ -20,7 +20,10 @@ void linear(Call& call) {
     const Matrix<float> result = out.matrix();
     const Matrix<const float> added =
         residual ? Matrix<const float>{residual.data(), result.rows, result.columns} : Matrix<const float>{};
-    kernels.linear(x.matrix(), weights.matrix(), bias.vector(), activation, added, result);
+    if (weights.brain())
+      kernels.linearBrain(x.matrix(), weights.brainMatrix(), bias.vector(), activation, added, result);
+    else
+      kernels.linear(x.matrix(), weights.matrix(), bias.vector(), activation, added, result);
   });
 }
 
@@ -58,21 +61,76 @@ void layerNormParts(Call& call) {
   });
 }
 
-// queries, keys, values, keyPositions, scale.
+void rmsNorm(Call& call) {
+  const auto x = call.read("x");
+  const auto weight = call.readOptional("weight");
+  const double epsilon = call.number("epsilon");
+  const auto out = call.write("out");
+  call.require(!weight || weight.size() == x.columns(), "weight must be as wide as x");
+  call.require(out.rows() == x.rows() && out.columns() == x.columns(), "x and out must have the same shape");
+  call.enqueue([=](Kernels& kernels) { kernels.rmsNorm(x.matrix(), weight.vector(), epsilon, out.matrix(), {}, {}); });
+}
+
+void rmsNormParts(Call& call) {
+  const auto x = call.read("x");
+  const double epsilon = call.number("epsilon");
+  const auto normalized = call.write("normalized");
+  const auto scale = call.write("scale");
+  call.require(normalized.rows() == x.rows() && normalized.columns() == x.columns() && scale.size() == x.rows(),
+               "normalized must be as large as x, scale have one element per row");
+  call.enqueue(
+      [=](Kernels& kernels) { kernels.rmsNorm(x.matrix(), {}, epsilon, {}, normalized.matrix(), scale.vector()); });
+}
+
+// x is [..., heads, dHead]; what comes before the heads are the rows.
+void rotate(Call& call) {
+  const auto x = call.read("x");
+  const auto cosines = call.read("cosines");
+  const auto sines = call.read("sines");
+  const bool interleaved = call.flag("interleaved");
+  const auto out = call.write("out");
+  call.require(x.shape().rank() >= 2, "x must be [..., heads, dHead]");
+  const int64_t heads = x.shape()[x.shape().rank() - 2], dHead = x.columns();
+  const int64_t rows = cosines.rows();
+  call.require(rows * heads == x.rows() && sines.rows() == rows && sines.columns() == cosines.columns(),
+               "cosines and sines must have a row per row of x");
+  call.require(2 * cosines.columns() <= dHead, "a head has fewer elements than two per pair");
+  call.require(out.size() == x.size(), "x and out must have the same shape");
+  call.enqueue([=](Kernels& kernels) {
+    kernels.rotate({x.data(), rows, heads * dHead}, heads, cosines.matrix(), sines.matrix(), interleaved,
+                   {out.data(), rows, heads * dHead});
+  });
+}
+
+void gatedActivation(Call& call) {
+  const auto gate = call.read("gate");
+  const auto x = call.read("x");
+  const Activation activation = call.activation("activation");
+  const auto out = call.write("out");
+  call.require(gate.size() == x.size() && out.size() == x.size(), "gate, x and out must have the same shape");
+  call.enqueue([=](Kernels& kernels) { kernels.gatedActivation(gate.vector(), x.vector(), activation, out.vector()); });
+}
+
+// queries, keys, values, keyPositions, scale, softCap, window, firstKeys.
 class AttentionOperands {
  public:
   explicit AttentionOperands(Call& call)
       : queries_(call.read("queries")), keys_(call.read("keys")), values_(call.read("values")) {
     keyPositions_ = call.integer("keyPositions");
     scale_ = call.number("scale");
+    softCap_ = call.number("softCap");
+    window_ = call.integer("window");
+    firstKeys_ = call.readOptional<int32_t>("firstKeys");
     const Shape &q = queries_.shape(), &k = keys_.shape(), &v = values_.shape();
     call.require(q.rank() == 4 && k.rank() == 4 && v.rank() == 4,
                  "queries, keys and values must be [batch, positions, heads, dHead]");
-    for (int d : {0, 2, 3}) {
-      call.require(q[d] == k[d] && q[d] == v[d], "queries, keys and values differ in batch, heads or dHead");
+    for (int d : {0, 3}) {
+      call.require(q[d] == k[d] && q[d] == v[d], "queries, keys and values differ in batch or dHead");
     }
-    call.require(k[1] == v[1], "keys and values differ in capacity");
+    call.require(k[1] == v[1] && k[2] == v[2], "keys and values differ in capacity or heads");
+    call.require(k[2] > 0 ? q[2] % k[2] == 0 : q[2] == 0, "heads of queries must be a multiple of those of keys");
     call.require(keyPositions_ <= k[1] && q[1] <= keyPositions_, "queries <= keyPositions <= capacity of the keys");
+    call.require(!firstKeys_ || firstKeys_.size() == q[0], "firstKeys must have one element per sequence");
   }
 
   int64_t outputSize() const { return queries_.size(); }
@@ -90,17 +148,22 @@ class AttentionOperands {
     attention.batch = q[0];
     attention.queryPositions = q[1];
     attention.heads = q[2];
+    attention.keyHeads = keys_.shape()[2];
     attention.dHead = q[3];
     attention.keyPositions = keyPositions_;
     attention.keyCapacity = keys_.shape()[1];
     attention.scale = scale_;
+    attention.softCap = softCap_;
+    attention.window = window_;
+    attention.firstKeys = firstKeys_.data();
     return attention;
   }
 
  private:
   TensorOperand<const float> queries_, keys_, values_;
-  int64_t keyPositions_ = 0;
-  double scale_ = 1;
+  TensorOperand<const int32_t> firstKeys_;
+  int64_t keyPositions_ = 0, window_ = 0;
+  double scale_ = 1, softCap_ = 0;
 };
 
 void attention(Call& call) {
@@ -195,6 +258,10 @@ constexpr KernelBinding kBindings[] = {
     {"activation", activation},
     {"layerNorm", layerNorm},
     {"layerNormParts", layerNormParts},
+    {"rmsNorm", rmsNorm},
+    {"rmsNormParts", rmsNormParts},
+    {"rotate", rotate},
+    {"gatedActivation", gatedActivation},
     {"attention", attention},
     {"attentionScores", attentionScores},
     {"softmaxRows", softmaxRows},

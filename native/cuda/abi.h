@@ -220,6 +220,14 @@ struct Api {
   Entry<void(Rows logits, Vector<const int32_t> targets, Vector<float> out)> crossEntropy;
   Entry<void(Rows p, Rows q, Vector<float> out)> klDivergence;
   Entry<void(Rows logits, Sampling sampling, Vector<int32_t> out)> sample;
+  Entry<void(Rows x, Floats weight, double epsilon, Matrix<float> out, Matrix<float> normalized, Vector<float> scale)>
+      rmsNorm;
+  Entry<void(Rows x, int64_t heads, Rows cosines, Rows sines, bool interleaved, Matrix<float> out)> rotate;
+  Entry<void(Floats gate, Floats x, Activation activation, Vector<float> out)> gatedActivation;
+  Entry<void(Rows x, Matrix<const uint16_t> weights, Floats bias, Activation activation, Rows residual,
+             Matrix<float> out)>
+      linearBrain;
+  Entry<void(Matrix<const uint16_t> a, Vector<const int32_t> rows, Matrix<float> out)> gatherBrainRows;
 };
 
 }  // namespace monosem::cuda

@@ -244,6 +244,23 @@ class CudaKernels final : public Kernels {
   void sample(Rows logits, const Sampling& sampling, Vector<int32_t> out) override {
     call(api_.sample, logits, sampling, out);
   }
+  void rmsNorm(Rows x, Floats weight, double epsilon, Matrix<float> out, Matrix<float> normalized,
+               Vector<float> scale) override {
+    call(api_.rmsNorm, x, weight, epsilon, out, normalized, scale);
+  }
+  void rotate(Rows x, int64_t heads, Rows cosines, Rows sines, bool interleaved, Matrix<float> out) override {
+    call(api_.rotate, x, heads, cosines, sines, interleaved, out);
+  }
+  void gatedActivation(Floats gate, Floats x, Activation activation, Vector<float> out) override {
+    call(api_.gatedActivation, gate, x, activation, out);
+  }
+  void linearBrain(Rows x, Matrix<const uint16_t> weights, Floats bias, Activation activation, Rows residual,
+                   Matrix<float> out) override {
+    call(api_.linearBrain, x, weights, bias, activation, residual, out);
+  }
+  void gatherBrainRows(Matrix<const uint16_t> a, Vector<const int32_t> rows, Matrix<float> out) override {
+    call(api_.gatherBrainRows, a, rows, out);
+  }
 
  private:
   template <class... Parameters, class... Arguments>

@@ -76,7 +76,7 @@ struct RowGradient {
   bool projectOutRow = false;
 };
 
-enum class Activation { none, geluTanh, gelu, relu, exp, sigmoid, tanh, heaviside };
+enum class Activation { none, geluTanh, gelu, relu, exp, sigmoid, tanh, heaviside, silu };
 
 // What `sample` does with a row of logits: temperature 0 is greedy (the lowest index among equals); topK 0 and topP 1
 // cut nothing.
@@ -103,16 +103,22 @@ struct FeatureDistribution {
 
 // Queries, keys and values of a batch of sequences, [batch, positions, heads, dHead] each, with room for more positions
 // than are filled (a key/value cache): sequence b, position p of the keys starts at keys + (b * keyCapacity + p) *
-// heads * dHead.
+// keyHeads * dHead. Query heads that follow each other share a head of keys and values: head h has head
+// h / (heads / keyHeads) of them.
+//
+// Position p sees the positions max(firstKeys[b], p - window + 1) ... p.
 struct Attention {
   const float* queries = nullptr;  // [batch, queryPositions, heads, dHead]
-  const float* keys = nullptr;     // [batch, keyCapacity, heads, dHead]
-  const float* values = nullptr;   // [batch, keyCapacity, heads, dHead]
-  int64_t batch = 0, heads = 0, dHead = 0;
+  const float* keys = nullptr;     // [batch, keyCapacity, keyHeads, dHead]
+  const float* values = nullptr;   // [batch, keyCapacity, keyHeads, dHead]
+  int64_t batch = 0, heads = 0, keyHeads = 0, dHead = 0;
   int64_t queryPositions = 0;  // the last of the keyPositions positions
   int64_t keyPositions = 0;
   int64_t keyCapacity = 0;
-  double scale = 1;  // GPT-2: 1 / sqrt(dHead)
+  double scale = 1;                    // GPT-2: 1 / sqrt(dHead)
+  double softCap = 0;                  // scores s become softCap * tanh(s / softCap); 0: they stay
+  int64_t window = 0;                  // how many positions one sees, itself included; 0: all up to itself
+  const int32_t* firstKeys = nullptr;  // [batch], where the sequences begin; what is outside counts as the nearest end
 };
 
 // A failure that was found when the call that caused it had returned.
@@ -259,8 +265,8 @@ class Kernels {
   // Any of out, normalized [rows, columns] and scale [rows] may be absent.
   virtual void layerNorm(Matrix<const float> x, Vector<const float> weight, Vector<const float> bias, double epsilon,
                          Matrix<float> out, Matrix<float> normalized, Vector<float> scale) = 0;
-  // Causal: query i of a sequence sees the first keyPositions - queryPositions + i + 1 keys.
-  // out [batch, queryPositions, heads, dHead], nothing of size positions^2 is written.
+  // Causal: query i of a sequence stands at position keyPositions - queryPositions + i. A query that sees nothing gives
+  // zeros. out [batch, queryPositions, heads, dHead], nothing of size positions^2 is written.
   virtual void attention(const Attention& operands, float* out) = 0;
   // The same in three parts, for hooks: scores [batch, heads, queryPositions, keyPositions], masked places -infinity.
   virtual void attentionScores(const Attention& operands, float* scores) = 0;
@@ -275,6 +281,22 @@ class Kernels {
   // out[r] = KL(softmax(p[r]) || softmax(q[r])) in nats.
   virtual void klDivergence(Matrix<const float> p, Matrix<const float> q, Vector<float> out) = 0;
   virtual void sample(Matrix<const float> logits, const Sampling& sampling, Vector<int32_t> out) = 0;
+  // normalized = x / scale with scale = sqrt(mean of x^2 + epsilon); out = normalized * weight. As layerNorm otherwise.
+  virtual void rmsNorm(Matrix<const float> x, Vector<const float> weight, double epsilon, Matrix<float> out,
+                       Matrix<float> normalized, Vector<float> scale) = 0;
+  // Rotary positions of the first 2 * pairs elements of every head; the others are copied. x [rows, heads * dHead],
+  // cosines and sines [rows, pairs]:
+  //     out[a_i] = x[a_i] cos_i - x[b_i] sin_i,  out[b_i] = x[b_i] cos_i + x[a_i] sin_i
+  // with (a_i, b_i) = (i, pairs + i), or (2i, 2i + 1) where they are interleaved.
+  virtual void rotate(Matrix<const float> x, int64_t heads, Matrix<const float> cosines, Matrix<const float> sines,
+                      bool interleaved, Matrix<float> out) = 0;
+  // out = activation(gate) * x
+  virtual void gatedActivation(Vector<const float> gate, Vector<const float> x, Activation activation,
+                               Vector<float> out) = 0;
+  // linear and gatherRows of bf16 numbers, which stand for themselves: only their widening happens on the way.
+  virtual void linearBrain(Matrix<const float> x, Matrix<const uint16_t> weights, Vector<const float> bias,
+                           Activation activation, Matrix<const float> residual, Matrix<float> out) = 0;
+  virtual void gatherBrainRows(Matrix<const uint16_t> a, Vector<const int32_t> rows, Matrix<float> out) = 0;
 };
 
 }  // namespace monosem

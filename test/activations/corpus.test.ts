@@ -1,11 +1,13 @@
-import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Corpus } from "../../lib/activations/corpus.js";
 import { documentPieces } from "../../lib/activations/documentPieces.js";
 import { filesMatching } from "../../lib/activations/fileGlob.js";
+import { MonosemError } from "../../lib/errors.js";
 
 let directory: string;
 beforeEach(async () => {
@@ -134,7 +136,7 @@ describe("Corpus", () => {
         message: expect.stringContaining(name),
       });
     }
-    await expect(Corpus.fromFiles([join(directory, "*")])).rejects.toThrow("table.csv is neither");
+    await expect(Corpus.fromFiles([join(directory, "*")])).rejects.toThrow("table.csv is no .txt");
     await expect(Corpus.fromFiles([])).rejects.toMatchObject({ code: "ERR_CONFIG" });
     await expect(Corpus.fromFiles([join(directory, "*.jsonl")])).rejects.toMatchObject({ code: "ERR_NOT_FOUND" });
   });
@@ -202,5 +204,62 @@ describe("pieces of a document", () => {
     for (const piece of pieces) expect(piece).not.toMatch(/^[\uDC00-\uDFFF]|[\uD800-\uDBFF]$/);
     expect(await collect(documentPieces([]))).toEqual([]);
     expect(await collect(documentPieces(["", "a"]))).toEqual(["a"]);
+  });
+
+  describe("parquet files", () => {
+    const fixture = (name: string): string =>
+      fileURLToPath(new URL(`../fixtures/corpus/${name}.parquet`, import.meta.url));
+
+    test.each(["none", "snappy", "gzip", "zstd"])(
+      "compressed by %s: one document per row, in all row groups",
+      async (name) => {
+        const documents = await collect((await Corpus.fromFiles([fixture(name)])).documents());
+        expect(documents).toHaveLength(25);
+        for (const [i, text] of documents.entries()) {
+          expect(text).toBe(`document ${i}: größer 😀\n${"word ".repeat(i % 7)}`);
+        }
+      },
+    );
+
+    test("reading begins at any document, and goes on with other files", async () => {
+      await write("last.txt", "the end");
+      const corpus = await Corpus.fromFiles([fixture("snappy"), join(directory, "last.txt")]);
+      const pieces = await collect(corpus.pieces(23));
+      expect(pieces.map(({ document, text }) => [document, text.slice(0, 11)])).toEqual([
+        [23, "document 23"],
+        [24, "document 24"],
+        [25, "the end"],
+      ]);
+    });
+
+    test.each([
+      ["no-text", /no-text\.parquet has no column "text"/],
+      ["numbers", /row 0 of .*numbers\.parquet should have a string/],
+      ["null", /row 1 of .*null\.parquet should have a string/],
+    ])("%s is refused by name", async (name, message) => {
+      const corpus = await Corpus.fromFiles([fixture(name)]);
+      const failure = collect(corpus.documents());
+      await expect(failure).rejects.toMatchObject({ code: "ERR_FORMAT", message: expect.stringMatching(message) });
+    });
+
+    test("a damaged file is an error or other text, never a crash", async () => {
+      const whole = await readFile(fixture("snappy"));
+      await fc.assert(
+        fc.asyncProperty(
+          fc.nat(whole.length - 1),
+          fc.integer({ min: 1, max: 255 }),
+          fc.boolean(),
+          async (at, by, cut) => {
+            const damaged = cut
+              ? whole.subarray(0, at)
+              : Uint8Array.from(whole, (byte, i) => (i === at ? byte ^ by : byte));
+            await write("damaged.parquet", damaged);
+            const read = (await Corpus.fromFiles([join(directory, "damaged.parquet")])).documents();
+            const outcome = await collect(read).catch((error: unknown) => error);
+            if (!Array.isArray(outcome)) expect(outcome).toBeInstanceOf(MonosemError);
+          },
+        ),
+      );
+    });
   });
 });

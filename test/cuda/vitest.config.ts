@@ -11,8 +11,8 @@ export default defineConfig({
   test: {
     include: [
       "test/cuda/**/*.test.ts",
-      "test/engine/{codes,denseKernels,drawFeatures,entryKernels,kernels,random,tensor}.test.ts",
-      "test/models/{generation,hookedTransformer}.test.ts",
+      "test/engine/{codes,decoderKernels,denseKernels,drawFeatures,entryKernels,kernels,random,tensor}.test.ts",
+      "test/models/{families,generation,hookedTransformer,processing}.test.ts",
       "test/sae/**/*.test.ts",
       "test/training/{deadLatents,goldens,nonFinite,resampling,severalSaes,trainer}.test.ts",
     ],

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
+import type { Tensor } from "../../lib/engine/tensor.js";
 import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
 import { testDevice } from "../testDevice.js";
 import { syntheticConfig, syntheticWeights, writeGpt2 } from "./syntheticGpt2.js";
@@ -83,11 +84,9 @@ test("a sequence ends after EOS while the others go on, and every step is told",
   await rm(folder, { recursive: true });
   const steps: (readonly (number | undefined)[])[] = [];
   const prompts = new Array(batch).fill([1]);
-  const generated = await small.generate(prompts, {
-    maxNewTokens: 7,
-    temperature: 30, // close to uniform
-    onToken: (tokens) => steps.push(tokens),
-  });
+  const options = { maxNewTokens: 7, temperature: 30 }; // close to uniform
+  for await (const { tokens } of small.stream(prompts, options)) steps.push(tokens);
+  const generated = await small.generate(prompts, options);
   const lengths = generated.map((tokens) => tokens.length);
   expect(Math.min(...lengths)).toBeLessThan(8);
   expect(Math.max(...lengths)).toBe(8);
@@ -117,16 +116,14 @@ test("texts begin with BOS unless told otherwise, token ids only when told", asy
 test("an abort ends generation in the middle", async () => {
   const controller = new AbortController();
   let steps = 0;
-  const run = model.generate("The", {
-    maxNewTokens: 200,
-    stopAtEos: false,
-    signal: controller.signal,
-    onToken: () => {
+  const run = async (): Promise<void> => {
+    const options = { maxNewTokens: 200, stopAtEos: false, signal: controller.signal };
+    for await (const _ of model.stream("The", options)) {
       steps += 1;
       if (steps === 5) controller.abort();
-    },
-  });
-  await expect(run).rejects.toMatchObject({ code: "ERR_ABORTED" });
+    }
+  };
+  await expect(run()).rejects.toMatchObject({ code: "ERR_ABORTED" });
   expect(steps).toBe(5);
 });
 
@@ -140,5 +137,73 @@ test("impossible options and prompts are refused by name", async () => {
   await expect(generate({ topP: 1.5 })).rejects.toThrow(/topP/);
   await expect(generate({ seed: 0.5 })).rejects.toThrow(/seed/);
   await expect(generate({ prependBos: false }, "")).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
-  await expect(generate({}, [[1, 2], [3]])).rejects.toMatchObject({ code: "ERR_SHAPE_MISMATCH" });
+  await expect(generate({}, [[1, 2], []])).rejects.toThrow(/prompt 1 is empty/);
+  await expect(generate({}, [])).rejects.toThrow(/no tokens/);
+  await expect(generate({}, [[5, 1 << 20]])).rejects.toThrow(/not in the vocabulary/);
+  await expect(generate({ stopStrings: [""] })).rejects.toThrow(/stop string/);
+  const hook = { name: "blocks.9.hook_resid_pre", hook: () => {} };
+  await expect(generate({ hooks: [hook] })).rejects.toMatchObject({ code: "ERR_NOT_FOUND" });
+});
+
+test("prompts of different lengths are continued as each by itself", async () => {
+  const prompts = [[0, 35, 74, 554, 350, 12, 99], [1633], [912, 0, 289]];
+  const options = { maxNewTokens: 25, temperature: 0, stopAtEos: false };
+  const together = await model.generate(prompts, options);
+  for (const [i, prompt] of prompts.entries()) expect(together[i]).toEqual((await model.generate(prompt, options))[0]);
+  const texts = await model.generate(["The king said", "She"], options);
+  expect(texts[1]).toEqual((await model.generate("She", options))[0]);
+});
+
+test("a stream tells complete characters, and all text together is the decoded one", async () => {
+  const prompts = [[0], [0, 35, 74]];
+  const texts = ["", ""];
+  const tokens: number[][] = [[], []];
+  const options = { maxNewTokens: 40, seed: 3, temperature: 2, stopAtEos: false };
+  for await (const step of model.stream(prompts, options)) {
+    for (const [i, text] of step.text.entries()) texts[i] += text;
+    for (const [i, token] of step.tokens.entries()) if (token !== undefined) tokens[i]!.push(token);
+  }
+  const special = model.tokenizer.specialTokenIds;
+  const expected = tokens.map((ids) => model.tokenizer.decode(ids.filter((id) => !special.has(id))));
+  expect(texts).toEqual(expected);
+  expect(tokens.map((ids, i) => [...prompts[i]!, ...ids])).toEqual(await model.generate(prompts, options));
+});
+
+test("a stop string ends its sequence; neither it nor its beginning is told", async () => {
+  const whole = { maxNewTokens: 60, temperature: 0 };
+  const [all] = await model.generate("", whole);
+  const text = model.tokenizer.decode(all!.slice(1));
+  const stop = text.slice(50, 57);
+  const told: string[] = [];
+  for await (const step of model.stream("", { ...whole, stopStrings: ["nowhere in it", stop] }))
+    told.push(step.text[0]!);
+  expect(told.join("")).toBe(text.slice(0, text.indexOf(stop)));
+  const [tokens] = await model.generate("", { ...whole, stopStrings: [stop] });
+  expect(all!.slice(0, tokens!.length)).toEqual(tokens);
+  expect(model.tokenizer.decode(tokens!.slice(1))).toContain(stop);
+  expect(model.tokenizer.decode(tokens!.slice(1, -1))).not.toContain(stop);
+  const begun = text.slice(-3); // held back, as it might become a stop string, and told in the end
+  const rest: string[] = [];
+  for await (const step of model.stream("", { ...whole, stopStrings: [`${begun}\u0000`] })) rest.push(step.text[0]!);
+  expect(rest.join("")).toBe(text);
+});
+
+test("hooks run in every pass, over the prompt and then over each new position", async () => {
+  const shapes: string[] = [];
+  const name = "blocks.1.hook_resid_post";
+  const read = { name, hook: ({ shape }: { shape: readonly number[] }) => void shapes.push(String(shape)) };
+  const options = { maxNewTokens: 4, temperature: 0, stopAtEos: false };
+  const [plain] = await model.generate([0, 35, 74], options);
+  expect(await model.generate([0, 35, 74], { ...options, hooks: [read] })).toEqual([plain]);
+  expect(shapes).toEqual(["1,3,192", "1,1,192", "1,1,192", "1,1,192"]);
+  const ablate = { name, hook: (activation: Tensor) => device.zeros(activation.shape) };
+  expect(await model.generate([0, 35, 74], { ...options, hooks: [ablate] })).not.toEqual([plain]);
+});
+
+test("who leaves a stream leaves nothing behind on the device", async () => {
+  await device.synchronize();
+  const before = device.memory().currentBytes;
+  for await (const _ of model.stream("The", { maxNewTokens: 100 })) break;
+  await device.synchronize();
+  expect(device.memory().currentBytes).toBe(before);
 });

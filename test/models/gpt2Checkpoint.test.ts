@@ -86,9 +86,9 @@ describe("options of config.json", () => {
 
   test("what is not implemented is refused by name", async () => {
     const refused = (config: Record<string, unknown>): Promise<unknown> => loadWith(config).catch((error) => error);
-    expect(await refused({ activation_function: "silu" })).toMatchObject({
+    expect(await refused({ activation_function: "quick_gelu" })).toMatchObject({
       code: "ERR_UNSUPPORTED",
-      message: expect.stringMatching(/activation_function "silu".* gelu_new, gelu_pytorch_tanh, gelu, relu/),
+      message: expect.stringMatching(/activation_function "quick_gelu".* gelu_new, gelu_pytorch_tanh, gelu, relu/),
     });
     expect(await refused({ activation_function: "constructor" })).toMatchObject({ code: "ERR_UNSUPPORTED" });
     expect(await refused({ add_cross_attention: true })).toMatchObject({ code: "ERR_UNSUPPORTED" });
@@ -96,9 +96,9 @@ describe("options of config.json", () => {
       code: "ERR_UNSUPPORTED",
       message: expect.stringContaining("quantization_config"),
     });
-    expect(await refused({ model_type: "llama" })).toMatchObject({
+    expect(await refused({ model_type: "mamba" })).toMatchObject({
       code: "ERR_UNSUPPORTED",
-      message: expect.stringMatching(/model_type "llama"; supported is "gpt2"/),
+      message: expect.stringMatching(/model_type "mamba"; supported are "gpt2"/),
     });
     expect(await refused({ model_type: undefined })).toMatchObject({ code: "ERR_UNSUPPORTED" });
   });

@@ -1,6 +1,6 @@
 // Causal attention, for a tile of queries and a block of keys at a time.
 //
-//   scores[q, k]  = scale * query q . key k     for the keys that q sees: k <= keyPositions - queryPositions + q
+//   scores[q, k]  = cap(scale * query q . key k)     for the keys that q sees
 //   pattern[q, :] = softmax(scores[q, :])
 //   out[q, :]     = sum over k of pattern[q, k] * value k
 //
@@ -20,7 +20,7 @@ constexpr int64_t queriesPerItem = 16 * queriesPerTile;
 constexpr int64_t keysPerBlock = 64;
 constexpr int attentionVectors = registerBlock > 8 ? 4 : 2;  // times queriesPerTile sums stay in registers
 
-// How many keys query `position` sees.
+// Where the keys end that query `position` sees.
 inline int64_t visibleKeys(const Attention& a, int64_t position) {
   return a.keyPositions - a.queryPositions + position + 1;
 }
@@ -34,12 +34,21 @@ struct AttentionItem {
     begin = item % stretches * queriesPerItem;
     end = std::min(a.queryPositions, begin + queriesPerItem);
     stride = a.heads * a.dHead;
+    keyStride = a.keyHeads * a.dHead;
+    firstKey = a.firstKeys ? std::clamp<int64_t>(a.firstKeys[sequence], 0, a.keyPositions) : 0;
+    const int64_t keyHead = head / (a.heads / a.keyHeads);
     queries = a.queries + (sequence * a.queryPositions * a.heads + head) * a.dHead;
-    keys = a.keys + (sequence * a.keyCapacity * a.heads + head) * a.dHead;
-    values = a.values + (sequence * a.keyCapacity * a.heads + head) * a.dHead;
+    keys = a.keys + (sequence * a.keyCapacity * a.keyHeads + keyHead) * a.dHead;
+    values = a.values + (sequence * a.keyCapacity * a.keyHeads + keyHead) * a.dHead;
   }
   static int64_t countPerHead(const Attention& a) { return (a.queryPositions + queriesPerItem - 1) / queriesPerItem; }
   static int64_t count(const Attention& a) { return a.batch * a.heads * countPerHead(a); }
+
+  // Where the keys begin that a query sees; not behind their end.
+  int64_t firstVisible(const Attention& a, int64_t query) const {
+    const int64_t end = visibleKeys(a, query);
+    return std::min(end, a.window > 0 ? std::max(firstKey, end - a.window) : firstKey);
+  }
 
   // The offset of a query's row in [batch, heads, queryPositions, keyPositions] and in [batch, queryPositions, heads,
   // dHead].
@@ -51,8 +60,9 @@ struct AttentionItem {
   }
 
   int64_t sequence, head;
-  int64_t begin, end;  // the queries
-  int64_t stride;      // from one position to the next
+  int64_t begin, end;         // the queries
+  int64_t stride, keyStride;  // from one position to the next, of queries and of keys and values
+  int64_t firstKey;           // where the sequence begins
   const float *queries, *keys, *values;
 };
 
@@ -134,39 +144,55 @@ inline void packQueries(const Attention& a, const AttentionItem& item, float* pa
 inline void packKeys(const Attention& a, const AttentionItem& item, int64_t first, int64_t count, float* packed) {
   if (count < keysPerBlock) std::memset(packed, 0, sizeof(float) * size_t(keysPerBlock * a.dHead));
   const float* rows[keysPerBlock];
-  for (int64_t key = 0; key < count; ++key) rows[key] = item.keys + (first + key) * item.stride;
+  for (int64_t key = 0; key < count; ++key) rows[key] = item.keys + (first + key) * item.keyStride;
   transposeRows(rows, count, a.dHead, packed, keysPerBlock);
 }
 
 // Calls body(keys packed, first key, number of keys, first query of the tile relative to the item) for the item's tiles
-// and all blocks of keys that one of its queries sees, keys ascending.
+// and all blocks of keys that one of its queries sees, keys ascending. Blocks begin at multiples of keysPerBlock.
 template <class Body>
 inline void forEachTile(const Attention& a, const AttentionItem& item, float* packedKeys, const Body& body) {
   const int64_t lastVisible = visibleKeys(a, item.end - 1);
-  for (int64_t first = 0; first < lastVisible; first += keysPerBlock) {
+  const int64_t firstBlock = item.firstVisible(a, item.begin) / keysPerBlock * keysPerBlock;
+  for (int64_t first = firstBlock; first < lastVisible; first += keysPerBlock) {
     const int64_t count = std::min(keysPerBlock, lastVisible - first);
     packKeys(a, item, first, count, packedKeys);
-    for (int64_t tile = 0; item.begin + tile < item.end; tile += queriesPerTile)
-      if (first < visibleKeys(a, std::min(item.end, item.begin + tile + queriesPerTile) - 1)) body(first, count, tile);
+    for (int64_t tile = 0; item.begin + tile < item.end; tile += queriesPerTile) {
+      const int64_t lastQuery = std::min(item.end, item.begin + tile + queriesPerTile) - 1;
+      if (first < visibleKeys(a, lastQuery) && first + count > item.firstVisible(a, item.begin + tile))
+        body(first, count, tile);
+    }
   }
 }
 
-// One query's scores against a block of keys, of which it sees `visible`, become exponentials relative to the largest
-// score so far; what was summed before is rescaled to it.
-inline void absorbScores(float* scores, int64_t visible, float& largestSoFar, float& total, float* sums,
+// scores[k] = cap * tanh(scores[k] / cap), where there is a cap.
+inline void capScores(float* scores, int64_t count, double cap) {
+  if (cap == 0) return;
+  const Floats factor = broadcast(float(cap)), divisor = broadcast(float(1 / cap));
+  forEachVector(count, [&](int64_t k, int lanes) {
+    storeLanes(scores + k, factor * tanh(loadLanes(scores + k, lanes) * divisor), lanes);
+  });
+}
+
+// One query's scores against a block of keys, of which it sees [begin, end), become exponentials relative to the
+// largest score so far; what was summed before is rescaled to it.
+inline void absorbScores(float* scores, int64_t begin, int64_t end, float& largestSoFar, float& total, float* sums,
                          int64_t dHead) {
-  std::fill(scores + std::min(visible, keysPerBlock), scores + keysPerBlock, -std::numeric_limits<float>::infinity());
+  constexpr float hidden = -std::numeric_limits<float>::infinity();
+  std::fill(scores, scores + begin, hidden);
+  std::fill(scores + end, scores + keysPerBlock, hidden);
   Floats most = broadcast(largestSoFar);
   for (int64_t k = 0; k < keysPerBlock; k += width) most = max(most, load(scores + k));
   const float newLargest = maximum(most);
-  const Floats shift = broadcast(newLargest);
+  const Floats shift = broadcast(newLargest == hidden ? 0.0f : newLargest);
   Floats added = zeros();
   for (int64_t k = 0; k < keysPerBlock; k += width) {
     const Floats power = exp(load(scores + k) - shift);
     added = added + power;
     store(scores + k, power);
   }
-  const float rescale = std::exp(largestSoFar - newLargest);  // 0 for the first block, where nothing was summed
+  // 0 for the first block that has a score, before which nothing was summed.
+  const float rescale = largestSoFar == newLargest ? 1.0f : std::exp(largestSoFar - newLargest);
   total = total * rescale + sum(added);
   if (rescale != 1) scaleRow(sums, rescale, dHead, sums);
   largestSoFar = newLargest;
@@ -179,16 +205,17 @@ inline void attentionOfFewQueries(const Attention& a, float* out, Allocator& all
     const AttentionItem item(a, index);
     float* scores = scratch.as<float>() + thread * a.keyPositions;
     for (int64_t query = item.begin; query < item.end; ++query) {
-      const int64_t visible = visibleKeys(a, query);
-      for (int64_t key = 0; key < visible; ++key)
+      const int64_t begin = item.firstVisible(a, query), end = visibleKeys(a, query);
+      for (int64_t key = begin; key < end; ++key)
         scores[key] =
-            float(a.scale) * dotProduct(item.queries + query * item.stride, item.keys + key * item.stride, a.dHead);
-      softmaxRow(scores, visible, scores);
+            float(a.scale) * dotProduct(item.queries + query * item.stride, item.keys + key * item.keyStride, a.dHead);
+      capScores(scores + begin, end - begin, a.softCap);
+      softmaxRow(scores + begin, end - begin, scores + begin);
       float* mixed = out + item.outOffset(a, query);
       std::memset(mixed, 0, sizeof(float) * size_t(a.dHead));
-      for (int64_t key = 0; key < visible; ++key) {
+      for (int64_t key = begin; key < end; ++key) {
         const Floats weight = broadcast(scores[key]);
-        const float* value = item.values + key * item.stride;
+        const float* value = item.values + key * item.keyStride;
         forEachVector(a.dHead, [&](int64_t c, int lanes) {
           storeLanes(mixed + c, fma(weight, loadLanes(value + c, lanes), loadLanes(mixed + c, lanes)), lanes);
         });
@@ -214,14 +241,17 @@ inline void attention(const Attention& a, float* out, Allocator& allocator, Thre
       for (int64_t q = 0; q < queriesPerTile; ++q) {
         // A row of padding sees what the last query sees: its scores are 0, and its sums are not used.
         const int64_t query = std::min(item.end - 1, item.begin + tile + q);
-        absorbScores(scores + q * keysPerBlock, std::clamp<int64_t>(visibleKeys(a, query) - first, 0, count),
-                     largest[tile + q], totals[tile + q], sums + (tile + q) * a.dHead, a.dHead);
+        capScores(scores + q * keysPerBlock, keysPerBlock, a.softCap);
+        absorbScores(scores + q * keysPerBlock, std::clamp<int64_t>(item.firstVisible(a, query) - first, 0, count),
+                     std::clamp<int64_t>(visibleKeys(a, query) - first, 0, count), largest[tile + q], totals[tile + q],
+                     sums + (tile + q) * a.dHead, a.dHead);
       }
-      multiplyQueryTile(scores, keysPerBlock, item.values + first * item.stride, item.stride, count,
+      multiplyQueryTile(scores, keysPerBlock, item.values + first * item.keyStride, item.keyStride, count,
                         sums + tile * a.dHead, a.dHead, a.dHead, true);
     });
     for (int64_t query = item.begin; query < item.end; ++query)
-      scaleRow(sums + (query - item.begin) * a.dHead, 1 / totals[query - item.begin], a.dHead,
+      scaleRow(sums + (query - item.begin) * a.dHead,
+               totals[query - item.begin] == 0 ? 0.0f : 1 / totals[query - item.begin], a.dHead,
                out + item.outOffset(a, query));
   });
 }
@@ -235,6 +265,7 @@ inline void attentionScores(const Attention& a, float* out, Allocator& allocator
     packQueries(a, item, queries);
     for (int64_t query = item.begin; query < item.end; ++query) {
       float* row = out + item.patternOffset(a, query);
+      std::fill(row, row + item.firstVisible(a, query), -std::numeric_limits<float>::infinity());
       std::fill(row + visibleKeys(a, query), row + a.keyPositions, -std::numeric_limits<float>::infinity());
     }
     forEachTile(a, item, keys, [&](int64_t first, int64_t count, int64_t tile) {
@@ -242,9 +273,11 @@ inline void attentionScores(const Attention& a, float* out, Allocator& allocator
                         keysPerBlock, false);
       const int64_t end = std::min(item.end, item.begin + tile + queriesPerTile);
       for (int64_t query = item.begin + tile; query < end; ++query) {
-        const int64_t visible = std::clamp<int64_t>(visibleKeys(a, query) - first, 0, count);
-        std::copy_n(scores + (query - item.begin - tile) * keysPerBlock, visible,
-                    out + item.patternOffset(a, query) + first);
+        const int64_t begin = std::clamp<int64_t>(item.firstVisible(a, query) - first, 0, count);
+        const int64_t visible = std::clamp<int64_t>(visibleKeys(a, query) - first, begin, count);
+        float* ofQuery = scores + (query - item.begin - tile) * keysPerBlock;
+        capScores(ofQuery + begin, visible - begin, a.softCap);
+        std::copy_n(ofQuery + begin, visible - begin, out + item.patternOffset(a, query) + first + begin);
       }
     });
   });
@@ -263,8 +296,8 @@ inline void attentionMix(const Attention& a, const float* pattern, float* out, A
         const int64_t count = std::min(keysPerBlock, a.keyPositions - first);
         for (int64_t query = tile; query < end; ++query)
           std::copy_n(pattern + item.patternOffset(a, query) + first, count, weights + (query - tile) * keysPerBlock);
-        multiplyQueryTile(weights, keysPerBlock, item.values + first * item.stride, item.stride, count, sums, a.dHead,
-                          a.dHead, first > 0);
+        multiplyQueryTile(weights, keysPerBlock, item.values + first * item.keyStride, item.keyStride, count, sums,
+                          a.dHead, a.dHead, first > 0);
       }
       for (int64_t query = tile; query < end; ++query)
         std::copy_n(sums + (query - tile) * a.dHead, a.dHead, out + item.outOffset(a, query));

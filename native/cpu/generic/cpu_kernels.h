@@ -11,6 +11,7 @@
 #include "cpu/generic/layer_norm.h"
 #include "cpu/generic/linear.h"
 #include "cpu/generic/random.h"
+#include "cpu/generic/rotary.h"
 #include "cpu/generic/row_gradient.h"
 #include "cpu/generic/running_minimum.h"
 #include "cpu/generic/sample.h"
@@ -217,6 +218,25 @@ class CpuKernels final : public Kernels {
   }
   void sample(Matrix<const float> logits, const Sampling& sampling, Vector<int32_t> out) override {
     MONOSEM_ISA::sample(logits, sampling, out, pool_);
+  }
+  void rmsNorm(Matrix<const float> x, Vector<const float> weight, double epsilon, Matrix<float> out,
+               Matrix<float> normalized, Vector<float> scale) override {
+    MONOSEM_ISA::rmsNorm(x, weight, epsilon, out, normalized, scale, pool_);
+  }
+  void rotate(Matrix<const float> x, int64_t heads, Matrix<const float> cosines, Matrix<const float> sines,
+              bool interleaved, Matrix<float> out) override {
+    MONOSEM_ISA::rotate(x, heads, cosines, sines, interleaved, out, pool_);
+  }
+  void gatedActivation(Vector<const float> gate, Vector<const float> x, Activation activation,
+                       Vector<float> out) override {
+    MONOSEM_ISA::gatedActivation(gate, x, activation, out, pool_);
+  }
+  void linearBrain(Matrix<const float> x, Matrix<const uint16_t> weights, Vector<const float> bias,
+                   Activation activation, Matrix<const float> residual, Matrix<float> out) override {
+    MONOSEM_ISA::linearBrain(x, weights, bias, activation, residual, out, allocator_, pool_);
+  }
+  void gatherBrainRows(Matrix<const uint16_t> a, Vector<const int32_t> rows, Matrix<float> out) override {
+    MONOSEM_ISA::gatherBrainRows(a, rows, out, pool_);
   }
 
  private:

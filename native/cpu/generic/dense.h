@@ -179,6 +179,18 @@ inline void gatherRows(Matrix<const float> a, Vector<const int32_t> rows, Matrix
   });
 }
 
+// The same of bf16 numbers.
+inline void gatherBrainRows(Matrix<const uint16_t> a, Vector<const int32_t> rows, Matrix<float> out, ThreadPool& pool) {
+  pool.forEachRange(rows.size, rowsPerItem(a.columns), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      requireRow(rows, r, a.rows);
+      const uint16_t* row = a.row(rows[r]);
+      forEachVector(a.columns,
+                    [&](int64_t c, int lanes) { storeLanes(out.row(r) + c, loadBrainLanes(row + c, lanes), lanes); });
+    }
+  });
+}
+
 // out[rows[r]] = a[r]; of rows with the same place the last one stays. The places are checked before anything is
 // written.
 inline void scatterRows(Matrix<const float> a, Vector<const int32_t> rows, Matrix<float> out, Allocator& allocator,

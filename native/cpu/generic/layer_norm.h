@@ -1,7 +1,8 @@
-// Normalisation of rows: the layer norm of transformers, and the standardisation of activations.
+// Normalisation of rows: the layer norm and the RMS norm of transformers, and the standardisation of activations.
 #pragma once
 
 #include "cpu/generic/dense.h"
+#include "cpu/generic/weighted_rows.h"
 
 namespace monosem::MONOSEM_ISA {
 
@@ -34,6 +35,29 @@ inline void layerNorm(Matrix<const float> x, Vector<const float> weight, Vector<
         if (!out) return;
         if (weight) value = value * loadLanes(weight.data + column, lanes);
         if (bias) value = value + loadLanes(bias.data + column, lanes);
+        storeLanes(out.row(r) + column, value, lanes);
+      });
+    }
+  });
+}
+
+// Per row, with the mean square in double:
+//   scale = sqrt(mean of x^2 + epsilon), normalized = x / scale, out = normalized * weight.
+// out, normalized, scale and weight may each be absent. A row is read twice, the second time from cache.
+inline void rmsNorm(Matrix<const float> x, Vector<const float> weight, double epsilon, Matrix<float> out,
+                    Matrix<float> normalized, Vector<float> scale, ThreadPool& pool) {
+  const int64_t columns = x.columns;
+  pool.forEachRange(x.rows, rowsPerItem(columns), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      const float* row = x.row(r);
+      const double rowScale = std::sqrt(dotProductInDouble(row, row, columns) / double(columns) + epsilon);
+      if (scale) scale[r] = float(rowScale);
+      const Floats factor = broadcast(float(1 / rowScale));
+      forEachVector(columns, [&](int64_t column, int lanes) {
+        Floats value = loadLanes(row + column, lanes) * factor;
+        if (normalized) storeLanes(normalized.row(r) + column, value, lanes);
+        if (!out) return;
+        if (weight) value = value * loadLanes(weight.data + column, lanes);
         storeLanes(out.row(r) + column, value, lanes);
       });
     }

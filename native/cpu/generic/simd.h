@@ -43,6 +43,13 @@ inline __attribute__((always_inline)) void forEachVector(int64_t count, const Bo
 inline Floats loadLanes(const float* p, int lanes) {
   return lanes == width ? load(p) : loadFirst(p, lanes);
 }
+// Of bf16 numbers; reads no further than the lanes.
+inline Floats loadBrainLanes(const uint16_t* p, int lanes) {
+  if (lanes == width) return loadBrain(p);
+  uint16_t padded[width] = {};
+  std::memcpy(padded, p, size_t(lanes) * sizeof(uint16_t));
+  return loadBrain(padded);
+}
 inline void storeLanes(float* p, Floats x, int lanes) {
   if (lanes == width)
     store(p, x);

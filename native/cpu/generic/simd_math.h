@@ -102,6 +102,8 @@ inline Floats activate(Floats x, Activation activation) {
       return tanh(x);
     case Activation::heaviside:  // 1 where x > 0, else 0; NaN stays
       return select(x > zeros(), broadcast(1.0f), select(zeros() >= x, zeros(), x));
+    case Activation::silu:
+      return x / (broadcast(1.0f) + exp(zeros() - x));
   }
   return x;
 }
@@ -111,6 +113,18 @@ inline void activation(Vector<const float> x, Activation activation, Vector<floa
     forEachVector(end - begin, [&](int64_t offset, int lanes) {
       const int64_t i = begin + offset;
       storeLanes(out.data + i, activate(loadLanes(x.data + i, lanes), activation), lanes);
+    });
+  });
+}
+
+// out = activation(gate) * x; all may be the same memory.
+inline void gatedActivation(Vector<const float> gate, Vector<const float> x, Activation activation, Vector<float> out,
+                            ThreadPool& pool) {
+  pool.forEachRange(out.size, 4096, [&](int64_t begin, int64_t end, int) {
+    forEachVector(end - begin, [&](int64_t offset, int lanes) {
+      const int64_t i = begin + offset;
+      storeLanes(out.data + i, activate(loadLanes(gate.data + i, lanes), activation) * loadLanes(x.data + i, lanes),
+                 lanes);
     });
   });
 }

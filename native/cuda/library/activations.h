@@ -29,6 +29,8 @@ __device__ inline float activate(float x, Activation activation) {
       return tanhf(x);
     case Activation::heaviside:
       return x > 0 ? 1.0f : x <= 0 ? 0.0f : x;
+    case Activation::silu:
+      return x / (1.0f + expf(-x));
   }
   return x;
 }

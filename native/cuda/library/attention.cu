@@ -1,6 +1,6 @@
 // Causal attention.
 //
-//   scores[q, k]  = scale * query q . key k     for the keys that q sees: k <= keyPositions - queryPositions + q
+//   scores[q, k]  = cap(scale * query q . key k)     for the keys that q sees
 //   pattern[q, :] = softmax(scores[q, :])
 //   out[q, :]     = sum over k of pattern[q, k] * value k
 //
@@ -29,21 +29,31 @@ constexpr unsigned tileThreads = threadsPerSide * threadsPerSide;
 constexpr int tileStride = tileSize + 4;
 constexpr int tileFloats = tileSize * tileStride;
 
-// How many keys query `position` sees.
+// Where the keys end that query `position` sees.
 __device__ inline int64_t visibleKeys(const Attention& a, int64_t position) {
   return a.keyPositions - a.queryPositions + position + 1;
 }
 
 // One head of one sequence.
 struct Head {
-  __device__ Head(const Attention& a, int64_t index) : index(index), stride(int(a.heads * a.dHead)) {
+  __device__ Head(const Attention& a, int64_t index)
+      : index(index), stride(int(a.heads * a.dHead)), keyStride(int(a.keyHeads * a.dHead)) {
     const int64_t sequence = index / a.heads, head = index % a.heads;
     queryOffset = (sequence * a.queryPositions * a.heads + head) * a.dHead;
-    keyOffset = (sequence * a.keyCapacity * a.heads + head) * a.dHead;
+    keyOffset = (sequence * a.keyCapacity * a.keyHeads + head / (a.heads / a.keyHeads)) * a.dHead;
+    firstKey = a.firstKeys ? max(int64_t(0), min(int64_t(a.firstKeys[sequence]), a.keyPositions)) : 0;
+  }
+
+  // Where the keys begin that query `position` sees; not behind their end.
+  __device__ int64_t firstVisible(const Attention& a, int64_t position) const {
+    const int64_t end = visibleKeys(a, position);
+    return min(end, a.window > 0 ? max(firstKey, end - a.window) : firstKey);
   }
 
   int64_t index;        // sequence * heads + head
-  int stride;           // from one position to the next
+  int stride;           // from one position to the next, of queries
+  int keyStride;        // and of keys and values
+  int64_t firstKey;     // where the sequence begins
   int64_t queryOffset;  // of its first query, in the queries and in out
   int64_t keyOffset;    // of its first key, in the keys and in the values
 };
@@ -123,8 +133,13 @@ __device__ inline void multiplyTiles(const float* left, const float* right, int 
   }
 }
 
-// scores[i][j] = scale * query . key, for this thread's queries of the tile and its keys of `keyCount` from firstKey
-// on. dHead passes by in stretches of 64; where it is but one, the queries stay from one tile of keys to the next.
+__device__ inline float capScore(const Attention& a, float score) {
+  return a.softCap == 0 ? score : float(a.softCap) * tanhf(score * float(1 / a.softCap));
+}
+
+// scores[i][j] = cap(scale * query . key), for this thread's queries of the tile and its keys of `keyCount` from
+// firstKey on. dHead passes by in stretches of 64; where it is but one, the queries stay from one tile of keys to the
+// next.
 __device__ inline void multiplyKeys(const Attention& a, const Head& head, const QueryTile& tile, int64_t firstKey,
                                     int keyCount, bool queriesLoaded, float* queries, float* keys,
                                     float (&scores)[perThread][perThread]) {
@@ -138,10 +153,16 @@ __device__ inline void multiplyKeys(const Attention& a, const Head& head, const 
     if (!queriesLoaded || a.dHead > tileSize)
       loadTransposed(a.queries + head.queryOffset + tile.first * head.stride + first, head.stride, tile.count, depth,
                      float(a.scale), queries);
-    loadTransposed(a.keys + head.keyOffset + firstKey * head.stride + first, head.stride, keyCount, depth, 1.0f, keys);
+    loadTransposed(a.keys + head.keyOffset + firstKey * head.keyStride + first, head.keyStride, keyCount, depth, 1.0f,
+                   keys);
     __syncthreads();
     multiplyTiles<1>(queries, keys, depth, scores);
   }
+  if (a.softCap == 0) return;
+#pragma unroll
+  for (int i = 0; i < perThread; ++i)
+#pragma unroll
+    for (int j = 0; j < perThread; ++j) scores[i][j] = capScore(a, scores[i][j]);
 }
 
 // Over the threads that share this thread's rows.
@@ -229,18 +250,20 @@ __global__ void __launch_bounds__(tileThreads, 2) attentionKernel(Attention a, f
 #pragma unroll
   for (int i = 0; i < perThread; ++i) largest[i] = -INFINITY;
   const int64_t lastVisible = visibleKeys(a, tile.first + tile.count - 1);
-  for (int64_t firstKey = 0; firstKey < lastVisible; firstKey += tileSize) {
+  const int64_t firstTile = head.firstVisible(a, tile.first) / tileSize * tileSize;
+  for (int64_t firstKey = firstTile; firstKey < lastVisible; firstKey += tileSize) {
     const int keyCount = int(min(int64_t(tileSize), lastVisible - firstKey));
     float scores[perThread][perThread];
-    multiplyKeys(a, head, tile, firstKey, keyCount, firstKey > 0, queries, keys, scores);
+    multiplyKeys(a, head, tile, firstKey, keyCount, firstKey > firstTile, queries, keys, scores);
     // How many keys of the tile the first query sees; each one after it sees one more.
     const int visible = int(min(int64_t(tileSize), visibleKeys(a, tile.first) - firstKey));
 #pragma unroll
     for (int i = 0; i < perThread; ++i) {
       float most = largest[i];
+      const int hidden = int(min(int64_t(tileSize), head.firstVisible(a, tile.first + row + i) - firstKey));
 #pragma unroll
       for (int j = 0; j < perThread; ++j) {
-        if (column + j >= visible + row + i) scores[i][j] = -INFINITY;
+        if (column + j < hidden || column + j >= visible + row + i) scores[i][j] = -INFINITY;
         most = larger(most, scores[i][j]);
       }
       most = combineRow(most, larger);
@@ -264,8 +287,8 @@ __global__ void __launch_bounds__(tileThreads, 2) attentionKernel(Attention a, f
       for (int i = 0; i < perThread; ++i) ofKey.at[i] = scores[i][j];
       storePack(keys + (column + j) * tileStride + row, ofKey);
     }
-    loadRows<groups>(a.values + head.keyOffset + firstKey * head.stride + block.firstColumn, head.stride, keyCount,
-                     block.columns, values);
+    loadRows<groups>(a.values + head.keyOffset + firstKey * head.keyStride + block.firstColumn, head.keyStride,
+                     keyCount, block.columns, values);
     __syncthreads();
     multiplyTiles<groups>(keys, values, keyCount, mixed);
   }
@@ -297,20 +320,20 @@ __global__ void __launch_bounds__(fewThreads) attentionOfFewQueriesKernel(Attent
   __syncthreads();
 
   float mixed = 0, total = 0, largest = -INFINITY;
-  for (int64_t firstKey = 0; firstKey < visible; firstKey += fewThreads) {
+  for (int64_t firstKey = head.firstVisible(a, position); firstKey < visible; firstKey += fewThreads) {
     const int keyCount = int(min(int64_t(fewThreads), visible - firstKey));
-    const float* keys = a.keys + head.keyOffset + firstKey * head.stride;
-    const float* values = a.values + head.keyOffset + firstKey * head.stride;
+    const float* keys = a.keys + head.keyOffset + firstKey * head.keyStride;
+    const float* values = a.values + head.keyOffset + firstKey * head.keyStride;
     for (int first = 0; first < int(fewThreads); first += keysAtOnce) {
       const int key = first + threadIdx.x / lanesPerKey;
       float sum = 0;
       if (key < keyCount) {
 #pragma unroll 8
         for (int64_t d = lane; d < a.dHead; d += lanesPerKey)
-          sum += scaledQuery[d] * keys[int64_t(key) * head.stride + d];
+          sum += scaledQuery[d] * keys[int64_t(key) * head.keyStride + d];
       }
       for (int offset = lanesPerKey / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(allLanes, sum, offset);
-      if (lane == 0) scores[key] = key < keyCount ? sum : -INFINITY;
+      if (lane == 0) scores[key] = key < keyCount ? capScore(a, sum) : -INFINITY;
     }
     __syncthreads();
     const float most = larger(largest, blockMax(scores[threadIdx.x], scratch));
@@ -324,7 +347,7 @@ __global__ void __launch_bounds__(fewThreads) attentionOfFewQueriesKernel(Attent
     if (column < a.dHead) {
 #pragma unroll 8
       for (int key = stretch; key < keyCount; key += stretches)
-        mixed += scores[key] * values[int64_t(key) * head.stride + column];
+        mixed += scores[key] * values[int64_t(key) * head.keyStride + column];
     }
     __syncthreads();
   }
@@ -347,7 +370,9 @@ __global__ void __launch_bounds__(tileThreads, 2) attentionScoresKernel(Attentio
   const Head head(a, item / queryTiles(a));
   const QueryTile tile(a, item % queryTiles(a));
   const int keyCount = int(min(int64_t(tileSize), a.keyPositions - firstKey));
-  if (firstKey < visibleKeys(a, tile.first + tile.count - 1)) {  // the same for all threads
+  // The same for all threads.
+  if (firstKey < visibleKeys(a, tile.first + tile.count - 1) &&
+      firstKey + keyCount > head.firstVisible(a, tile.first)) {
     float scores[perThread][perThread];
     multiplyKeys(a, head, tile, firstKey, keyCount, false, queries, keys, scores);
     __syncthreads();  // the keys have been read
@@ -366,7 +391,9 @@ __global__ void __launch_bounds__(tileThreads, 2) attentionScoresKernel(Attentio
   for (int row = threadIdx.x / tileSize; row < tile.count; row += tileThreads / tileSize) {
     const int64_t query = tile.first + row;
     out[(head.index * a.queryPositions + query) * a.keyPositions + firstKey + key] =
-        firstKey + key < visibleKeys(a, query) ? keys[row * tileStride + key] : -INFINITY;
+        firstKey + key >= head.firstVisible(a, query) && firstKey + key < visibleKeys(a, query)
+            ? keys[row * tileStride + key]
+            : -INFINITY;
   }
 }
 
@@ -385,8 +412,8 @@ __global__ void __launch_bounds__(tileThreads, 2) attentionMixKernel(Attention a
     __syncthreads();  // what stands in the tiles has been read
     loadTransposed(pattern + (head.index * a.queryPositions + tile.first) * a.keyPositions + firstKey,
                    int(a.keyPositions), tile.count, keyCount, 1.0f, weights);
-    loadRows<groups>(a.values + head.keyOffset + firstKey * head.stride + block.firstColumn, head.stride, keyCount,
-                     block.columns, values);
+    loadRows<groups>(a.values + head.keyOffset + firstKey * head.keyStride + block.firstColumn, head.keyStride,
+                     keyCount, block.columns, values);
     __syncthreads();
     multiplyTiles<groups>(weights, values, keyCount, mixed);
   }

@@ -82,11 +82,15 @@ class CublasProducts final : public MatrixProducts {
   static DataType typeOf(const Factor& factor) {
     return factor.element == Element::bfloat16 ? DataType::bfloat16 : DataType::float32;
   }
+  // Factors of bfloat16 are taken as they are, in every precision.
+  ComputeType computeTypeFor(const Factor& factor) const {
+    return factor.element == Element::bfloat16 ? ComputeType::float32 : computeType_;
+  }
 
   void multiply(const Factor& a, const Factor& b, int64_t depth, float factor, float keep, Matrix<float> out) override {
     const cublas::Status status = library_.functions.cublasGemmEx_64(
         handle_.get(), operationOf(b), operationOf(a), out.columns, out.rows, depth, &factor, b.data, typeOf(b),
-        b.columns, a.data, typeOf(a), a.columns, &keep, out.data, DataType::float32, out.columns, computeType_,
+        b.columns, a.data, typeOf(a), a.columns, &keep, out.data, DataType::float32, out.columns, computeTypeFor(a),
         cublas::Algorithm::byShape);
     library_.check(status, "cublasGemmEx");
   }

@@ -175,7 +175,7 @@ void forEachScoreChunkOf(Context& gpu, const EncodeOperands& operands, Matrix<co
         copyEligibleRows(gpu, operands.encoder, operands.eligible, position, columns, copies);
       else if constexpr (!isRounded)
         encoder = operands.encoder.row(position);
-      gpu.products().abTransposed({x.row(row), rows, x.columns}, {encoder, columns, x.columns},
+      gpu.products().abTransposed({x.row(row), rows, x.columns}, {encoder, columns, x.columns}, 1, 0,
                                   {products, rows, columns});
       visit({row, position, {products, rows, columns}, operands.biases + position});
     }

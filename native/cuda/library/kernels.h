@@ -76,5 +76,10 @@ Kernel<&Api::logSoftmax> logSoftmax;
 Kernel<&Api::crossEntropy> crossEntropy;
 Kernel<&Api::klDivergence> klDivergence;
 Kernel<&Api::sample> sample;
+Kernel<&Api::rmsNorm> rmsNorm;
+Kernel<&Api::rotate> rotate;
+Kernel<&Api::gatedActivation> gatedActivation;
+Kernel<&Api::linearBrain> linearBrain;
+Kernel<&Api::gatherBrainRows> gatherBrainRows;
 
 }  // namespace monosem::cuda

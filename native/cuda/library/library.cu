@@ -150,6 +150,11 @@ const Api table = {
     entry<crossEntropy>,
     entry<klDivergence>,
     entry<sample>,
+    entry<rmsNorm>,
+    entry<rotate>,
+    entry<gatedActivation>,
+    entry<linearBrain>,
+    entry<gatherBrainRows>,
 };
 
 }  // namespace

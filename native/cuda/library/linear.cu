@@ -1,10 +1,11 @@
-// The linear layer, and activations by themselves.
+// The linear layer, and activations by themselves or as a gate.
 //
 //   out[r, f] = activation(bias[f] + sum over k of x[r, k] * weights[f, k]) + residual[r, f]
 //
 // The products come from the matrix library, in the context's precision; what is left to do to them happens in one pass
 // over out.
 #include "cuda/library/activations.h"
+#include "cuda/library/brain_products.h"
 #include "cuda/library/kernels.h"
 #include "cuda/library/matrix_products.h"
 #include "cuda/library/pack.h"
@@ -49,15 +50,45 @@ __global__ void __launch_bounds__(256) activationKernel(Floats x, Activation act
   }
 }
 
+// out = activation(gate) * x, element by element; they may be the same memory.
+template <int width>
+__global__ void __launch_bounds__(256)
+    gatedActivationKernel(Floats gate, Floats x, Activation activation, Vector<float> out) {
+  FOR_EACH_ELEMENT(i, out.size / width) {
+    Pack<float, width> values = loadPack<width>(gate.data + i * width);
+    const Pack<float, width> factors = loadPack<width>(x.data + i * width);
+    for (int j = 0; j < width; ++j) values.at[j] = activate(values.at[j], activation) * factors.at[j];
+    storePack(out.data + i * width, values);
+  }
+}
+
+// The rest of a linear layer whose products stand in out.
+void finishLinear(Context& gpu, Floats bias, Activation activation, Rows residual, Matrix<float> out) {
+  if (!bias && activation == Activation::none && !residual) return;
+  withPackWidth(rowsOfPacks(out) && packsAt(bias.data) && packsAt(residual.data), [&](auto width) {
+    launch(gpu, finishLinearKernel<width>, elementwise(gpu, out.rows * out.columns / width), bias, activation, residual,
+           out);
+  });
+}
+
 }  // namespace
 
 // out is new memory, never that of the residual: the products overwrite it.
 void linear(Context& gpu, Rows x, Rows weights, Floats bias, Activation activation, Rows residual, Matrix<float> out) {
   gpu.products().abTransposed(x, weights, 1, 0, out);
-  if (!bias && activation == Activation::none && !residual) return;
-  withPackWidth(rowsOfPacks(out) && packsAt(bias.data) && packsAt(residual.data), [&](auto width) {
-    launch(gpu, finishLinearKernel<width>, elementwise(gpu, out.rows * out.columns / width), bias, activation, residual,
-           out);
+  finishLinear(gpu, bias, activation, residual, out);
+}
+
+void linearBrain(Context& gpu, Rows x, Matrix<const uint16_t> weights, Floats bias, Activation activation,
+                 Rows residual, Matrix<float> out) {
+  multiplyByBrain(gpu, x, weights, out);
+  finishLinear(gpu, bias, activation, residual, out);
+}
+
+void gatedActivation(Context& gpu, Floats gate, Floats x, Activation activation, Vector<float> out) {
+  const bool packs = packsAt(gate.data) && packsAt(x.data) && packsAt(out.data) && out.size % packWidth == 0;
+  withPackWidth(packs, [&](auto width) {
+    launch(gpu, gatedActivationKernel<width>, elementwise(gpu, out.size / width), gate, x, activation, out);
   });
 }
 

@@ -91,6 +91,23 @@ __global__ void gatherRowsKernel(Rows a, Vector<const int32_t> rows, float* out,
   });
 }
 
+// The same of bf16 numbers, which are the first halves of the float32 numbers that they stand for.
+template <int width>
+__global__ void gatherBrainRowsKernel(Matrix<const uint16_t> a, Vector<const int32_t> rows, float* out,
+                                      LateFailureNote* note) {
+  forEachPlace<width>(rows.size, a.columns, [&](int64_t row, int64_t column) {
+    const int64_t source = rows.data[row];
+    if (source < 0 || source >= a.rows) {
+      if (column == 0) noteFailure(note, LateFailure::rowBeyondMatrix, row, double(source), a.rows);
+      return;
+    }
+    const Pack<uint16_t, width> numbers = loadPack<width>(a.data + source * a.columns + column);
+    Pack<float, width> widened;
+    for (int i = 0; i < width; ++i) widened.at[i] = __uint_as_float(uint32_t(numbers.at[i]) << 16);
+    storePack(out + row * a.columns + column, widened);
+  });
+}
+
 // What scatterRows finds out about its rows before it moves any; all of it zero at first.
 struct Places {
   unsigned long long* last;    // [places]: 1 + the last row that goes there; 0: none does
@@ -183,6 +200,13 @@ void copyRows(Context& gpu, Rows a, Matrix<float> out, int64_t firstRow) {
 void gatherRows(Context& gpu, Rows a, Vector<const int32_t> rows, Matrix<float> out) {
   withPackWidth(rowsOfPacks(a) && rowsOfPacks(out), [&](auto width) {
     launch(gpu, gatherRowsKernel<width>, overPlaces(gpu, rows.size, a.columns, width), a, rows, out.data,
+           gpu.failureNote());
+  });
+}
+
+void gatherBrainRows(Context& gpu, Matrix<const uint16_t> a, Vector<const int32_t> rows, Matrix<float> out) {
+  withPackWidth(rowsOfPacks(a) && rowsOfPacks(out), [&](auto width) {
+    launch(gpu, gatherBrainRowsKernel<width>, overPlaces(gpu, rows.size, a.columns, width), a, rows, out.data,
            gpu.failureNote());
   });
 }

@@ -21,11 +21,11 @@ void MatrixProducts::aTransposedB(Rows a, Rows b, float factor, float keep, Matr
   multiplyAny(a, true, b, false, a.rows, factor, keep, out);
 }
 
-void MatrixProducts::abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, Matrix<float> out) {
-  if (out.rows == 0 || out.columns == 0) return;
-  if (a.columns == 0) return gpu_.clear(out.data, sizeof(float) * size_t(out.rows * out.columns));
+void MatrixProducts::abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep,
+                                  Matrix<float> out) {
+  if (isOfNothing(a.columns, keep, out)) return;
   multiply({a.data, a.rows, a.columns, false, Element::bfloat16}, {b.data, b.rows, b.columns, true, Element::bfloat16},
-           a.columns, 1, 0, out);
+           a.columns, factor, keep, out);
 }
 
 MatrixProducts::Factor MatrixProducts::factorOf(Rows matrix, bool transposed) {
@@ -36,11 +36,18 @@ MatrixProducts::Factor MatrixProducts::factorOf(Rows matrix, bool transposed) {
 
 void MatrixProducts::multiplyAny(Rows a, bool aTransposed, Rows b, bool bTransposed, int64_t depth, float factor,
                                  float keep, Matrix<float> out) {
-  if (out.rows == 0 || out.columns == 0) return;
-  if (depth > 0) return multiply(factorOf(a, aTransposed), factorOf(b, bTransposed), depth, factor, keep, out);
-  const int64_t size = out.rows * out.columns;  // only keep * out is left
-  if (keep == 0) return gpu_.clear(out.data, sizeof(float) * size_t(size));
-  scale(gpu_, {out.data, size}, keep, {out.data, size});
+  if (isOfNothing(depth, keep, out)) return;
+  multiply(factorOf(a, aTransposed), factorOf(b, bTransposed), depth, factor, keep, out);
+}
+
+bool MatrixProducts::isOfNothing(int64_t depth, float keep, Matrix<float> out) {
+  const int64_t size = out.rows * out.columns;
+  if (size > 0 && depth > 0) return false;
+  if (keep == 0)
+    gpu_.clear(out.data, sizeof(float) * size_t(size));
+  else
+    scale(gpu_, {out.data, size}, keep, {out.data, size});
+  return true;
 }
 
 }  // namespace monosem::cuda

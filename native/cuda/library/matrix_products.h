@@ -20,9 +20,8 @@ class MatrixProducts {
   // out[m, n] = factor * sum over k of a[k, m] * b[k, n] + keep * out[m, n].
   void aTransposedB(Rows a, Rows b, float factor, float keep, Matrix<float> out);
 
-  // out[m, n] = sum over k of a[m, k] * b[n, k], of factors that were rounded before.
-  void abTransposed(Rows a, Rows b, Matrix<float> out) { abTransposed(a, b, 1, 0, out); }
-  void abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, Matrix<float> out);
+  // The first one, of factors that were rounded before.
+  void abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
 
  protected:
   enum class Element { float32, bfloat16 };
@@ -45,6 +44,8 @@ class MatrixProducts {
   Factor factorOf(Rows matrix, bool transposed);
   void multiplyAny(Rows a, bool aTransposed, Rows b, bool bTransposed, int64_t depth, float factor, float keep,
                    Matrix<float> out);
+  // Whether out is empty or there are no summands; out = keep * out then.
+  bool isOfNothing(int64_t depth, float keep, Matrix<float> out);
 };
 
 // `cublasPath`: see OpenOptions. Throws unsupported, naming what was looked for, where cuBLAS cannot be opened.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <initializer_list>
 #include <limits>
 #include <memory>
@@ -192,6 +193,34 @@ void productTests(Precision precision, int64_t m, int64_t n, int64_t k, float fa
       transposed(bTransposed));
   test(
       "a . b", [&](auto out) { products.ab(a.view(), b.view(), factor, keep, out); }, of(a), of(b));
+  // bf16 factors are exact in every precision.
+  const auto brain = [](const Values& values) {
+    std::vector<Bfloat16> bits;
+    for (const float& value : values.data) {
+      uint32_t whole;
+      std::memcpy(&whole, &value, sizeof whole);
+      bits.push_back({uint16_t(whole >> 16)});
+    }
+    return bits;
+  };
+  const auto cut = [](Values values) {
+    for (float& value : values.data) {
+      uint32_t whole;
+      std::memcpy(&whole, &value, sizeof whole);
+      whole &= 0xffff0000u;
+      std::memcpy(&value, &whole, sizeof whole);
+    }
+    return values;
+  };
+  const std::vector<Bfloat16> brainA = brain(a), brainB = brain(bTransposed);
+  const Values cutA = cut(a), cutB = cut(bTransposed);
+  test(
+      "a . b^T of bf16 factors",
+      [&](auto out) {
+        products.abTransposed(Matrix<const Bfloat16>{brainA.data(), m, k}, Matrix<const Bfloat16>{brainB.data(), n, k},
+                              factor, keep, out);
+      },
+      of(cutA), transposed(cutB));
   test(
       "a^T . b", [&](auto out) { products.aTransposedB(aTransposed.view(), b.view(), factor, keep, out); },
       transposed(aTransposed), of(b));

@@ -351,6 +351,29 @@ class MirroredKernels final : public Kernels {
   void sample(Matrix<const float> logits, const Sampling& sampling, Vector<int32_t> out) override {
     run([&](Copies& copy) { kernels_->sample(copy(logits), sampling, copy(out)); });
   }
+  void rmsNorm(Matrix<const float> x, Vector<const float> weight, double epsilon, Matrix<float> out,
+               Matrix<float> normalized, Vector<float> scale) override {
+    run([&](Copies& copy) {
+      kernels_->rmsNorm(copy(x), copy(weight), epsilon, copy(out), copy(normalized), copy(scale));
+    });
+  }
+  void rotate(Matrix<const float> x, int64_t heads, Matrix<const float> cosines, Matrix<const float> sines,
+              bool interleaved, Matrix<float> out) override {
+    run([&](Copies& copy) { kernels_->rotate(copy(x), heads, copy(cosines), copy(sines), interleaved, copy(out)); });
+  }
+  void gatedActivation(Vector<const float> gate, Vector<const float> x, Activation activation,
+                       Vector<float> out) override {
+    run([&](Copies& copy) { kernels_->gatedActivation(copy(gate), copy(x), activation, copy(out)); });
+  }
+  void linearBrain(Matrix<const float> x, Matrix<const uint16_t> weights, Vector<const float> bias,
+                   Activation activation, Matrix<const float> residual, Matrix<float> out) override {
+    run([&](Copies& copy) {
+      kernels_->linearBrain(copy(x), copy(weights), copy(bias), activation, copy(residual), copy(out));
+    });
+  }
+  void gatherBrainRows(Matrix<const uint16_t> a, Vector<const int32_t> rows, Matrix<float> out) override {
+    run([&](Copies& copy) { kernels_->gatherBrainRows(copy(a), copy(rows), copy(out)); });
+  }
 
  private:
   class GradientCopy {
@@ -398,10 +421,11 @@ class MirroredKernels final : public Kernels {
   static int64_t patternElements(const Attention& a) { return a.batch * a.heads * a.queryPositions * a.keyPositions; }
   static Attention copied(const Attention& host, Copies& copy) {
     Attention device = host;
-    const int64_t cached = host.batch * host.keyCapacity * host.heads * host.dHead;
+    const int64_t cached = host.batch * host.keyCapacity * host.keyHeads * host.dHead;
     device.queries = copy.of(host.queries, queryElements(host));
     device.keys = copy.of(host.keys, cached);
     device.values = copy.of(host.values, cached);
+    device.firstKeys = copy.of(host.firstKeys, host.batch);
     return device;
   }
 

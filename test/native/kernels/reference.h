@@ -253,6 +253,8 @@ inline double activation(double x, Activation kind) {
       return std::tanh(x);
     case Activation::heaviside:
       return x > 0 ? 1 : 0;
+    case Activation::silu:
+      return x / (1 + std::exp(-x));
   }
   return x;
 }
@@ -278,11 +280,17 @@ inline Doubles attentionScores(const Attention& a) {
   for (int64_t b = 0; b < a.batch; ++b)
     for (int64_t h = 0; h < a.heads; ++h)
       for (int64_t q = 0; q < a.queryPositions; ++q)
-        for (int64_t k = 0; k < a.keyPositions; ++k)
-          out.push_back(k > a.keyPositions - a.queryPositions + q
-                            ? -std::numeric_limits<double>::infinity()
-                            : a.scale * dot(a.queries + ((b * a.queryPositions + q) * a.heads + h) * a.dHead,
-                                            a.keys + ((b * a.keyCapacity + k) * a.heads + h) * a.dHead, a.dHead));
+        for (int64_t k = 0; k < a.keyPositions; ++k) {
+          const int64_t position = a.keyPositions - a.queryPositions + q, keyHead = h / (a.heads / a.keyHeads);
+          const bool seen =
+              k <= position && (a.window == 0 || k > position - a.window) && (!a.firstKeys || k >= a.firstKeys[b]);
+          const double score =
+              a.scale * dot(a.queries + ((b * a.queryPositions + q) * a.heads + h) * a.dHead,
+                            a.keys + ((b * a.keyCapacity + k) * a.keyHeads + keyHead) * a.dHead, a.dHead);
+          out.push_back(!seen            ? -std::numeric_limits<double>::infinity()
+                        : a.softCap == 0 ? score
+                                         : a.softCap * std::tanh(score / a.softCap));
+        }
   return out;
 }
 
@@ -296,7 +304,7 @@ inline Doubles attentionMix(const Attention& a, const Doubles& pattern) {
           for (int64_t c = 0; c < a.dHead; ++c)
             out[size_t(((b * a.queryPositions + q) * a.heads + h) * a.dHead + c)] +=
                 pattern[size_t(((b * a.heads + h) * a.queryPositions + q) * a.keyPositions + k)] *
-                double(a.values[((b * a.keyCapacity + k) * a.heads + h) * a.dHead + c]);
+                double(a.values[((b * a.keyCapacity + k) * a.keyHeads + h / (a.heads / a.keyHeads)) * a.dHead + c]);
   return out;
 }
 
@@ -306,8 +314,9 @@ inline Doubles attention(const Attention& a) {
     const auto row = pattern.begin() + int64_t(first);
     const double shift = *std::max_element(row, row + a.keyPositions);
     double sum = 0;
-    for (int64_t k = 0; k < a.keyPositions; ++k) sum += row[k] = std::exp(row[k] - shift);
-    for (int64_t k = 0; k < a.keyPositions; ++k) row[k] /= sum;
+    for (int64_t k = 0; k < a.keyPositions; ++k)
+      sum += row[k] = row[k] == -std::numeric_limits<double>::infinity() ? 0 : std::exp(row[k] - shift);
+    for (int64_t k = 0; k < a.keyPositions; ++k) row[k] /= sum == 0 ? 1 : sum;
   }
   return attentionMix(a, pattern);
 }

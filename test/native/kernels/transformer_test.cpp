@@ -14,7 +14,8 @@ KERNEL_TEST("activation", activationTests) {
   Floats x = {0, -0.0f, 1e-6f, -1e-6f, 0.624f, 0.626f, -0.626f, 3, -3, 20, -20, 1e4f, -1e4f, 88.5f, -88.5f};
   Random random(10);
   for (int i = 0; i < 3000; ++i) x.push_back(3 * random.normal());
-  for (const Activation kind : {Activation::none, Activation::geluTanh, Activation::gelu, Activation::relu}) {
+  for (const Activation kind :
+       {Activation::none, Activation::geluTanh, Activation::gelu, Activation::relu, Activation::silu}) {
     const Floats out = test.floats("activation", [&](Kernels& k) {
       Floats result(x.size(), NAN);
       k.activation(view(static_cast<const Floats&>(x)), kind, view(result));
@@ -154,7 +155,7 @@ KERNEL_TEST("attention", attentionTests) {
     a.keys = keys.data();
     a.values = values.data();
     a.batch = s.batch;
-    a.heads = s.heads;
+    a.heads = a.keyHeads = s.heads;
     a.dHead = s.dHead;
     a.queryPositions = s.queries;
     a.keyPositions = s.keys;
@@ -194,7 +195,7 @@ KERNEL_TEST("attention", attentionTests) {
   a.queries = queries.data();
   a.keys = keys.data();
   a.values = values.data();
-  a.batch = a.heads = a.dHead = 1;
+  a.batch = a.heads = a.keyHeads = a.dHead = 1;
   a.queryPositions = a.keyPositions = a.keyCapacity = 2;
   Floats out(2);
   test.kernels().attention(a, out.data());

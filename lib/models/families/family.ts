@@ -1,0 +1,95 @@
+import { basename, join, resolve } from "node:path";
+import { z } from "zod";
+import type { Activation } from "../../engine/transformerKernels.js";
+import { MonosemError } from "../../errors.js";
+import type { ModelConfig } from "../modelConfig.js";
+import type { ModelWeights } from "../modelWeights.js";
+import type { WeightLoader } from "../weightLoader.js";
+
+/** A family of models: what its config.json means, and where its weights stand in a checkpoint. */
+export interface Family {
+  /**
+   * Reads a config.json.
+   *
+   * @param directory - named in the messages; its last part is the model's name
+   * @throws MonosemError ERR_FORMAT for missing or impossible values, ERR_UNSUPPORTED for options that are not
+   *   implemented
+   */
+  parseConfig(json: Record<string, unknown>, directory: string): ModelConfig;
+  /**
+   * Loads the weights.
+   *
+   * @throws MonosemError ERR_NOT_FOUND for a missing tensor, ERR_SHAPE_MISMATCH, ERR_DTYPE_MISMATCH, ERR_NON_FINITE for
+   *   NaN or infinity among the weights, ERR_FORMAT for tensors that the family does not have; each names the tensor
+   */
+  loadWeights(loader: WeightLoader, config: ModelConfig): Promise<ModelWeights>;
+}
+
+/** The engine's name of each activation function of Hugging Face that it has. */
+const activations: ReadonlyMap<string, Activation> = new Map([
+  ["gelu_new", "gelu_new"],
+  ["gelu_pytorch_tanh", "gelu_new"],
+  ["gelu", "gelu"],
+  ["relu", "relu"],
+  ["silu", "silu"],
+  ["swish", "silu"],
+]);
+
+/** How many of something. */
+export const size: z.ZodType<number> = z.int().positive();
+
+const tokenId = z.int().nonnegative();
+/** The id of a special token, or of several. */
+export const tokenIds: z.ZodType<number | number[] | null | undefined> = z.union([tokenId, z.array(tokenId)]).nullish();
+
+/** A config.json that is being read. */
+export class FamilyConfig<Schema extends z.ZodType> {
+  readonly values: z.infer<Schema>;
+  readonly path: string;
+  readonly name: string;
+
+  /** @param title - of the family, as in "does not describe a GPT-2" */
+  constructor(schema: Schema, json: Record<string, unknown>, directory: string, title: string) {
+    this.path = join(directory, "config.json");
+    this.name = basename(resolve(directory));
+    const parsed = schema.safeParse(json);
+    if (!parsed.success) {
+      const problems = parsed.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);
+      throw new MonosemError("ERR_FORMAT", `${this.path} does not describe a ${title}: ${problems.join("; ")}`);
+    }
+    this.values = parsed.data;
+    if (json.quantization_config != null) {
+      this.refuse(
+        "ERR_UNSUPPORTED",
+        "quantization_config: quantised weights are not supported; use the f32, f16 or bf16 ones",
+      );
+    }
+  }
+
+  refuse(code: "ERR_FORMAT" | "ERR_UNSUPPORTED", problem: string): never {
+    throw new MonosemError(code, `${this.path}: ${problem}`);
+  }
+
+  activation(key: string, name: string): Activation {
+    return (
+      activations.get(name) ??
+      this.refuse(
+        "ERR_UNSUPPORTED",
+        `${key} ${JSON.stringify(name)} is not supported; supported are ${[...activations.keys()].join(", ")}`,
+      )
+    );
+  }
+
+  /** `whole` divided by `parts`. */
+  share(wholeKey: string, whole: number, partsKey: string, parts: number): number {
+    if (whole % parts !== 0) {
+      this.refuse("ERR_FORMAT", `${wholeKey} (${whole}) must be a multiple of ${partsKey} (${parts})`);
+    }
+    return whole / parts;
+  }
+}
+
+/** The first of several tokens; undefined where there is none. */
+export function firstToken(id: number | readonly number[] | null | undefined): number | undefined {
+  return (Array.isArray(id) ? id[0] : id) ?? undefined;
+}

@@ -1,0 +1,83 @@
+/** From the files of a model to a model on a device. */
+import { dirname, extname, join } from "node:path";
+import type { Device } from "../engine/device.js";
+import { MonosemError } from "../errors.js";
+import { Checkpoint } from "./checkpoint.js";
+import { familyOf } from "./families.js";
+import { readJsonObject } from "./jsonFile.js";
+import { loadLlama2c } from "./llama2c.js";
+import type { ModelSource } from "./locateModel.js";
+import type { ModelConfig } from "./modelConfig.js";
+import { requireMemory } from "./modelMemory.js";
+import type { ModelWeights } from "./modelWeights.js";
+import { checkProcessing, type ProcessingOptions, processWeights } from "./processing.js";
+import { Tokenizer } from "./tokenizer.js";
+import { Transformer } from "./transformer.js";
+import { WeightLoader } from "./weightLoader.js";
+
+/** How to load a model. */
+export interface ModelLoadOptions extends ProcessingOptions {
+  /**
+   * Where its tokenizer is: a folder with tokenizer.json, or a file of llama2.c. Default: the model's folder; for a file
+   * of llama2.c, tokenizer.bin beside it.
+   */
+  readonly tokenizer?: string | undefined;
+}
+
+interface Loaded {
+  readonly config: ModelConfig;
+  readonly weights: ModelWeights;
+  readonly tokenizer: Tokenizer;
+}
+
+/** What `HookedTransformer.load` says. */
+export async function loadModel(
+  { directory: path, name }: ModelSource,
+  device: Device,
+  options: ModelLoadOptions,
+): Promise<{ readonly model: Transformer; readonly tokenizer: Tokenizer }> {
+  const load = extname(path) === ".bin" ? fromLlama2c : fromFolder;
+  const loaded = await load(path, device, options);
+  const { weights, tokenizer } = loaded;
+  const config = { ...loaded.config, name };
+  return { model: new Transformer(config, processWeights(weights, config, options, device), device), tokenizer };
+}
+
+async function fromFolder(directory: string, device: Device, options: ModelLoadOptions): Promise<Loaded> {
+  const path = join(directory, "config.json");
+  const json = await readJsonObject(path);
+  const family = familyOf(json, path);
+  const tokenizer = await Tokenizer.load(options.tokenizer ?? directory);
+  const config = completed(family.parseConfig(json, directory), tokenizer, options);
+  await using checkpoint = await Checkpoint.open(directory);
+  const loader = new WeightLoader(checkpoint, device);
+  requireMemory(device, loader.bytesOnDevice, config.name);
+  try {
+    return { config, weights: await family.loadWeights(loader, config), tokenizer };
+  } catch (error) {
+    loader.disposeAll();
+    throw error;
+  }
+}
+
+async function fromLlama2c(path: string, device: Device, options: ModelLoadOptions): Promise<Loaded> {
+  const tokenizer = await Tokenizer.load(options.tokenizer ?? join(dirname(path), "tokenizer.bin"));
+  const { config, weights } = await loadLlama2c(path, device, (found) => completed(found, tokenizer, options));
+  return { config, weights, tokenizer };
+}
+
+/** The configuration with what the tokenizer and the options add, checked against them. */
+function completed(config: ModelConfig, tokenizer: Tokenizer, options: ModelLoadOptions): ModelConfig {
+  const { bosTokenId, eosTokenId, vocabularySize } = tokenizer;
+  if (vocabularySize > config.vocabularySize) {
+    throw new MonosemError(
+      "ERR_FORMAT",
+      `the tokenizer of ${config.name} has ids up to ${vocabularySize - 1}, but the model has a vocab_size of ` +
+        `${config.vocabularySize}: the two do not belong together`,
+    );
+  }
+  checkProcessing(options, config);
+  const { foldLn = false, centerWritingWeights = false, centerUnembed = false, foldValueBiases = false } = options;
+  const processing = { foldLn, centerWritingWeights, centerUnembed, foldValueBiases };
+  return { ...config, bosTokenId, eosTokenId, processing };
+}

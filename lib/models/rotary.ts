@@ -1,0 +1,160 @@
+/**
+ * Rotary positions (Su et al. 2021, arXiv:2104.09864): how fast each pair turns, and tables of the angles.
+ *
+ * The frequencies of a context of the length that the model was trained for are base^(-2i / dimensions). The scalings to
+ * longer contexts are those of the checkpoints' configurations: "linear" (Chen et al. 2023, arXiv:2306.15595) slows all
+ * of them down, "llama3" and "yarn" (Peng et al. 2023, arXiv:2309.00071) only those that turn slowly anyway.
+ */
+import { z } from "zod";
+import type { Device } from "../engine/device.js";
+import type { Tensor } from "../engine/tensor.js";
+import { MonosemError } from "../errors.js";
+import type { RotaryConfig } from "./modelConfig.js";
+
+/** The entry `rope_scaling` of a config.json, or `rope_parameters` of newer ones. */
+export interface RopeParameters {
+  readonly rope_type?: string | undefined;
+  readonly type?: string | undefined; // older checkpoints
+  readonly rope_theta?: number | undefined;
+  readonly partial_rotary_factor?: number | undefined;
+  readonly factor?: number | undefined;
+  readonly low_freq_factor?: number | undefined;
+  readonly high_freq_factor?: number | undefined;
+  readonly original_max_position_embeddings?: number | null | undefined;
+  readonly attention_factor?: number | null | undefined;
+  readonly beta_fast?: number | null | undefined;
+  readonly beta_slow?: number | null | undefined;
+  readonly mscale?: number | null | undefined;
+  readonly mscale_all_dim?: number | null | undefined;
+  readonly truncate?: boolean | undefined;
+}
+
+const positive = z.number().positive();
+
+export const ropeSchema: z.ZodType<RopeParameters> = z.looseObject({
+  rope_type: z.string().optional(),
+  type: z.string().optional(),
+  rope_theta: positive.optional(),
+  partial_rotary_factor: positive.optional(),
+  factor: positive.optional(),
+  low_freq_factor: positive.optional(),
+  high_freq_factor: positive.optional(),
+  original_max_position_embeddings: positive.nullish(),
+  attention_factor: positive.nullish(),
+  beta_fast: positive.nullish(),
+  beta_slow: positive.nullish(),
+  mscale: positive.nullish(),
+  mscale_all_dim: positive.nullish(),
+  truncate: z.boolean().optional(),
+});
+
+/**
+ * The frequencies that a configuration asks for, of `dimensions` / 2 pairs in halves.
+ *
+ * @param path - of the configuration, for messages
+ * @throws MonosemError ERR_UNSUPPORTED for another scaling, ERR_FORMAT for a scaling that lacks one of its numbers
+ */
+export function rotaryConfig(
+  rope: RopeParameters,
+  sizes: { readonly base: number; readonly dimensions: number; readonly contextSize: number },
+  path: string,
+): RotaryConfig {
+  const { base, dimensions, contextSize } = sizes;
+  const need = (name: "factor" | "low_freq_factor" | "high_freq_factor"): number => {
+    const value = rope[name];
+    if (value !== undefined) return value;
+    throw new MonosemError("ERR_FORMAT", `${path}: the rotary scaling needs ${JSON.stringify(name)}`);
+  };
+  const plain = Array.from({ length: dimensions / 2 }, (_, i) => base ** ((-2 * i) / dimensions));
+  const trainedLength = rope.original_max_position_embeddings ?? contextSize;
+  const kind = rope.rope_type ?? rope.type ?? "default";
+  switch (kind) {
+    case "default":
+      return { frequencies: plain, factor: 1, interleaved: false };
+    case "linear": {
+      const factor = need("factor");
+      return { frequencies: plain.map((frequency) => frequency / factor), factor: 1, interleaved: false };
+    }
+    case "llama3": {
+      const [factor, low, high] = [need("factor"), need("low_freq_factor"), need("high_freq_factor")];
+      const frequencies = plain.map((frequency) => {
+        const turns = (trainedLength * frequency) / (2 * Math.PI); // within the trained length
+        const kept = Math.min(Math.max((turns - low) / (high - low), 0), 1);
+        return kept * frequency + ((1 - kept) * frequency) / factor;
+      });
+      return { frequencies, factor: 1, interleaved: false };
+    }
+    case "yarn": {
+      const factor = need("factor");
+      /** Of the pair that turns so many times within the trained length. */
+      const pairOf = (turns: number): number =>
+        (dimensions * Math.log(trainedLength / (turns * 2 * Math.PI))) / (2 * Math.log(base));
+      const whole = rope.truncate ?? true;
+      const [first, last] = [pairOf(rope.beta_fast ?? 32), pairOf(rope.beta_slow ?? 1)];
+      const low = Math.max(whole ? Math.floor(first) : first, 0);
+      const high = Math.min(whole ? Math.ceil(last) : last, dimensions - 1);
+      const frequencies = plain.map((frequency, i) => {
+        const slowed = Math.min(Math.max((i - low) / (high === low ? 0.001 : high - low), 0), 1);
+        return (slowed * frequency) / factor + (1 - slowed) * frequency;
+      });
+      const scaleOf = (scale: number): number => (factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1);
+      const { mscale, mscale_all_dim: ofAll, attention_factor: given } = rope;
+      const derived = mscale && ofAll ? scaleOf(mscale) / scaleOf(ofAll) : scaleOf(1);
+      return { frequencies, factor: given ?? derived, interleaved: false };
+    }
+    default:
+      throw new MonosemError(
+        "ERR_UNSUPPORTED",
+        `${path}: rotary scaling ${JSON.stringify(kind)} is not supported; supported are default, linear, llama3, yarn`,
+      );
+  }
+}
+
+/** Cosines and sines [positions, pairs] of the positions that have been asked for, on a device. */
+export class RotaryTable {
+  readonly interleaved: boolean;
+  readonly #config: RotaryConfig;
+  readonly #device: Device;
+  #rows = 0;
+  #cosines: Tensor | undefined;
+  #sines: Tensor | undefined;
+
+  constructor(config: RotaryConfig, device: Device) {
+    this.interleaved = config.interleaved;
+    this.#config = config;
+    this.#device = device;
+  }
+
+  /** Of positions below `end`, i32 [tokens]: [tokens, pairs]; the caller's to dispose. */
+  at(positions: Tensor, end: number): { readonly cosines: Tensor; readonly sines: Tensor } {
+    if (end > this.#rows) this.#grow(Math.max(end, 2 * this.#rows));
+    const { kernels } = this.#device;
+    return {
+      cosines: kernels.gatherRows(this.#cosines!, positions),
+      sines: kernels.gatherRows(this.#sines!, positions),
+    };
+  }
+
+  dispose(): void {
+    this.#cosines?.dispose();
+    this.#sines?.dispose();
+    this.#rows = 0;
+  }
+
+  #grow(rows: number): void {
+    const { frequencies, factor } = this.#config;
+    const pairs = frequencies.length;
+    const table = (wave: (angle: number) => number): Tensor =>
+      this.#device.tensor(
+        Float32Array.from(
+          { length: rows * pairs },
+          (_, i) => factor * wave(Math.floor(i / pairs) * frequencies[i % pairs]!),
+        ),
+        [rows, pairs],
+      );
+    this.dispose();
+    this.#cosines = table(Math.cos);
+    this.#sines = table(Math.sin);
+    this.#rows = rows;
+  }
+}
