@@ -22,9 +22,6 @@ const processingOptions = [
   ["fold_ln", "foldLn", /\.mlp\.hook_in$/],
 ] as const;
 
-/** Of the families, those that centring changes: RMSNorm keeps the mean, and TransformerLens leaves those alone. */
-const layerNormFamilies: readonly string[] = ["gpt2", "gpt_neox"];
-
 /**
  * Compares an SAE with a model.
  *
@@ -33,14 +30,15 @@ const layerNormFamilies: readonly string[] = ["gpt2", "gpt_neox"];
  */
 export function checkModel(model: HookedTransformer, sae: Sae, hooks: readonly string[]): void {
   const { modelName, contextSize, prependBos, model_from_pretrained_kwargs: flags } = sae.metadata;
-  const { name, architecture, processing, bosTokenId } = model.config;
+  const { name, normalization, processing, bosTokenId } = model.config;
   if (modelName !== undefined && !isSameModel(modelName, name)) {
     mismatch(`the SAE was trained on model "${modelName}", but the model given is "${name}" (the name of its folder)`);
   }
   for (const [key, option, changed] of processingOptions) {
     const trained = (flags as Readonly<Record<string, unknown>> | null | undefined)?.[key];
     if (typeof trained !== "boolean" || !hooks.some((hook) => changed.test(hook))) continue;
-    if (option === "centerWritingWeights" && !layerNormFamilies.includes(architecture)) continue;
+    // RMSNorm keeps the mean: TransformerLens centres only what LayerNorm reads
+    if (option === "centerWritingWeights" && normalization !== "layer") continue;
     if (trained !== processing[option]) {
       mismatch(
         `the SAE was trained on a model with ${option} ${trained}, but "${name}" was loaded with ${processing[option]}: load it with { ${option}: ${trained} }`,

@@ -20,13 +20,13 @@ const saeFolder = "an SAE's folder holds cfg.json and sae_weights.safetensors, o
  * @throws MonosemError as `Sae.load`; ERR_NOT_FOUND says where the SAE is, if the folder is the output of a training run.
  */
 export async function loadSae(name: string, device: Device, signal?: AbortSignal): Promise<Sae> {
-  const published = await publishedUnlessFolder(name);
+  const published = await publishedUnlessThere(name);
   if (published !== undefined) {
     const { release, saeId } = published;
     return await withDownloadProgress(signal, (options) => Sae.fromPretrained({ release, saeId, ...options }, device));
   }
-  await requireFolder(name, (problem) => `${problem}; ${saeFolder}`);
   if (await holdsSae(name)) return await Sae.load(name, device);
+  await requireFolder(name, (problem) => `${problem}; ${saeFolder}`);
   const run = await trainingRunIn(name);
   if (run !== undefined) throw await outputOfRun(name, run);
   if (await holdsModelConfig(name)) {
@@ -42,7 +42,7 @@ export async function loadSae(name: string, device: Device, signal?: AbortSignal
  */
 export async function loadModel(name: string, device: Device, signal?: AbortSignal): Promise<HookedTransformer> {
   if (extname(name) === ".bin") return await HookedTransformer.load(name, device);
-  if (!(await isFolder(name)) && repositoryOfModel(name) !== undefined) {
+  if (!(await exists(name)) && repositoryOfModel(name) !== undefined) {
     return await withDownloadProgress(signal, (options) => HookedTransformer.load(name, device, options));
   }
   await requireFolder(name, (problem) => `${problem}; ${modelFolder}`);
@@ -55,14 +55,14 @@ export async function loadModel(name: string, device: Device, signal?: AbortSign
   throw new MonosemError("ERR_NOT_FOUND", `${name} holds ${found}: ${modelFolder}`);
 }
 
-/** The published SAE that a name stands for where no folder has it. */
-export async function publishedUnlessFolder(name: string): Promise<PublishedSae | undefined> {
-  const split = (await isFolder(name)) ? undefined : splitPublishedName(name);
+/** The published SAE that a name stands for where no folder and no file has it. */
+export async function publishedUnlessThere(name: string): Promise<PublishedSae | undefined> {
+  const split = (await exists(name)) ? undefined : splitPublishedName(name);
   return split === undefined ? undefined : publishedSae(split.release, split.saeId);
 }
 
-export async function isFolder(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
+export async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
 }
 
 /**
@@ -118,11 +118,4 @@ export async function outputOfRun(directory: string, folders: readonly string[])
 export async function saeBelow(directory: string): Promise<string> {
   const below = join(directory, "sae");
   return (await holdsSae(below)) ? `; there is one in ${below}` : "";
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }

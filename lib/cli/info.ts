@@ -13,15 +13,7 @@ import {
   splitPublishedName,
 } from "../pretrained/registry.js";
 import { Sae } from "../sae/sae.js";
-import {
-  holdsModelConfig,
-  holdsSae,
-  isFolder,
-  outputOfRun,
-  requireFolder,
-  saeBelow,
-  trainingRunIn,
-} from "./folders.js";
+import { exists, holdsModelConfig, holdsSae, outputOfRun, requireFolder, saeBelow, trainingRunIn } from "./folders.js";
 import { factsOfPublishedSae, factsOfRemoteModel } from "./infoRemote.js";
 import { withInterruption } from "./interruption.js";
 import { type DeviceFlags, deviceOption, threadsOption, withDevice } from "./options.js";
@@ -67,7 +59,7 @@ Examples:
     .action((name: string | undefined, flags: InfoFlags) =>
       withInterruption(async (signal) => {
         const facts =
-          (name === undefined || (await isFolder(name)) ? undefined : await factsOfPublished(name, signal)) ??
+          (name === undefined || (await exists(name)) ? undefined : await factsOfPublished(name, signal)) ??
           (await withDevice(flags, (device) =>
             name === undefined ? factsOfInstallation(device) : factsOf(name, device),
           ));

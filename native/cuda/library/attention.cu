@@ -134,7 +134,8 @@ __device__ inline void multiplyTiles(const float* left, const float* right, int 
 }
 
 __device__ inline float capScore(const Attention& a, float score) {
-  return a.softCap == 0 ? score : float(a.softCap) * tanhf(score * float(1 / a.softCap));
+  const float cap = float(a.softCap);
+  return cap == 0 ? score : cap * tanhf(score / cap);
 }
 
 // scores[i][j] = cap(scale * query . key), for this thread's queries of the tile and its keys of `keyCount` from
