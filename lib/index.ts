@@ -93,7 +93,10 @@ export {
   type Hook,
   HookedTransformer,
   type ModelConfig,
+  type ModelLoadOptions,
   type NamedHook,
+  type Prompt,
+  type PromptOptions,
   type Tokens,
 } from "./models/hookedTransformer.js";
 export { Tokenizer, type TokensWithOffsets } from "./models/tokenizer.js";
