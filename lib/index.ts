@@ -101,8 +101,11 @@ export {
   type Hook,
   HookedTransformer,
   type ModelConfig,
+  type ModelLoadOptions,
   type ModelSource,
   type NamedHook,
+  type Prompt,
+  type PromptOptions,
   type Tokens,
 } from "./models/hookedTransformer.js";
 export { Tokenizer, type TokensWithOffsets } from "./models/tokenizer.js";

@@ -45,20 +45,34 @@ async function bufferOf(handle: FileHandle, path: string): Promise<AsyncBuffer> 
   const byteLength = (await handle.stat()).size;
   return {
     byteLength,
-    async slice(start, end = byteLength) {
-      // What a malformed file asks for may lie outside of it: nothing is allocated for that.
-      if (!(start >= 0 && start <= end && end <= byteLength)) {
-        throw new MonosemError("ERR_FORMAT", `${path} is no parquet file: bytes ${start} to ${end} of ${byteLength}`);
-      }
-      const bytes = new Uint8Array(end - start);
-      for (let done = 0; done < bytes.length; ) {
-        const { bytesRead } = await handle.read(bytes, done, bytes.length - done, start + done);
-        if (bytesRead === 0) throw new MonosemError("ERR_FORMAT", `${path} became shorter while it was read`);
-        done += bytesRead;
-      }
-      return bytes.buffer;
+    slice(start, end = byteLength) {
+      const bytes = readBytes(handle, path, byteLength, start, end);
+      // The library asks for several ranges at once and awaits one after the other: when an early one fails, the failures
+      // of the later ones must not go unhandled.
+      bytes.catch(() => {});
+      return bytes;
     },
   };
+}
+
+async function readBytes(
+  handle: FileHandle,
+  path: string,
+  byteLength: number,
+  start: number,
+  end: number,
+): Promise<ArrayBuffer> {
+  // What a malformed file asks for may lie outside of it: nothing is allocated for that.
+  if (!(start >= 0 && start <= end && end <= byteLength)) {
+    throw new MonosemError("ERR_FORMAT", `${path} is no parquet file: bytes ${start} to ${end} of ${byteLength}`);
+  }
+  const bytes = new Uint8Array(end - start);
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesRead } = await handle.read(bytes, done, bytes.length - done, start + done);
+    if (bytesRead === 0) throw new MonosemError("ERR_FORMAT", `${path} became shorter while it was read`);
+    done += bytesRead;
+  }
+  return bytes.buffer;
 }
 
 async function parsed<T>(path: string, parse: () => Promise<T>): Promise<T> {

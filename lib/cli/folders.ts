@@ -1,5 +1,5 @@
 /** The folders that arguments name: what is in them, and, where that is not what was asked for, what to name instead. */
-import { access, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { extname, join } from "node:path";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";

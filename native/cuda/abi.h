@@ -15,7 +15,7 @@
 namespace monosem::cuda {
 
 // Raised with every change of this file or of what it includes.
-constexpr uint32_t abiVersion = 2;
+constexpr uint32_t abiVersion = 3;
 
 class Context;  // a device opened by the library: its stream, its cuBLAS handle
 
