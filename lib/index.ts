@@ -32,6 +32,7 @@ export {
   type FeatureStatistics,
 } from "./analysis/features.js";
 export { type FeatureTextOptions, featureReportText } from "./analysis/featureText.js";
+export { type AttachOptions, HookedSaeTransformer, withSae } from "./analysis/hookedSaeTransformer.js";
 export type { HookVariance } from "./analysis/hookVariance.js";
 export {
   hasLogitEffects,

@@ -237,7 +237,7 @@ export class HookedTransformer {
    *   ERR_NOT_FOUND for an unknown hook point; what `checkTokens` throws; ERR_ABORTED
    */
   async generate(prompt: Prompt, options: PromptOptions & GenerationOptions): Promise<number[][]> {
-    const sequences = this.#prompts(prompt, options).map((ids) => [...ids]);
+    const sequences = this.promptTokens(prompt, options).map((ids) => [...ids]);
     for await (const { tokens } of this.stream(sequences, { ...options, prependBos: false })) {
       for (const [i, token] of tokens.entries()) if (token !== undefined) sequences[i]!.push(token);
     }
@@ -252,7 +252,7 @@ export class HookedTransformer {
    */
   stream(prompt: Prompt, options: PromptOptions & GenerationOptions): AsyncGenerator<GenerationStep, void> {
     this.#checkReached((options.hooks ?? []).map(({ name }) => name));
-    return generate(this.#model, this.tokenizer, this.#prompts(prompt, options), options);
+    return generate(this.#model, this.tokenizer, this.promptTokens(prompt, options), options);
   }
 
   /**
@@ -292,7 +292,12 @@ export class HookedTransformer {
     return rows.reshape([batch, positions, rows.shape[1]!]);
   }
 
-  #prompts(prompt: Prompt, options: PromptOptions): readonly (readonly number[])[] {
+  /**
+   * The token ids that `generate` begins with, prompt by prompt.
+   *
+   * @throws MonosemError ERR_INVALID_ARGUMENT for `prependBos` without a BOS
+   */
+  promptTokens(prompt: Prompt, options: PromptOptions = {}): readonly (readonly number[])[] {
     const { bosTokenId } = this.config;
     const texts = typeof prompt === "string" || typeof prompt[0] === "string";
     const { prependBos = texts && bosTokenId !== undefined } = options;

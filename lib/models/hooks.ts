@@ -83,7 +83,12 @@ export async function runPass(pass: ForwardPass, hooks: readonly NamedHook[], si
   return step.value;
 }
 
-async function answer(call: HookCall, hooks: readonly NamedHook[]): Promise<Tensor | undefined> {
+/**
+ * What the hooks of this hook point make of its activation: the caller's to dispose, undefined where none replaces it.
+ *
+ * @throws MonosemError as `runPass`
+ */
+export async function answer(call: HookCall, hooks: readonly NamedHook[]): Promise<Tensor | undefined> {
   let replacement: Tensor | undefined;
   try {
     for (const { name, hook } of hooks) {

@@ -1,6 +1,7 @@
 import type { Json } from "../activations/source.js";
 import type { Codes } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
+import type { Kernels } from "../engine/kernels.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import type { DownloadOptions } from "../hub/download.js";
@@ -166,17 +167,31 @@ export class Sae {
   }
 
   #encodeRows(x: Tensor): Codes {
+    using input = this.#encoderInput(x);
+    return this.#encoder.encode({ kernels: this.device.kernels, parameters: this.parameters }, input);
+  }
+
+  /** What the encoder multiplies: x [rows, dIn], normalised and less b_dec as the configuration says. */
+  #encoderInput(x: Tensor): Tensor {
     const { kernels } = this.device;
-    const forward = { kernels, parameters: this.parameters };
     const { applyBDecToInput, normalizeActivations } = this.config;
-    if (normalizeActivations === "none") {
-      if (!applyBDecToInput) return this.#encoder.encode(forward, x);
-      using input = kernels.addRow(x, this.parameters.decoderBias, { scale: -1 });
-      return this.#encoder.encode(forward, input);
-    }
-    using input = normalisedRows(x, this.device);
-    if (applyBDecToInput) kernels.addRow(input, this.parameters.decoderBias, { scale: -1, out: input });
-    return this.#encoder.encode(forward, input);
+    const input = normalizeActivations === "none" ? x.reshape(x.shape) : normalisedRows(x, this.device);
+    if (!applyBDecToInput) return input;
+    using uncentred = input;
+    return kernels.addRow(uncentred, this.parameters.decoderBias, { scale: -1 });
+  }
+
+  /**
+   * The pre-activations of all latents, selected or not: x W_enc + b_enc (b_dec subtracted from x as in `encode`), of a
+   * gated SAE those of its gate; f32 [rows, dSae], the caller's to dispose.
+   *
+   * @throws MonosemError ERR_SHAPE_MISMATCH for activations of another width.
+   */
+  preActivations(x: Tensor): Tensor {
+    using rows = this.#rowsOf("preActivations", x);
+    using input = this.#encoderInput(rows);
+    const { encoder, encoderBias, gateBias } = this.parameters as Readonly<Record<string, Tensor | undefined>>;
+    return this.device.kernels.linear(input, encoder!, { bias: encoderBias ?? gateBias });
   }
 
   /**
@@ -188,8 +203,30 @@ export class Sae {
    *   or of another number of rows.
    */
   decode(codes: Codes, x?: Tensor): Tensor {
+    const { decoder, decoderBias } = this.parameters;
+    return this.#decoded("decode: the codes", codes.rows, x, (kernels) =>
+      kernels.decode(codes, decoder, { bias: decoderBias }),
+    );
+  }
+
+  /**
+   * `decode` of latents that stand in a matrix, zeros and all: f32 [rows, dSae], for example codes that were made dense
+   * and changed.
+   *
+   * @throws MonosemError as `decode`; ERR_SHAPE_MISMATCH for latents of another width
+   */
+  decodeDense(latents: Tensor, x?: Tensor): Tensor {
+    const { decoder, decoderBias } = this.parameters;
+    return this.#decoded("decodeDense: the latents", latents.shape[0]!, x, (kernels) => {
+      using columns = kernels.transpose(decoder);
+      return kernels.linear(latents, columns, { bias: decoderBias });
+    });
+  }
+
+  /** Adds to f W_dec + b_dec what depends on x. */
+  #decoded(what: string, count: number, x: Tensor | undefined, product: (kernels: Kernels) => Tensor): Tensor {
     const { kernels } = this.device;
-    const { decoder, decoderBias, skip } = this.parameters;
+    const { skip } = this.parameters;
     const { normalizeActivations } = this.config;
     const dependsOnX = skip !== undefined || normalizeActivations !== "none";
     if (x === undefined && dependsOnX) {
@@ -199,10 +236,10 @@ export class Sae {
       );
     }
     using rows = dependsOnX ? this.#rowsOf("decode", x!) : undefined;
-    if (rows !== undefined && rows.shape[0] !== codes.rows) {
-      throw new MonosemError("ERR_SHAPE_MISMATCH", `decode: the codes have ${codes.rows} rows, but x ${rows.shape[0]}`);
+    if (rows !== undefined && rows.shape[0] !== count) {
+      throw new MonosemError("ERR_SHAPE_MISMATCH", `${what} have ${count} rows, but x ${rows.shape[0]}`);
     }
-    const output = kernels.decode(codes, decoder, { bias: decoderBias });
+    const output = product(kernels);
     if (skip !== undefined) {
       using skipped = kernels.linear(rows!, skip);
       kernels.add(output, skipped, { out: output });
