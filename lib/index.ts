@@ -95,6 +95,25 @@ export {
   type Tokens,
 } from "./models/hookedTransformer.js";
 export { Tokenizer } from "./models/tokenizer.js";
+// probes
+export {
+  type ColumnMoments,
+  DenseFeatures,
+  type FeatureMatrix,
+  type SparseEntries,
+  SparseFeatures,
+} from "./probing/featureMatrix.js";
+export {
+  type FitOptions,
+  fitLogisticProbe,
+  fitRidgeProbe,
+  type LinearProbe,
+  type ProbeKind,
+  probeScores,
+} from "./probing/linearProbe.js";
+export { type ProbeOptions, type ProbeOutcome, probe } from "./probing/probe.js";
+export { type ProbeMetrics, probeMetrics } from "./probing/probeMetrics.js";
+export { type SparseProbeOutcome, sparseProbes } from "./probing/sparseProbe.js";
 // sparse autoencoders
 export {
   type Architecture,
