@@ -51,6 +51,18 @@ export { type ParetoReport, paretoHtml } from "./analysis/paretoPage.js";
 export { paretoSvg } from "./analysis/paretoPicture.js";
 export { type HookChoice, hookForSae, hooksForSae, type SaeHooks } from "./analysis/saeHook.js";
 export { spliceHook } from "./analysis/spliceHook.js";
+// attribution: what a score owes to which words, tokens or latents
+export type { Coalitions, Game, GameOptions } from "./attribution/coalitions.js";
+export { type KernelOptions, kernelShapley } from "./attribution/kernelShapley.js";
+export { type OwenOptions, owenValues } from "./attribution/owenValues.js";
+export { type PlayerTree, textTree } from "./attribution/playerTree.js";
+export {
+  type EstimatedShapleyValues,
+  exactShapley,
+  type PermutationOptions,
+  permutationShapley,
+  type ShapleyValues,
+} from "./attribution/shapley.js";
 // engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
 export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./engine/device.js";
