@@ -54,7 +54,9 @@ export { spliceHook } from "./analysis/spliceHook.js";
 // attribution: what a score owes to which words, tokens or latents
 export type { Coalitions, Game, GameOptions } from "./attribution/coalitions.js";
 export { type KernelOptions, kernelShapley } from "./attribution/kernelShapley.js";
+export { type LatentGame, type LatentGameOptions, latentGame } from "./attribution/latentGame.js";
 export { type FeatureSelection, type LimeExplanation, type LimeOptions, lime } from "./attribution/lime.js";
+export { type NextTokenMeasure, singleToken, type TextScoreOptions, textScores } from "./attribution/nextToken.js";
 export { type OwenOptions, owenValues } from "./attribution/owenValues.js";
 export { type PlayerTree, textTree } from "./attribution/playerTree.js";
 export {
@@ -64,6 +66,7 @@ export {
   permutationShapley,
   type ShapleyValues,
 } from "./attribution/shapley.js";
+export { type TokenGame, type TokenGameOptions, tokenGame } from "./attribution/tokenGame.js";
 export { type WordOptions, WordPlayers } from "./attribution/words.js";
 // engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
