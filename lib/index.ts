@@ -121,6 +121,12 @@ export {
   SparseFeatures,
 } from "./probing/featureMatrix.js";
 export {
+  type BinaryLabels,
+  binaryLabels,
+  type LabelledText,
+  readLabelledTexts,
+} from "./probing/labelledTexts.js";
+export {
   type FitOptions,
   fitLogisticProbe,
   fitRidgeProbe,
@@ -131,6 +137,7 @@ export {
 export { type ProbeOptions, type ProbeOutcome, probe } from "./probing/probe.js";
 export { type ProbeMetrics, probeMetrics } from "./probing/probeMetrics.js";
 export { type SparseProbeOutcome, sparseProbes } from "./probing/sparseProbe.js";
+export { type Pooling, type TextFeatureOptions, type TextFeatures, textFeatures } from "./probing/textFeatures.js";
 // sparse autoencoders
 export {
   type Architecture,

@@ -32,6 +32,19 @@ export function singleToken(tokenizer: Tokenizer, text: string): number {
   );
 }
 
+/** The token that the model finds likeliest after these, the lowest id among equals. */
+export async function likeliestToken(
+  model: HookedTransformer,
+  tokens: readonly number[],
+  signal?: AbortSignal,
+): Promise<number> {
+  using logits = await model.forward([tokens], signal === undefined ? {} : { signal });
+  using rows = logits.reshape([tokens.length, model.config.vocabularySize]);
+  using last = model.device.kernels.sliceRows(rows, tokens.length - 1, 1);
+  const values = await last.readFloat32();
+  return values.reduce((best, value, token) => (value > values[best]! ? token : best), 0);
+}
+
 /**
  * A function of texts for LIME and SHAP (`WordPlayers.game`), or anything else: how likely the model finds a token next.
  *

@@ -1,11 +1,13 @@
 import { Command, CommanderError } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
+import { registerAttribute } from "./attribute.js";
 import { registerEncode } from "./encode.js";
 import { registerEval } from "./eval.js";
 import { describeFailure } from "./failure.js";
 import { registerFeatures } from "./features.js";
 import { registerGenerate } from "./generate.js";
 import { registerInfo } from "./info.js";
+import { registerProbe } from "./probe.js";
 import { registerToy } from "./toy.js";
 import { registerTrain } from "./train.js";
 import { packageVersion } from "./version.js";
@@ -45,6 +47,8 @@ async function createProgram(): Promise<Command> {
     registerEncode,
     registerFeatures,
     registerGenerate,
+    registerAttribute,
+    registerProbe,
     registerInfo,
     registerToy,
   ]) {

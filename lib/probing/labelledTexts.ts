@@ -82,11 +82,12 @@ export interface BinaryLabels {
  *   chosen
  */
 export function binaryLabels(texts: readonly LabelledText[], positive?: string): BinaryLabels {
+  if (texts.length === 0) throw new MonosemError("ERR_CONFIG", "there are no labelled texts");
   const all = [...new Set(texts.map(({ label }) => label))].sort();
   const named = all.slice(0, 8).map((label) => JSON.stringify(label));
   const list = `${named.join(", ")}${all.length > named.length ? ", ..." : ""}`;
   if (all.length < 2) {
-    throw new MonosemError("ERR_CONFIG", `a probe tells labels apart, but the only label is ${list || "none at all"}`);
+    throw new MonosemError("ERR_CONFIG", `a probe tells labels apart, but the only label is ${list}`);
   }
   if (positive === undefined && all.length > 2) {
     throw new MonosemError(
