@@ -54,6 +54,23 @@ export { paretoSvg } from "./analysis/paretoPicture.js";
 export { type HookChoice, hookForSae, hooksForSae, type SaeHooks } from "./analysis/saeHook.js";
 export { spliceHook } from "./analysis/spliceHook.js";
 export { type TextFeatureOptions, type TokenFeatures, textFeatures } from "./analysis/textFeatures.js";
+// attribution: what a score owes to which words, tokens or latents
+export type { Coalitions, Game, GameOptions } from "./attribution/coalitions.js";
+export { type KernelOptions, kernelShapley } from "./attribution/kernelShapley.js";
+export { type LatentGame, type LatentGameOptions, latentGame } from "./attribution/latentGame.js";
+export { type FeatureSelection, type LimeExplanation, type LimeOptions, lime } from "./attribution/lime.js";
+export { type NextTokenMeasure, singleToken, type TextScoreOptions, textScores } from "./attribution/nextToken.js";
+export { type OwenOptions, owenValues } from "./attribution/owenValues.js";
+export { type PlayerTree, textTree } from "./attribution/playerTree.js";
+export {
+  type EstimatedShapleyValues,
+  exactShapley,
+  type PermutationOptions,
+  permutationShapley,
+  type ShapleyValues,
+} from "./attribution/shapley.js";
+export { type TokenGame, type TokenGameOptions, tokenGame } from "./attribution/tokenGame.js";
+export { type WordOptions, WordPlayers } from "./attribution/words.js";
 // engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
 export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./engine/device.js";
@@ -111,6 +128,37 @@ export {
 } from "./models/hookedTransformer.js";
 export { Tokenizer, type TokensWithOffsets } from "./models/tokenizer.js";
 export { type PublishedSae, publishedReleases, publishedSae, publishedSaeIds } from "./pretrained/registry.js";
+// probes
+export {
+  type ColumnMoments,
+  DenseFeatures,
+  type FeatureMatrix,
+  type SparseEntries,
+  SparseFeatures,
+} from "./probing/featureMatrix.js";
+export {
+  type BinaryLabels,
+  binaryLabels,
+  type LabelledText,
+  readLabelledTexts,
+} from "./probing/labelledTexts.js";
+export {
+  type FitOptions,
+  fitLogisticProbe,
+  fitRidgeProbe,
+  type LinearProbe,
+  type ProbeKind,
+  probeScores,
+} from "./probing/linearProbe.js";
+export {
+  type PooledFeatureOptions,
+  type PooledFeatures,
+  type Pooling,
+  pooledFeatures,
+} from "./probing/pooledFeatures.js";
+export { type ProbeOptions, type ProbeOutcome, probe } from "./probing/probe.js";
+export { type ProbeMetrics, probeMetrics } from "./probing/probeMetrics.js";
+export { type SparseProbeOutcome, sparseProbes } from "./probing/sparseProbe.js";
 // sparse autoencoders
 export {
   type Architecture,

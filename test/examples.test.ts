@@ -96,6 +96,34 @@ test("features-of-a-text lists the latents that fire on each token", async () =>
   for (const line of lines) expect(line).toMatch(/^"[^"]+" +\d+ \(\d+\.\d\d\)( {2}\d+ \(\d+\.\d\d\))*$/);
 });
 
+test("attribute-a-prediction finds out, from tokens, words and latents, why the model says she", async () => {
+  const directory = join(folder, "attributed-sae");
+  const device = await Device.open(testDevice, { threads: 1 });
+  const metadata = { modelName: "tiny-gpt2", hookName: "blocks.2.hook_resid_post" };
+  const config = { architecture: "topk" as const, dIn: 192, dSae: 32, k: 3, applyBDecToInput: true };
+  await Sae.create(config, device, 0, { metadata }).save(directory);
+  await device.close();
+  const printed = await runExample("attribute-a-prediction", directory);
+  const [full, empty] = /^score (\S+), without any token (\S+)$/m.exec(printed)!.slice(1).map(Number);
+  const shares = [...printed.matchAll(/^ {2}SHAP +(-?\d\.\d{3}) {2}"(.+)"$/gm)];
+  expect(shares.map((match) => match[2]).join("")).toBe("The little girl was happy, because");
+  expect(shares.reduce((sum, match) => sum + Number(match[1]), 0)).toBeCloseTo(full! - empty!, 2);
+  expect(shares.find((match) => match[2] === " girl")![1]).toBe(
+    Math.max(...shares.map((match) => Number(match[1]))).toFixed(3),
+  );
+  expect(printed).toMatch(/^ {2}LIME +\d\.\d{3} {2}girl$/m);
+  expect([...printed.matchAll(/^ {2}SHAP +-?\d\.\d{3} ± \d\.\d{3} {2}latent \d+$/gm)].length).toBeGreaterThan(3);
+});
+
+test("probe-layers reads off the layers what the embedding of the last token cannot know", async () => {
+  const rows = [...(await runExample("probe-layers")).matchAll(/^(\S+) +([\d.]+)% {2}([\d.]+) +(-?[\d.]+)$/gm)];
+  expect(rows.map((row) => row[1])).toEqual(["hook_embed", ...[0, 1, 2, 3].map((i) => `blocks.${i}.hook_resid_post`)]);
+  const accuracies = rows.map((row) => Number(row[2]));
+  expect(accuracies[0]).toBeLessThanOrEqual(60);
+  for (const accuracy of accuracies.slice(1)) expect(accuracy).toBeGreaterThanOrEqual(85);
+  for (const row of rows.slice(1)) expect(Number(row[4])).toBeGreaterThan(20);
+});
+
 test("the demo goes all the way from generated text to a page of features", async () => {
   const output = join(folder, "demo");
   const printed = await runExample("demo", "--tokens", "6000", "--steps", "3", "--output", output);

@@ -1,5 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
+import { registerAttribute } from "./attribute.js";
 import { registerConvert } from "./convert.js";
 import { registerDownload } from "./download.js";
 import { registerEncode } from "./encode.js";
@@ -8,6 +9,7 @@ import { describeFailure } from "./failure.js";
 import { registerFeatures } from "./features.js";
 import { registerGenerate } from "./generate.js";
 import { registerInfo } from "./info.js";
+import { registerProbe } from "./probe.js";
 import { registerToy } from "./toy.js";
 import { registerTrain } from "./train.js";
 import { packageVersion } from "./version.js";
@@ -47,6 +49,8 @@ async function createProgram(): Promise<Command> {
     registerEncode,
     registerFeatures,
     registerGenerate,
+    registerAttribute,
+    registerProbe,
     registerInfo,
     registerConvert,
     registerDownload,

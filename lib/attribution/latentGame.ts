@@ -1,0 +1,172 @@
+import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
+import type { Tensor } from "../engine/tensor.js";
+import { MonosemError, throwIfAborted } from "../errors.js";
+import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
+import { layerNormEpsilon, type Sae } from "../sae/sae.js";
+import type { Game } from "./coalitions.js";
+import { batchScores, type NextTokenMeasure, sequencesAtOnce } from "./nextToken.js";
+
+export interface LatentGameOptions {
+  /** The hook point (of a crosscoder all of them) that the SAE reads; by default that of its metadata. */
+  readonly hook?: HookChoice;
+  /** The latents that play; by default the `strongest`. */
+  readonly latents?: readonly number[];
+  /** As many as that: those with the largest sum over the prompt of |activation| times the norm of the decoder's row. */
+  readonly strongest?: number;
+}
+
+/** Latents as players. */
+export interface LatentGame {
+  readonly game: Game;
+  /** Which latents play, [players]. */
+  readonly latents: readonly number[];
+  /** What each does on the prompt: its activation at every position, [players][positions]; 0 at special tokens. */
+  readonly activations: readonly Float64Array[];
+}
+
+/**
+ * The latents of an SAE on a prompt as players: a latent that is switched off takes what it writes away from the
+ * activations of the untouched model, at every position but those of special tokens. All else stays, the SAE's error
+ * too, so that with all players the model is as it was.
+ *
+ * @param tokens - of the prompt, BOS included where there is one
+ * @throws MonosemError as `hooksForSae`; ERR_INVALID_ARGUMENT for a latent that the SAE does not have, for one named
+ *   twice, and where no latent fires
+ */
+export async function latentGame(
+  model: HookedTransformer,
+  sae: Sae,
+  tokens: readonly number[],
+  measure: NextTokenMeasure,
+  options: LatentGameOptions = {},
+): Promise<LatentGame> {
+  const { device } = model;
+  const { kernels } = device;
+  const { input, output } = hooksForSae(model, sae, options.hook);
+  using x = await model.activations([tokens], input);
+  const firing = await activationsByLatent(sae, x, tokens, model.tokenizer.specialTokenIds);
+  const latents = options.latents ?? (await strongestLatents(sae, firing, options.strongest ?? 20));
+  checkLatents(latents, sae.config.dSae);
+  const silent = new Float64Array(tokens.length);
+  const activations = latents.map((latent) => firing.get(latent) ?? silent);
+  const scales = await outputScales(sae, x);
+
+  const positions = tokens.length;
+  const game: Game = async ({ rows, players, present }, signal) => {
+    using chosen = device.tensor(Int32Array.from(latents), [latents.length]);
+    using directions = kernels.gatherRows(sae.parameters.decoder, chosen);
+    using weights = kernels.transpose(directions); // [dOut, players]
+    const scores = new Float64Array(rows);
+    for (let first = 0; first < rows; first += sequencesAtOnce(positions)) {
+      throwIfAborted(signal, "the attribution");
+      const count = Math.min(rows - first, sequencesAtOnce(positions));
+      // Minus the activations of those that are absent, [coalitions * positions, players].
+      const absent = new Float32Array(count * positions * players);
+      for (let row = 0; row < count; row++) {
+        for (let player = 0; player < players; player++) {
+          if (present[(first + row) * players + player] === 1) continue;
+          for (let position = 0; position < positions; position++) {
+            const value = activations[player]![position]! * scales[position]!;
+            absent[(row * positions + position) * players + player] = -value;
+          }
+        }
+      }
+      using absentOnDevice = device.tensor(absent, [count * positions, players]);
+      using change = kernels.linear(absentOnDevice, weights); // [coalitions * positions, dOut]
+      const batch = Array.from({ length: count }, () => tokens);
+      scores.set(
+        await batchScores(model, batch, measure, { hooks: addingHooks(model, output, change), signal }),
+        first,
+      );
+    }
+    return scores;
+  };
+  return { game, latents, activations };
+}
+
+/** Hooks that add `change` [rows, the hook points' widths side by side] to the activations. */
+function addingHooks(model: HookedTransformer, output: readonly string[], change: Tensor): readonly NamedHook[] {
+  const { kernels } = model.device;
+  let column = 0;
+  return output.map((name) => {
+    const [from, width] = [column, model.hookWidth(name)];
+    column += width;
+    return {
+      name,
+      hook: (activation: Tensor) => {
+        using part = kernels.sliceColumns(change, from, width);
+        using shaped = part.reshape(activation.shape);
+        return kernels.add(activation, shaped);
+      },
+    };
+  });
+}
+
+/** The activations of every latent that fires at a position that counts, [positions]. */
+async function activationsByLatent(
+  sae: Sae,
+  x: Tensor,
+  tokens: readonly number[],
+  special: ReadonlySet<number>,
+): Promise<Map<number, Float64Array>> {
+  using codes = sae.encode(x);
+  const { rowOffsets, features, values } = await codes.read();
+  const found = new Map<number, Float64Array>();
+  tokens.forEach((token, position) => {
+    if (special.has(token)) return;
+    for (let entry = rowOffsets[position]!; entry < rowOffsets[position + 1]!; entry++) {
+      if (values[entry] === 0) continue;
+      const latent = features[entry]!;
+      const activations = found.get(latent) ?? new Float64Array(tokens.length);
+      activations[position] = values[entry]!;
+      found.set(latent, activations);
+    }
+  });
+  return found;
+}
+
+async function strongestLatents(
+  sae: Sae,
+  firing: ReadonlyMap<number, Float64Array>,
+  count: number,
+): Promise<readonly number[]> {
+  if (!Number.isSafeInteger(count) || count < 1) {
+    throw new MonosemError("ERR_INVALID_ARGUMENT", `strongest must be a positive integer, found ${count}`);
+  }
+  if (firing.size === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", "no latent of the SAE fires on the prompt");
+  using norms = sae.device.kernels.rowNorms(sae.parameters.decoder);
+  const norm = await norms.readFloat32();
+  return Array.from(firing, ([latent, activations]) => ({
+    latent,
+    strength: norm[latent]! * activations.reduce((sum, value) => sum + Math.abs(value), 0),
+  }))
+    .sort((a, b) => b.strength - a.strength || a.latent - b.latent)
+    .slice(0, count)
+    .map(({ latent }) => latent);
+}
+
+/** What a latent's activation at each position is multiplied by besides its decoder row: not 1 for layer norm. */
+async function outputScales(sae: Sae, x: Tensor): Promise<Float32Array> {
+  if (sae.config.normalizeActivations !== "layer-norm") return new Float32Array(x.shape[0]!).fill(1);
+  const parts = sae.device.kernels.standardiseRows(x, { epsilon: layerNormEpsilon });
+  try {
+    return await parts.standardDeviation.readFloat32();
+  } finally {
+    for (const part of Object.values(parts)) part.dispose();
+  }
+}
+
+function checkLatents(latents: readonly number[], dSae: number): void {
+  latents.forEach((latent, index) => {
+    if (!Number.isInteger(latent) || latent < 0 || latent >= dSae) {
+      throw new MonosemError(
+        "ERR_INVALID_ARGUMENT",
+        `there is no latent ${latent}; the SAE has ${dSae}, numbered 0 to ${dSae - 1}`,
+      );
+    }
+    if (latents.indexOf(latent) !== index) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `latent ${latent} is named twice`);
+    }
+  });
+  if (latents.length === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", "no latents were named");
+}

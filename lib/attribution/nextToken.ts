@@ -1,0 +1,149 @@
+/** What a language model's next token is to be scored by, and the scores of texts by it. */
+import type { Tensor } from "../engine/tensor.js";
+import { MonosemError, throwIfAborted } from "../errors.js";
+import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
+import type { Tokenizer } from "../models/tokenizer.js";
+
+/** Of the next token after the last one; logarithms are natural. */
+export type NextTokenMeasure =
+  | { readonly kind: "logit-difference"; readonly token: number; readonly against: number }
+  | { readonly kind: "probability" | "log-probability"; readonly token: number };
+
+export interface TextScoreOptions {
+  /** Run with the model on every text. */
+  readonly hooks?: readonly NamedHook[];
+  /** Begin each text with BOS; by default done where the model has one. */
+  readonly prependBos?: boolean;
+}
+
+/**
+ * The id of a text that is one token, as it stands within a text: most words begin with their space.
+ *
+ * @throws MonosemError ERR_INVALID_ARGUMENT for a text of no or several tokens
+ */
+export function singleToken(tokenizer: Tokenizer, text: string): number {
+  const ids = tokenizer.encode(text);
+  if (ids.length === 1) return ids[0]!;
+  const pieces = tokenizer.tokenTexts(ids).map((piece) => JSON.stringify(piece));
+  const hint = text.startsWith(" ") ? "" : `; as a word within a text it may be ${JSON.stringify(` ${text}`)}`;
+  throw new MonosemError(
+    "ERR_INVALID_ARGUMENT",
+    `${JSON.stringify(text)} is ${ids.length} tokens (${pieces.join(", ")}), but a next token is one${hint}`,
+  );
+}
+
+/** The token that the model finds likeliest after these, the lowest id among equals. */
+export async function likeliestToken(
+  model: HookedTransformer,
+  tokens: readonly number[],
+  signal?: AbortSignal,
+): Promise<number> {
+  using logits = await model.forward([tokens], signal === undefined ? {} : { signal });
+  using rows = logits.reshape([tokens.length, model.config.vocabularySize]);
+  using last = model.device.kernels.sliceRows(rows, tokens.length - 1, 1);
+  const values = await last.readFloat32();
+  return values.reduce((best, value, token) => (value > values[best]! ? token : best), 0);
+}
+
+/**
+ * A function of texts for LIME and SHAP (`WordPlayers.game`), or anything else: how likely the model finds a token next.
+ *
+ * @returns the scores of texts; it throws MonosemError ERR_INVALID_ARGUMENT for a text without a single token, and what
+ *   the model's `forward` throws
+ */
+export function textScores(
+  model: HookedTransformer,
+  measure: NextTokenMeasure,
+  options: TextScoreOptions = {},
+): (texts: readonly string[], signal?: AbortSignal) => Promise<Float64Array> {
+  const { bosTokenId } = model.config;
+  const { hooks = [], prependBos = bosTokenId !== undefined } = options;
+  if (prependBos && bosTokenId === undefined) {
+    throw new MonosemError("ERR_INVALID_ARGUMENT", `prependBos: the model ${model.config.name} has no BOS token`);
+  }
+  return (texts, signal) => {
+    const sequences = texts.map((text) => {
+      const ids = model.tokenizer.encode(text);
+      return prependBos ? [bosTokenId!, ...ids] : ids;
+    });
+    return sequenceScores(model, sequences, measure, { hooks, signal });
+  };
+}
+
+/** Rows of logits that are on the device at a time. */
+const MOST_ROWS = 512;
+
+/** The scores of token sequences of any lengths: those of one length run together. */
+export async function sequenceScores(
+  model: HookedTransformer,
+  sequences: readonly (readonly number[])[],
+  measure: NextTokenMeasure,
+  { hooks, signal }: { readonly hooks: readonly NamedHook[]; readonly signal: AbortSignal | undefined },
+): Promise<Float64Array> {
+  const byLength = new Map<number, number[]>();
+  sequences.forEach(({ length }, index) => {
+    byLength.set(length, [...(byLength.get(length) ?? []), index]);
+  });
+  const scores = new Float64Array(sequences.length);
+  for (const [length, indices] of byLength) {
+    if (length === 0) {
+      throw new MonosemError(
+        "ERR_INVALID_ARGUMENT",
+        `the model ${model.config.name} cannot say what follows a text of no tokens: begin texts with BOS, or replace what is removed`,
+      );
+    }
+    const most = sequencesAtOnce(length);
+    for (let first = 0; first < indices.length; first += most) {
+      const batch = indices.slice(first, first + most);
+      const found = await batchScores(
+        model,
+        batch.map((index) => sequences[index]!),
+        measure,
+        { hooks, signal },
+      );
+      batch.forEach((index, i) => {
+        scores[index] = found[i]!;
+      });
+    }
+  }
+  return scores;
+}
+
+/** Sequences of that length that run together. */
+export function sequencesAtOnce(length: number): number {
+  return Math.max(1, Math.floor(MOST_ROWS / length));
+}
+
+/** The scores of sequences of one length, in one run. */
+export async function batchScores(
+  model: HookedTransformer,
+  sequences: readonly (readonly number[])[],
+  measure: NextTokenMeasure,
+  { hooks, signal }: { readonly hooks: readonly NamedHook[]; readonly signal: AbortSignal | undefined },
+): Promise<Float64Array> {
+  throwIfAborted(signal, "the attribution");
+  const { kernels } = model.device;
+  const positions = sequences[0]!.length;
+  const { vocabularySize } = model.config;
+  using logits = await model.forward(sequences, { hooks, ...(signal === undefined ? {} : { signal }) });
+  using rows = logits.reshape([sequences.length * positions, vocabularySize]);
+  using last = model.device.tensor(
+    Int32Array.from(sequences, (_, index) => (index + 1) * positions - 1),
+    [sequences.length],
+  );
+  using lastRows = kernels.gatherRows(rows, last);
+  const column = async (values: Tensor, token: number): Promise<Float64Array> => {
+    if (!(token >= 0 && token < vocabularySize)) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `token ${token} is not in the vocabulary of ${vocabularySize}`);
+    }
+    using part = kernels.sliceColumns(values, token, 1);
+    return Float64Array.from(await part.readFloat32());
+  };
+  if (measure.kind === "logit-difference") {
+    const [target, against] = [await column(lastRows, measure.token), await column(lastRows, measure.against)];
+    return target.map((logit, i) => logit - against[i]!);
+  }
+  using logProbabilities = kernels.logSoftmax(lastRows);
+  const found = await column(logProbabilities, measure.token);
+  return measure.kind === "probability" ? found.map(Math.exp) : found;
+}

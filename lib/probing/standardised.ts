@@ -1,0 +1,66 @@
+import { dot } from "./conjugateGradients.js";
+import type { FeatureMatrix } from "./featureMatrix.js";
+
+/** What a fit needs of its matrix: products. */
+export type Products = Pick<FeatureMatrix, "rows" | "columns" | "times" | "transposedTimes" | "weightedSquares">;
+
+/**
+ * Z = (X - mean) / deviation, column by column, without being computed: products with Z are products with X and with the
+ * means, so that a sparse X stays sparse. A column that is constant is 0 in Z.
+ */
+export class Standardised implements Products {
+  readonly rows: number;
+  readonly columns: number;
+  readonly #features: FeatureMatrix;
+  readonly #mean: Float64Array;
+  /** 1 / deviation. */
+  readonly #scale: Float64Array;
+
+  constructor(features: FeatureMatrix) {
+    this.rows = features.rows;
+    this.columns = features.columns;
+    this.#features = features;
+    const { mean, standardDeviation } = features.moments();
+    this.#mean = mean;
+    // A constant's deviation is rounding; 1 / it would blow that up.
+    this.#scale = standardDeviation.map((deviation, column) =>
+      deviation > 1e-12 * Math.abs(mean[column]!) ? 1 / deviation : 0,
+    );
+  }
+
+  times(vector: Float64Array): Float64Array {
+    const scaled = this.unscaled(vector);
+    const offset = dot(this.#mean, scaled);
+    return this.#features.times(scaled).map((value) => value - offset);
+  }
+
+  transposedTimes(vector: Float64Array): Float64Array {
+    const total = sum(vector);
+    return this.#features
+      .transposedTimes(vector)
+      .map((value, column) => (value - total * this.#mean[column]!) * this.#scale[column]!);
+  }
+
+  weightedSquares(weights: Float64Array): Float64Array {
+    const total = sum(weights);
+    const products = this.#features.transposedTimes(weights);
+    return this.#features.weightedSquares(weights).map((square, column) => {
+      const mean = this.#mean[column]!;
+      return (square - 2 * mean * products[column]! + mean ** 2 * total) * this.#scale[column]! ** 2;
+    });
+  }
+
+  /** Weights of X that do what `weights` do to Z, but for a constant. */
+  unscaled(weights: Float64Array): Float64Array {
+    return weights.map((weight, column) => weight * this.#scale[column]!);
+  }
+
+  /** That constant: -Σ mean_c w_c / deviation_c. */
+  offset(weights: Float64Array): number {
+    return -dot(this.#mean, this.unscaled(weights));
+  }
+}
+
+function sum(values: Float64Array): number {
+  return values.reduce((total, value) => total + value, 0);
+}

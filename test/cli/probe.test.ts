@@ -1,0 +1,108 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { HOOK, modelDirectory } from "../analysis/tinyModel.js";
+import { type CliResult, runCli, temporaryFolder } from "./runCli.js";
+import { writeSae } from "./saeFiles.js";
+
+const starts = ["One day the", "The little", "Then the", "A happy", "Once the"];
+const ends = ["went home", "was very happy", "saw a dog", "said no", "ran away", "had a red ball"];
+
+/** Texts about two kinds of people, labelled by which. */
+async function peopleFile(change = (record: object): object => record): Promise<{ folder: string; file: string }> {
+  const folder = await temporaryFolder();
+  const file = join(folder, "people.jsonl");
+  const records = starts.flatMap((start) =>
+    ends.flatMap((end) => ["girl", "boy"].map((label) => change({ text: `${start} ${label} ${end}`, label }))),
+  );
+  writeFileSync(file, records.map((record) => `${JSON.stringify(record)}\n`).join(""));
+  return { folder, file };
+}
+
+function probe(...commandLine: string[]): Promise<CliResult> {
+  return runCli("probe", "--model", modelDirectory, "--threads", "1", ...commandLine);
+}
+
+test("a probe of activations finds the label, and the table says on how many texts", async () => {
+  const { file } = await peopleFile();
+  const { exitCode, stdout } = await probe("--data", file, "--hook", HOOK);
+  expect(exitCode).toBe(0);
+  expect(stdout).toMatch(/^label +"girl": 30 of 60 texts$/m);
+  expect(stdout).toMatch(/^probes +logistic, tested on 12 texts, 6 of them "girl"$/m);
+  const accuracy = Number(/^all 192 +\S+ +([\d.]+)%/m.exec(stdout)![1]);
+  expect(accuracy).toBeGreaterThan(80);
+});
+
+test("with an SAE its latents are probed, all together and a few; --json has weights and cross-validation", async () => {
+  const { folder, file } = await peopleFile();
+  const sae = await writeSae(folder, { modelName: "tiny-gpt2", hookName: HOOK }, 192);
+  const { stdout } = await probe(
+    "--data",
+    file,
+    "--sae",
+    sae,
+    "--k",
+    "1",
+    "3",
+    "--kind",
+    "ridge",
+    "--positive",
+    "boy",
+    "--json",
+  );
+  const result = JSON.parse(stdout);
+  expect(result).toMatchObject({
+    model: "tiny-gpt2",
+    hooks: [HOOK],
+    positive: "boy",
+    texts: 60,
+    positives: 30,
+    cut: 0,
+  });
+  expect(result.probes.map(({ weights }: { weights: number[] }) => weights.length)).toEqual([10, 1, 3]);
+  expect(result.probes[0]).toMatchObject({ kind: "ridge", features: "all", test: { rows: 12, positives: 6 } });
+  expect(result.probes[0].crossValidation).toHaveLength(7);
+  expect(result.probes[2].features).toHaveLength(3);
+  const table = await probe("--data", file, "--sae", sae);
+  expect(table.stdout).toMatch(/^1 latent +\S+ /m);
+  expect(table.stdout).toMatch(/^5 latents: \d \([+-]/m);
+});
+
+test("types make control tasks in which a type has one label", async () => {
+  const { file } = await peopleFile((record) => ({ ...record, type: (record as { label: string }).label }));
+  const { probes } = JSON.parse((await probe("--data", file, "--hook", HOOK, "--json")).stdout);
+  // Two types with two labels: permuted, they are as easily told apart, so that nothing is selective.
+  expect(probes[0].control.selectivity).toBeCloseTo(0, 6);
+});
+
+test("hostile labels are printed harmlessly", async () => {
+  const { file } = await peopleFile((record) => ({
+    ...record,
+    label: `${(record as { label: string }).label}\u001b[2J`,
+  }));
+  const { stdout } = await probe("--data", file, "--hook", HOOK);
+  expect(stdout).not.toContain("\u001b");
+  expect(stdout).toContain("girl");
+});
+
+test("what cannot be probed is refused in one line", async () => {
+  const { folder, file } = await peopleFile();
+  const empty = join(folder, "empty.jsonl");
+  writeFileSync(empty, "");
+  for (const [commandLine, message] of [
+    [["--data", file], "nothing to probe: give --hook, --sae or both"],
+    [["--data", "nowhere.jsonl", "--hook", HOOK], "nowhere.jsonl does not exist"],
+    [["--data", empty, "--hook", HOOK], "there are no labelled texts"],
+    [
+      ["--data", file, "--hook", HOOK, "--positive", "cat"],
+      'no text has the label "cat"; the labels are "boy", "girl"',
+    ],
+    [["--data", file, "--hook", "blocks.9.hook_resid_post"], "nearest:"],
+    [["--data", file, "--hook", HOOK, "--k", "193"], "an integer from 1 to the 192 features, found 193"],
+  ] as const) {
+    const { exitCode, stdout, stderr } = await probe(...commandLine);
+    expect(stderr.trim().split("\n").at(-1)).toContain(message);
+    expect(stdout).toBe("");
+    expect(exitCode).toBe(1);
+  }
+});
