@@ -18,6 +18,9 @@ export type ErrorCode =
   | "ERR_FORMAT" // a malformed or inconsistent file
   | "ERR_NOT_FOUND" // a missing file, tensor, hook point or option
   | "ERR_IO" // the file system refused
+  // raised by clients of a language model's server
+  | "ERR_SERVER" // it refuses, or fails again and again
+  | "ERR_BUDGET" // the cap on tokens or cost leaves no room for the next request
   // raised by downloads
   | "ERR_OFFLINE" // HF_HUB_OFFLINE is set, and what is needed is not in the cache
   | "ERR_NETWORK" // the server cannot be reached, fails again and again, or does not speak the protocol
