@@ -8,6 +8,7 @@ import { describeFailure } from "./failure.js";
 import { registerFeatures } from "./features.js";
 import { registerGenerate } from "./generate.js";
 import { registerInfo } from "./info.js";
+import { registerInterpret } from "./interpret.js";
 import { registerToy } from "./toy.js";
 import { registerTrain } from "./train.js";
 import { packageVersion } from "./version.js";
@@ -46,6 +47,7 @@ async function createProgram(): Promise<Command> {
     registerEval,
     registerEncode,
     registerFeatures,
+    registerInterpret,
     registerGenerate,
     registerInfo,
     registerConvert,

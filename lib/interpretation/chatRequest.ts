@@ -1,7 +1,7 @@
 /** What is asked of a judge, and what comes back: independent of any server. */
 import { createHash } from "node:crypto";
 
-export interface ChatMessage {
+export interface JudgeMessage {
   readonly role: "system" | "user";
   readonly content: string;
 }
@@ -9,7 +9,7 @@ export interface ChatMessage {
 export interface ChatRequest {
   /** The judge's name, as its server knows it. */
   readonly model: string;
-  readonly messages: readonly ChatMessage[];
+  readonly messages: readonly JudgeMessage[];
   /** What the answer must be: a JSON value that satisfies this JSON schema. */
   readonly answer: { readonly name: string; readonly schema: object };
   /** Most tokens of the answer. */
@@ -48,8 +48,12 @@ export function requestDigest({ model, messages, answer, maxTokens }: ChatReques
   return createHash("sha256").update(JSON.stringify(content)).digest("hex");
 }
 
-/** Tokens that a request can cost at most: a token of text is at least one byte, and templates add a few per message. */
+/** For what a server's chat template adds to a request of its own. */
+const TEMPLATE_TOKENS = 256;
+
+/** Tokens that a request can cost at most: a token of text is at least one byte. */
 export function greatestUsage({ messages, answer, maxTokens }: ChatRequest): Usage {
-  const bytes = messages.reduce((sum, { content }) => sum + Buffer.byteLength(content) + 32, 0);
-  return { inputTokens: bytes + JSON.stringify(answer.schema).length, outputTokens: maxTokens };
+  const bytes = messages.reduce((sum, { content }) => sum + Buffer.byteLength(content), 0);
+  const schema = Buffer.byteLength(JSON.stringify(answer.schema));
+  return { inputTokens: bytes + schema + TEMPLATE_TOKENS, outputTokens: maxTokens };
 }

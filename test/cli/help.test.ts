@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { runCli } from "./runCli.js";
 
-const commands = ["train", "eval", "encode", "features", "generate", "info", "convert", "download", "toy"];
+const commands = ["train", "eval", "encode", "features", "interpret", "generate", "info", "convert", "download", "toy"];
 
 test("help lists every command, and goes to the standard output", async () => {
   const { exitCode, stdout, stderr } = await runCli("--help");

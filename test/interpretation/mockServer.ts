@@ -1,7 +1,7 @@
 import { createServer, type IncomingHttpHeaders } from "node:http";
 import type { AddressInfo } from "node:net";
 import { onTestFinished } from "vitest";
-import type { ChatMessage } from "../../lib/interpretation/chatRequest.js";
+import type { JudgeMessage } from "../../lib/interpretation/chatRequest.js";
 
 /** The body of a request for a chat completion, as far as the tests look at it. */
 export interface MockRequest {
@@ -9,7 +9,7 @@ export interface MockRequest {
   readonly path: string;
   readonly body: {
     readonly model: string;
-    readonly messages: readonly ChatMessage[];
+    readonly messages: readonly JudgeMessage[];
     readonly max_tokens?: number;
     readonly max_completion_tokens?: number;
     readonly temperature?: number;
