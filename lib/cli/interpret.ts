@@ -70,7 +70,7 @@ export function registerInterpret(program: Command): void {
     .requiredOption("--model <dir>", "folder of the model that the SAE was trained on")
     .requiredOption(
       "--corpus <glob...>",
-      "text files (.txt, each a document; .jsonl, a document a line), several documents",
+      "text files (.txt, each a document; .jsonl, .parquet, a document a row), several documents",
     )
     .requiredOption("--server <url>", "address below which chat/completions lies, such as http://127.0.0.1:8080/v1")
     .requiredOption("--judge <name>", "the judge's name at the server")
@@ -138,10 +138,11 @@ async function interpret(flags: InterpretFlags, device: Device, signal: AbortSig
     maxCost: flags.costCap,
     prices: pricesOf(flags),
   });
-  using sae = await loadSae(flags.sae, device);
-  using model = await loadModel(flags.model, device);
-  const chosen = flags.hook === undefined ? {} : { hook: flags.hook };
-  const { input } = hooksForSae(model, sae, flags.hook);
+  using sae = await loadSae(flags.sae, device, signal);
+  using model = await loadModel(flags.model, device, signal);
+  const { allowMismatch } = flags;
+  const chosen = { allowMismatch, ...(flags.hook === undefined ? {} : { hook: flags.hook }) };
+  const { input } = hooksForSae(model, sae, flags.hook, { allowMismatch });
   const corpus = await Corpus.fromFiles(flags.corpus);
   const tokenText = (id: number): string => model.tokenizer.tokenText(id);
 

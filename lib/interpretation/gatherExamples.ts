@@ -1,4 +1,5 @@
 import type { Corpus } from "../activations/corpus.js";
+import { checkContexts, type PairingOptions } from "../analysis/pairing.js";
 import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
@@ -7,7 +8,7 @@ import { type DocumentContext, documentContexts } from "./documentContexts.js";
 import { ExampleCollector, type ExampleLimits } from "./exampleCollector.js";
 import type { LatentExamples } from "./examples.js";
 
-export interface GatherOptions extends ExampleLimits {
+export interface GatherOptions extends ExampleLimits, PairingOptions {
   readonly sae: Sae;
   readonly model: HookedTransformer;
   /** The hook point that the SAE reads. Default: the one in the SAE's metadata. */
@@ -97,6 +98,7 @@ class Pass {
   readonly #model: HookedTransformer;
   readonly #hooks: readonly string[];
   readonly #windowTokens: number;
+  readonly #checksContexts: boolean;
   /** Tokens in front of the document's. */
   readonly #offset: number;
   readonly #indexOf: ReadonlyMap<number, number>;
@@ -105,8 +107,9 @@ class Pass {
     this.collector = new ExampleCollector(options.latents, options);
     this.#sae = options.sae;
     this.#model = options.model;
-    this.#hooks = hooksForSae(options.model, options.sae, options.hook).input;
+    this.#hooks = hooksForSae(options.model, options.sae, options.hook, options).input;
     this.#windowTokens = windowTokens;
+    this.#checksContexts = !options.allowMismatch;
     this.#offset = options.prependBos ? 1 : 0;
     this.#indexOf = new Map(options.latents.map((latent, index) => [latent, index]));
   }
@@ -120,6 +123,13 @@ class Pass {
   /** Contexts of one filled length. What fills them stands behind the text, which the model has then read. */
   async run(contexts: readonly DocumentContext[]): Promise<void> {
     const { kernels } = this.#sae.device;
+    if (this.#checksContexts) {
+      checkContexts(
+        this.#model,
+        this.#sae,
+        contexts.map(({ tokens }) => tokens),
+      );
+    }
     const most = this.#model.config.contextSize;
     const length = Math.min(most, this.filledLength(contexts[0]!));
     const special = this.#model.tokenizer.specialTokenIds;
