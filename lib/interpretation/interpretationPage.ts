@@ -46,7 +46,7 @@ function card(interpretation: Interpretation, { scorers, tokenText }: Interpreta
     (score) => `<tr><th>${score.name}</th><td>${score.value}</td><td>${text(score.detail)}</td></tr>`,
   );
   return `<article id="latent-${latent}">
-<h2><a href="#latent-${latent}">Latent ${latent}</a> <bdi>${text(name)}</bdi></h2>
+<h2><a href="#latent-${latent}">Latent ${latent}</a> · <bdi>${text(name)}</bdi></h2>
 <p class="explanation"><bdi>${text(sentence)}</bdi></p>
 <p class="facts">${confidence}<span>active windows <b>${activeWindows.train}</b> explained from, <b>${activeWindows.test}</b> tested on</span></p>
 ${scores.length === 0 ? "" : `<table class="scores">${scores.join("")}</table>`}
