@@ -81,13 +81,14 @@ export const FEWEST_EXAMPLES = 5;
  * Explains latents and scores the explanations, on examples of other documents than those they were made from.
  *
  * @throws MonosemError ERR_SERVER and others as `ChatClient.complete`, but for ERR_BUDGET: latents without room are left
- *   out; ERR_CONFIG for "surprisal" without a model; ERR_ABORTED
+ *   out; ERR_CONFIG for "surprisal" without a model; ERR_INVALID_ARGUMENT for counts that are none; ERR_ABORTED
  */
 export async function interpretLatents(options: InterpretOptions): Promise<InterpretedLatents> {
   const { latents, scorers = ["detection", "fuzzing"], concurrency = 4, signal } = options;
   if (scorers.includes("surprisal") && options.surprisalModel === undefined) {
     throw new MonosemError("ERR_CONFIG", 'the scorer "surprisal" needs surprisalModel');
   }
+  checkCounts(options, concurrency);
   const interpretations = new Map<number, Interpretation>();
   const leftOut: number[] = [];
   const failures: unknown[] = [];
@@ -112,6 +113,27 @@ export async function interpretLatents(options: InterpretOptions): Promise<Inter
     interpretations: latents.flatMap(({ latent }) => interpretations.get(latent) ?? []),
     leftOut: latents.map(({ latent }) => latent).filter((latent) => isLeftOut.has(latent)),
   };
+}
+
+/** @throws MonosemError ERR_INVALID_ARGUMENT naming a count that is none, or that asks for nothing */
+function checkCounts(options: InterpretOptions, concurrency: number): void {
+  const {
+    strongest = 1,
+    typical = 0,
+    contrastive = 0,
+    tested = 1,
+    questionsPerRequest = 1,
+    answerTokens = 1,
+  } = options;
+  for (const [least, counts] of [
+    [0, { typical, contrastive, seed: options.seed ?? 0 }],
+    [1, { strongest, tested, questionsPerRequest, answerTokens, concurrency }],
+  ] as const) {
+    for (const [name, value] of Object.entries(counts)) {
+      if (Number.isSafeInteger(value) && value >= least) continue;
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `${name} must be an integer of at least ${least}, found ${value}`);
+    }
+  }
 }
 
 async function interpretLatent(

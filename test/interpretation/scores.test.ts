@@ -236,6 +236,17 @@ test("what the caps leave no room for is left out by name, and a further run pay
   expect(server.requests.length).toBeGreaterThan(paid);
 });
 
+test("counts that are none, and a scorer without its model, are refused before anything is asked", async () => {
+  for (const [options, message] of [
+    [{ tested: 0 }, "tested must be an integer of at least 1, found 0"],
+    [{ concurrency: Number.NaN }, "concurrency must be an integer of at least 1, found NaN"],
+    [{ typical: -1 }, "typical must be an integer of at least 0, found -1"],
+    [{ scorers: ["surprisal"] }, 'the scorer "surprisal" needs surprisalModel'],
+  ] as const) {
+    await expect(interpret(() => says(""), options)).rejects.toThrow(message);
+  }
+});
+
 test("an aborted interpretation ends with ERR_ABORTED", async () => {
   const controller = new AbortController();
   const answer = judge((right) => right);
