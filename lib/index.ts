@@ -110,6 +110,7 @@ export { type InterpretationReport, interpretationJson } from "./interpretation/
 export { interpretationText } from "./interpretation/interpretationText.js";
 export type { Judge } from "./interpretation/judge.js";
 export type { NoAnswer, NoAnswerCounts } from "./interpretation/judgeAnswer.js";
+export type { TokenText } from "./interpretation/promptData.js";
 export type { SimulationScore } from "./interpretation/simulation.js";
 export type { Prices, SpendingLimits } from "./interpretation/spending.js";
 export { type SurprisalScore, surprisalScore } from "./interpretation/surprisal.js";

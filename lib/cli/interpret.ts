@@ -12,7 +12,7 @@ import { ChatClient } from "../interpretation/chatClient.js";
 import { gatherExamples } from "../interpretation/gatherExamples.js";
 import { interpretLatents, SCORERS, type Scorer } from "../interpretation/interpret.js";
 import { interpretationHtml } from "../interpretation/interpretationPage.js";
-import { type InterpretationReport, interpretationJson } from "../interpretation/interpretationReport.js";
+import { activityText, type InterpretationReport, interpretationJson } from "../interpretation/interpretationReport.js";
 import { interpretationText } from "../interpretation/interpretationText.js";
 import { addCorpusOptions, type CorpusFlags, contextShapeForSae, contextsForSae } from "./corpusOptions.js";
 import { loadModel, loadSae } from "./folders.js";
@@ -192,7 +192,7 @@ async function interpret(flags: InterpretFlags, device: Device, signal: AbortSig
     concurrency: flags.concurrency,
     seed,
     signal,
-    onProgress: ({ latents }) => asking.update(latents),
+    onProgress: ({ latents }) => asking.update(latents, activityText(client.activity)),
   }).finally(() => asking.stop());
   const report: InterpretationReport = {
     title: `Latents of ${flags.sae}, in words`,

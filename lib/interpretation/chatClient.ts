@@ -103,8 +103,9 @@ export class ChatClient {
    * The judge's reply, from the cache if the same was asked before. A reply that is no answer (a refusal, a failure of
    * this one request) is returned, too: its `outcome` says so.
    *
-   * @throws MonosemError ERR_SERVER when no request can succeed (no access, no such model, one failure after the other),
-   *   ERR_BUDGET when the request could exceed the limits, ERR_ABORTED; ERR_IO, ERR_FORMAT from the cache
+   * @throws MonosemError when no request can succeed: ERR_ACCESS_DENIED, ERR_NOT_FOUND (no such address or model),
+   *   ERR_NETWORK (one failure after the other); ERR_BUDGET when the request could exceed the limits; ERR_ABORTED; ERR_IO,
+   *   ERR_FORMAT from the cache
    */
   async complete(request: ChatRequest, signal?: AbortSignal): Promise<ChatReply> {
     const digest = requestDigest(request);
@@ -197,7 +198,7 @@ export class ChatClient {
     if (this.#failedInARow < FAILURES_IN_A_ROW) return failed(reason);
     const { host } = this.#address.baseUrl;
     this.#fatal = new MonosemError(
-      "ERR_SERVER",
+      "ERR_NETWORK",
       `${host} answered none of ${FAILURES_IN_A_ROW} requests in a row; the last time: ${reason}`,
     );
     throw this.#fatal;
@@ -209,7 +210,9 @@ export class ChatClient {
   }
 
   async #sleep(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
-    await pause(Math.max(0, milliseconds), undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
+    // A follower of the signal: Node takes many listeners on one for a leak.
+    const options = signal === undefined ? {} : { signal: AbortSignal.any([signal]) };
+    await pause(Math.max(0, milliseconds), undefined, options).catch(() => undefined);
     throwIfAborted(signal, "asking the judge");
   }
 }

@@ -73,7 +73,8 @@ const LONGEST_REASON = 300;
  * Sends a request once.
  *
  * @param timeout - milliseconds until the whole answer must be there
- * @throws MonosemError ERR_SERVER where no other request can fare better: no such address or model, no access.
+ * @throws MonosemError where no other request can fare better: ERR_ACCESS_DENIED, ERR_NOT_FOUND for no such address or
+ *   model, ERR_NETWORK for a server that takes no such requests.
  *   Nothing that this function returns or throws holds the key, even where the server repeats it.
  */
 export async function exchange(
@@ -119,11 +120,11 @@ export async function exchange(
     };
   }
   if ([400, 413, 422, 501].includes(status)) return { kind: "rejected", reason };
-  const access = status === 401 || status === 403 ? ` (${address.keyOrigin})` : "";
-  throw new MonosemError(
-    "ERR_SERVER",
-    `${endpoint.host} does not take requests at ${endpoint.pathname}: ${reason}${access}`,
-  );
+  const refusal = `${endpoint.host} does not take requests at ${endpoint.pathname}: ${reason}`;
+  if (status === 401 || status === 403) {
+    throw new MonosemError("ERR_ACCESS_DENIED", `${refusal} (${address.keyOrigin})`);
+  }
+  throw new MonosemError(status === 404 ? "ERR_NOT_FOUND" : "ERR_NETWORK", refusal);
 }
 
 /** How to ask after this refusal; undefined when there is no other way. */

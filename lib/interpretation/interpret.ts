@@ -80,7 +80,7 @@ export const FEWEST_EXAMPLES = 5;
 /**
  * Explains latents and scores the explanations, on examples of other documents than those they were made from.
  *
- * @throws MonosemError ERR_SERVER and others as `ChatClient.complete`, but for ERR_BUDGET: latents without room are left
+ * @throws MonosemError as `ChatClient.complete`, but for ERR_BUDGET: latents without room are left
  *   out; ERR_CONFIG for "surprisal" without a model; ERR_INVALID_ARGUMENT for counts that are none; ERR_ABORTED
  */
 export async function interpretLatents(options: InterpretOptions): Promise<InterpretedLatents> {

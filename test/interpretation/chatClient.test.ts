@@ -177,26 +177,35 @@ test("one request that a server cannot answer fails by itself; three in a row en
   await client.complete(request("bad 2"));
   const host = new URL(server.baseUrl).host;
   const message = `${host} answered none of 3 requests in a row; the last time: HTTP 500: cannot`;
-  await expect(client.complete(request("bad 3"))).rejects.toMatchObject({ code: "ERR_SERVER", message });
+  await expect(client.complete(request("bad 3"))).rejects.toMatchObject({ code: "ERR_NETWORK", message });
   const sent = server.requests.length;
-  await expect(client.complete(request("good again"))).rejects.toMatchObject({ code: "ERR_SERVER" });
+  await expect(client.complete(request("good again"))).rejects.toMatchObject({ code: "ERR_NETWORK" });
   expect(server.requests).toHaveLength(sent);
 });
 
 test("no access, no such model and a redirection end the run at once, with what the server says", async () => {
   const other = await startSequence(says("{}"));
-  for (const [answer, message] of [
+  for (const [answer, code, message] of [
     [
       { status: 401, body: { error: { message: "wrong key" } } },
+      "ERR_ACCESS_DENIED",
       /: HTTP 401: wrong key \(the key in MONOSEM_TEST_KEY\)$/,
     ],
-    [{ status: 404, body: { error: { message: "no model 'judge'" } } }, /: HTTP 404: no model 'judge'$/],
-    [{ status: 307, headers: { location: `${other.baseUrl}/chat/completions` }, body: "" }, /: HTTP 307$/],
+    [
+      { status: 404, body: { error: { message: "no model 'judge'" } } },
+      "ERR_NOT_FOUND",
+      /: HTTP 404: no model 'judge'$/,
+    ],
+    [
+      { status: 307, headers: { location: `${other.baseUrl}/chat/completions` }, body: "" },
+      "ERR_NETWORK",
+      /: HTTP 307$/,
+    ],
   ] as const) {
     const server = await startSequence(answer);
     const client = clientOf(server);
     await expect(client.complete(request())).rejects.toThrow(message);
-    await expect(client.complete(request("again"))).rejects.toMatchObject({ code: "ERR_SERVER" });
+    await expect(client.complete(request("again"))).rejects.toMatchObject({ code });
     expect(server.requests).toHaveLength(1);
   }
   expect(other.requests).toHaveLength(0);
@@ -327,6 +336,19 @@ test("whatever is reserved and settled in whatever order, the caps hold", async 
       expect(spending.paid.inputTokens).toBeLessThanOrEqual(maxTokens);
     }),
   );
+});
+
+test("many requests that wait for one signal are no leak to Node", async () => {
+  const warnings: string[] = [];
+  const warn = ({ name }: Error): number => warnings.push(name);
+  process.on("warning", warn);
+  const controller = new AbortController();
+  const server = await startServer((_, index) => (index < 40 ? { status: 500 } : says("{}")));
+  const client = clientOf(server, { concurrency: 40, firstDelay: 50 });
+  await Promise.all(Array.from({ length: 40 }, (_, i) => client.complete(request(String(i)), controller.signal)));
+  await new Promise((resolve) => setImmediate(resolve));
+  process.off("warning", warn);
+  expect(warnings).toEqual([]);
 });
 
 test("an aborted request ends at once, in flight or waiting", async () => {
