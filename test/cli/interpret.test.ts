@@ -7,7 +7,7 @@ import { HOOK, modelDirectory } from "../analysis/tinyModel.js";
 import { dataOf, judge, numbers } from "../interpretation/judges.js";
 import { type MockAnswer, type MockRequest, type MockServer, says, startServer } from "../interpretation/mockServer.js";
 import { testDevice } from "../testDevice.js";
-import { type CliResult, runCli, temporaryFolder } from "./runCli.js";
+import { type CliResult, runCli, startCli, temporaryFolder } from "./runCli.js";
 
 const CANARY = "sk-canary-9876543210";
 const VARIABLE = "MONOSEM_CLI_TEST_KEY";
@@ -113,6 +113,34 @@ test("a cap is kept, and says which latents it left out", async () => {
   expect(exitCode).toBe(0);
   expect(stdout).toMatch(/\nleft out, as the cap was reached: latents \d+(, \d+)*\n$/);
   expect(Number(/cost (\d\.\d+)/.exec(stdout)![1])).toBeLessThanOrEqual(0.012);
+});
+
+test("a run that Ctrl-C ended pays, when it is repeated, only for what was not answered", async () => {
+  const folder = await temporaryFolder();
+  const files = await writeFiles(folder);
+  const answer = judge((right) => right);
+  const answered: string[] = [];
+  let stop: (() => void) | undefined;
+  const server = await startServer((request) => {
+    if (stop !== undefined && answered.length === 5) {
+      stop();
+      return { hangs: true };
+    }
+    answered.push(JSON.stringify(request.body));
+    return answer(request);
+  });
+  const options = ["--latents", "1", "2", "3", "4", "5", "6", "--tested", "6", "--concurrency", "1"];
+  const judged = ["--server", server.baseUrl, "--judge", "mock", "--cache", join(folder, "replies"), ...options];
+  const first = startCli("interpret", ...files, ...judged);
+  stop = () => first.process.kill("SIGINT");
+  const { exitCode, stderr } = await first.result;
+  expect(exitCode).toBe(130);
+  expect(stderr).toMatch(/monosem: .*aborted\n$/);
+  expect(answered).toHaveLength(5);
+  stop = undefined;
+  expect(await runCli("interpret", ...files, ...judged)).toMatchObject({ exitCode: 0 });
+  expect(answered.length).toBeGreaterThan(5);
+  expect(new Set(answered).size).toBe(answered.length);
 });
 
 test("a server without access, and options that do not fit, are one line", async () => {
