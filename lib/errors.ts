@@ -18,10 +18,11 @@ export type ErrorCode =
   | "ERR_FORMAT" // a malformed or inconsistent file
   | "ERR_NOT_FOUND" // a missing file, tensor, hook point or option
   | "ERR_IO" // the file system refused
-  // raised by downloads
+  | "ERR_BUDGET" // the cap on tokens or cost leaves no room for the next request to a judge
+  // raised by downloads; ERR_NETWORK and ERR_ACCESS_DENIED also by judges' servers
   | "ERR_OFFLINE" // HF_HUB_OFFLINE is set, and what is needed is not in the cache
   | "ERR_NETWORK" // the server cannot be reached, fails again and again, or does not speak the protocol
-  | "ERR_ACCESS_DENIED" // a private or gated repository, or a token that is not valid
+  | "ERR_ACCESS_DENIED" // a private or gated repository, or a token or key that is not valid
   | "ERR_RATE_LIMITED" // too many requests; the message says when to come back
   | "ERR_INTEGRITY"; // other bytes than the repository says: wrong length or wrong hash
 

@@ -109,6 +109,30 @@ export type {
   DownloadProgress,
   HubSnapshot,
 } from "./hub/download.js";
+// explanations of latents by a language model, and their scores
+export { ChatClient, type ChatClientOptions, type ClientActivity } from "./interpretation/chatClient.js";
+export type { ChatReply, ChatRequest, JudgeMessage, Usage } from "./interpretation/chatRequest.js";
+export type { ExampleLimits } from "./interpretation/exampleCollector.js";
+export type { Example, ExampleSide, LatentExamples, Window } from "./interpretation/examples.js";
+export type { Explanation } from "./interpretation/explainer.js";
+export { type GatherOptions, gatherExamples } from "./interpretation/gatherExamples.js";
+export {
+  type Interpretation,
+  type InterpretedLatents,
+  type InterpretOptions,
+  interpretLatents,
+  type Scorer,
+} from "./interpretation/interpret.js";
+export { interpretationHtml } from "./interpretation/interpretationPage.js";
+export { type InterpretationReport, interpretationJson } from "./interpretation/interpretationReport.js";
+export { interpretationText } from "./interpretation/interpretationText.js";
+export type { Judge } from "./interpretation/judge.js";
+export type { NoAnswer, NoAnswerCounts } from "./interpretation/judgeAnswer.js";
+export type { TokenText } from "./interpretation/promptData.js";
+export type { SimulationScore } from "./interpretation/simulation.js";
+export type { Prices, SpendingLimits } from "./interpretation/spending.js";
+export { type SurprisalScore, surprisalScore } from "./interpretation/surprisal.js";
+export type { YesNoScore } from "./interpretation/yesNoScore.js";
 export type { ChatMessage } from "./models/chatTemplate.js";
 // language models with hooks
 export {

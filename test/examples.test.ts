@@ -1,12 +1,13 @@
 import { execFile } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Device } from "../lib/engine/device.js";
+import { HookedTransformer } from "../lib/models/hookedTransformer.js";
 import { Sae } from "../lib/sae/sae.js";
 import { testDevice } from "./testDevice.js";
 
@@ -122,6 +123,25 @@ test("probe-layers reads off the layers what the embedding of the last token can
   expect(accuracies[0]).toBeLessThanOrEqual(60);
   for (const accuracy of accuracies.slice(1)) expect(accuracy).toBeGreaterThanOrEqual(85);
   for (const row of rows.slice(1)) expect(Number(row[4])).toBeGreaterThan(20);
+});
+
+test("interpret-latents explains latents by a word and tests the explanations on other texts", async () => {
+  const device = await Device.open(testDevice, { threads: 1 });
+  const model = await HookedTransformer.load(fileURLToPath(new URL("../assets/tiny-gpt2", import.meta.url)), device);
+  const directory = join(folder, "interpreted-sae");
+  const metadata = { modelName: "tiny-gpt2", hookName: "blocks.2.hook_resid_post" };
+  const config = { architecture: "topk" as const, dIn: 192, dSae: 128, k: 4, applyBDecToInput: true };
+  using sae = Sae.create(config, device, 0, { metadata });
+  await sae.save(directory);
+  const prompts = Array.from({ length: 40 }, () => [model.config.bosTokenId!]);
+  const texts = await model.generate(prompts, { maxNewTokens: 120, seed: 1, temperature: 0.8 });
+  const lines = texts.map((ids) => JSON.stringify({ text: model.tokenizer.decode(ids.slice(1)) }));
+  await writeFile(join(folder, "interpreted.jsonl"), lines.join("\n"));
+  await device.close();
+  const printed = await runExample("interpret-latents", directory, join(folder, "interpreted.jsonl"));
+  expect(printed).toMatch(/^detection \d\.\d\d \(\d latents?\) {3}fuzzing (\d\.\d\d)/);
+  expect(printed.match(/^latent \d+ /gm)!.length).toBeGreaterThan(1);
+  expect(printed).toMatch(/^ {2}the word "[^"]+" \(confidence \d\.\d\d\)$/m);
 });
 
 test("the demo goes all the way from generated text to a page of features", async () => {

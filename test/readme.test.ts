@@ -7,6 +7,8 @@ import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { Device } from "../lib/engine/device.js";
 import { Sae } from "../lib/sae/sae.js";
 import { HubServer } from "./hub/hubServer.js";
+import { judge } from "./interpretation/judges.js";
+import { startServer } from "./interpretation/mockServer.js";
 import { servedFolder } from "./pretrained/servedFolder.js";
 import { testDevice } from "./testDevice.js";
 
@@ -73,11 +75,16 @@ test("the README's command lines run as written, one after the other", async () 
     .filter((line) => line.includes("npx monosem "))
     .map((line) => line.replaceAll("npx monosem ", `"${process.execPath}" "${commandLine}" `));
   expect(commands.length).toBeGreaterThanOrEqual(4);
+  const server = await startServer(judge((right) => right));
+  vi.stubEnv("MONOSEM_SERVER", server.baseUrl);
   for (const command of commands) await run("sh", ["-c", command], { cwd: folder });
 
   const metrics = await readFile(join(folder, "runs/first/metrics.jsonl"), "utf8");
   expect(metrics.trim().split("\n").length).toBeGreaterThan(1);
-  expect((await stat(join(folder, "features.html"))).size).toBeGreaterThan(1000);
+  for (const page of ["features.html", "words.html"]) {
+    expect((await stat(join(folder, page))).size).toBeGreaterThan(1000);
+  }
+  expect(server.requests.length).toBeGreaterThan(0);
 });
 
 test("the README's programs are TypeScript, too, with every check on", async () => {

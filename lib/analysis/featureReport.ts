@@ -56,7 +56,7 @@ ${densityChart(statistics)}
 ${cards.join("\n")}
 </main>
 <footer>Shading shows a latent's activation relative to its strongest${bothSigns ? ", blue where it is negative" : ""}; hover over a token for the number. ↵ is a line break.</footer>`;
-  return htmlPage({ title: report.title, style: STYLE, body });
+  return htmlPage({ title: report.title, style: FEATURE_STYLE, body });
 }
 
 /** How strongly to shade a token: 0 (not at all) to 10 (the latent's strongest activation), negative as the activation. */
@@ -106,7 +106,11 @@ function exampleList(report: FeatureReport, latent: number, examples: readonly F
   return `<ol class="examples">\n${rows.join("\n")}\n</ol>`;
 }
 
-function exampleRow(example: FeatureExample, strongest: number, tokenText: (id: number) => string): string {
+/** What is shown of an example. */
+export type ShownExample = Pick<FeatureExample, "activation" | "tokens" | "activations" | "peak">;
+
+/** An item of `<ol class="examples">`, for pages with `FEATURE_STYLE`. */
+export function exampleRow(example: ShownExample, strongest: number, tokenText: (id: number) => string): string {
   const tokens = Array.from(example.tokens, (id, index) => {
     const activation = example.activations[index]!;
     const level = shade(activation, strongest);
@@ -208,7 +212,8 @@ const SHADES = Array.from({ length: 10 }, (_, index) => {
   return `.a${index + 1}{background:rgb(var(--shade)/${opacity})}.n${index + 1}{background:rgb(var(--negative)/${opacity})}`;
 }).join("");
 
-const STYLE = `
+/** The style sheet of pages that show examples. */
+export const FEATURE_STYLE: string = `
 :root{color-scheme:light dark;--text:#1d2129;--quiet:#667085;--page:#f7f7f5;--card:#fff;--line:#e2e2de;--accent:#c2410c;--bar:#e07a3f;--shade:249 115 22;--negative:59 130 246;--raised:21 128 61;--lowered:190 24 93}
 @media (prefers-color-scheme:dark){:root{--text:#e6e6e3;--quiet:#9aa1ac;--page:#16181c;--card:#1f2228;--line:#343840;--accent:#fb923c;--bar:#d9743b;--raised:74 222 128;--lowered:244 114 182}}
 *{box-sizing:border-box}

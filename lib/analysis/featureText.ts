@@ -1,6 +1,6 @@
 import type { LatentDecoderNorms } from "./decoderNorms.js";
-import { type FeatureReport, LONGEST_TOKEN, shade } from "./featureReport.js";
-import { type FeatureExample, type FeatureStatistics, strongestActivation } from "./features.js";
+import { type FeatureReport, LONGEST_TOKEN, type ShownExample, shade } from "./featureReport.js";
+import { type FeatureStatistics, strongestActivation } from "./features.js";
 import type { TokenEffect } from "./logitEffects.js";
 import { visibleText } from "./visibleText.js";
 
@@ -18,7 +18,7 @@ export interface FeatureTextOptions {
 
 /** The features of a report as lines for a terminal, hostile token text made harmless. */
 export function featureReportText(report: FeatureReport, options: FeatureTextOptions): string {
-  const style = options.colour ? coloured : plain;
+  const style = textStyle(options.colour);
   const numbers = report.summary.map(({ name, value }) => `${visibleText(name)} ${style.bold(visibleText(value))}`);
   const features = report.latents.map((latent, index) => {
     const { statistics } = report;
@@ -50,7 +50,12 @@ function firingText(
   return smallest < 0 ? `${firing}, from ${smallest.toFixed(2)} to ${largest.toFixed(2)}` : firing;
 }
 
-interface Style {
+/** As `FeatureTextOptions.colour` says. */
+export function textStyle(colour: boolean): TextStyle {
+  return colour ? coloured : plain;
+}
+
+export interface TextStyle {
   /** @param level - how strongly to mark it, as `shade` says */
   token(text: string, level: number): string;
   bold(text: string): string;
@@ -64,7 +69,7 @@ const BACKGROUNDS = [230, 230, 229, 223, 222, 221, 215, 214, 208, 202] as const;
 /** The same in blue. */
 const NEGATIVE_BACKGROUNDS = [195, 195, 159, 159, 153, 153, 117, 117, 75, 39] as const;
 
-const coloured: Style = {
+const coloured: TextStyle = {
   token: (text, level) => {
     if (level === 0) return text;
     const background = (level > 0 ? BACKGROUNDS : NEGATIVE_BACKGROUNDS)[Math.abs(level) - 1];
@@ -77,7 +82,7 @@ const coloured: Style = {
 
 const MARKED_FROM = 4;
 
-const plain: Style = {
+const plain: TextStyle = {
   // The leading space of a word stays outside of the brackets.
   token: (text, level) => {
     if (Math.abs(level) < MARKED_FROM) return text;
@@ -105,12 +110,12 @@ function effectLine(verb: string, effects: readonly TokenEffect[], report: Featu
 }
 
 /** The activation, and as many tokens on both sides of the peak as the line holds. */
-function exampleLine(
-  { tokens, activations, peak, activation }: FeatureExample,
-  { tokenText }: FeatureReport,
+export function exampleLine(
+  { tokens, activations, peak, activation }: ShownExample,
+  { tokenText }: Pick<FeatureReport, "tokenText">,
   strongest: number,
   width: number,
-  style: Style,
+  style: TextStyle,
 ): string {
   const label = activation.toFixed(2).padStart(8);
   const levels = Array.from(activations, (value) => shade(value, strongest));

@@ -9,6 +9,7 @@ import { describeFailure } from "./failure.js";
 import { registerFeatures } from "./features.js";
 import { registerGenerate } from "./generate.js";
 import { registerInfo } from "./info.js";
+import { registerInterpret } from "./interpret.js";
 import { registerProbe } from "./probe.js";
 import { registerToy } from "./toy.js";
 import { registerTrain } from "./train.js";
@@ -48,6 +49,7 @@ async function createProgram(): Promise<Command> {
     registerEval,
     registerEncode,
     registerFeatures,
+    registerInterpret,
     registerGenerate,
     registerAttribute,
     registerProbe,

@@ -26,10 +26,16 @@ async function makeWithParents(path: string): Promise<void> {
     const found = await stat(path).catch(() => undefined);
     if (found?.isDirectory()) return;
     const parent = dirname(path);
-    const parentIsMissing = code === "ENOENT" && (await stat(parent).catch(() => undefined)) === undefined;
-    if (!parentIsMissing || parent === path) throw error;
-    await makeWithParents(parent);
-    // Not a plain mkdir: another process may make the same folders at this moment.
-    await makeWithParents(path);
+    if (code !== "ENOENT" || parent === path) throw error;
+    if ((await stat(parent).catch(() => undefined)) === undefined) {
+      await makeWithParents(parent);
+      // Not a plain mkdir: another process may make the same folders at this moment.
+      await makeWithParents(path);
+      return;
+    }
+    // Somebody else has made the parent since, or there can be no such folder: a second attempt tells.
+    await mkdir(path).catch(async (again: unknown) => {
+      if (!(await stat(path).catch(() => undefined))?.isDirectory()) throw again;
+    });
   }
 }

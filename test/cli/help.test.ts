@@ -6,6 +6,7 @@ const commands = [
   "eval",
   "encode",
   "features",
+  "interpret",
   "generate",
   "attribute",
   "probe",

@@ -18,6 +18,14 @@ test("makes the folder and the missing ones above it, and leaves an existing one
   expect((await stat(path)).isDirectory()).toBe(true);
 });
 
+test("folders below one that is missing can be made at the same time", async () => {
+  for (let round = 0; round < 50; round++) {
+    const paths = Array.from({ length: 16 }, (_, i) => join(folder, String(round), "replies", String(i % 8)));
+    await Promise.all(paths.map((path) => makeDirectory(path)));
+    for (const path of paths) expect((await stat(path)).isDirectory()).toBe(true);
+  }
+});
+
 test("a file in the way is an error that names the folder", async () => {
   await writeFile(join(folder, "file"), "");
   for (const path of [join(folder, "file"), join(folder, "file/below")]) {
