@@ -87,7 +87,7 @@ test("from text to weights, over many seeds, means and spreads are those of the 
   expect(players.words).toEqual(words);
   const game = players.game((texts) =>
     texts.map((left) => {
-      const present = left.match(/[\p{L}\p{N}_]+/gu) ?? [];
+      const present: readonly string[] = left.match(/[\p{L}\p{N}_]+/gu) ?? [];
       const both = present.includes("not") && present.includes("hurry") ? 2 : 0;
       return 1 / (1 + Math.exp(1 - both - present.reduce((sum, word) => sum + (weights[word] ?? 0.05), 0)));
     }),
