@@ -49,20 +49,24 @@ export class DenseFeatures implements FeatureMatrix {
   }
 
   times(vector: Float64Array): Float64Array {
-    const result = new Float64Array(this.rows);
-    for (let row = 0, i = 0; row < this.rows; row++) {
+    const { rows, columns } = this;
+    const data = this.#data;
+    const result = new Float64Array(rows);
+    for (let row = 0, i = 0; row < rows; row++) {
       let sum = 0;
-      for (let column = 0; column < this.columns; column++) sum += this.#data[i++]! * vector[column]!;
+      for (let column = 0; column < columns; column++) sum += data[i++]! * vector[column]!;
       result[row] = sum;
     }
     return result;
   }
 
   transposedTimes(vector: Float64Array): Float64Array {
-    const result = new Float64Array(this.columns);
-    for (let row = 0, i = 0; row < this.rows; row++) {
+    const { rows, columns } = this;
+    const data = this.#data;
+    const result = new Float64Array(columns);
+    for (let row = 0, i = 0; row < rows; row++) {
       const factor = vector[row]!;
-      for (let column = 0; column < this.columns; column++) result[column]! += factor * this.#data[i++]!;
+      for (let column = 0; column < columns; column++) result[column]! += factor * data[i++]!;
     }
     return result;
   }

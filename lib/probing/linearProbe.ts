@@ -22,6 +22,8 @@ export interface FitOptions {
   readonly penalty: number;
   /** Fit to features of mean 0 and deviation 1, so that the penalty means the same for all of them; by default done. */
   readonly standardise?: boolean;
+  /** Where the search for a logistic probe begins, such as at that for a similar penalty; it changes the time alone. */
+  readonly start?: LinearProbe | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -53,26 +55,28 @@ export async function fitLogisticProbe(
 ): Promise<LinearProbe> {
   checkLabels(labels, features.rows);
   checkPenalty(options.penalty);
-  const { penalty, signal } = options;
+  const { penalty, start, signal } = options;
   return await fitted(features, options.standardise ?? true, async (z) => {
+    const gradientAt = (parameters: Float64Array, probabilities: Float64Array): Float64Array => {
+      const errors = probabilities.map((p, row) => p - labels[row]!);
+      const gradient = transposedWithBias(z, errors);
+      for (let i = 0; i < z.columns; i++) gradient[i]! += penalty * parameters[i]!;
+      return gradient;
+    };
     const positives = countPositives(labels);
-    // The last parameter is b; its best value without features is where to begin.
-    let parameters = new Float64Array(z.columns + 1);
-    parameters[z.columns] = Math.log(positives / (labels.length - positives));
+    // The last parameter is b; its best value without features is what a gradient is small or large beside.
+    const zero = new Float64Array(z.columns + 1);
+    zero[z.columns] = Math.log(positives / (labels.length - positives));
+    const first = norm(gradientAt(zero, marginsOf(z, zero).map(sigmoid)));
+    let parameters = start === undefined ? zero : inSpaceOf(z, start);
     let margins = marginsOf(z, parameters);
     let loss = logisticLoss(margins, labels, parameters, penalty);
-    let first: number | undefined;
     for (let step = 0; step < MOST_STEPS; step++) {
       await otherWork();
       throwIfAborted(signal, "the fit of the probe");
       const probabilities = margins.map(sigmoid);
-      const gradient = transposedWithBias(
-        z,
-        probabilities.map((p, row) => p - labels[row]!),
-      );
-      for (let i = 0; i < z.columns; i++) gradient[i]! += penalty * parameters[i]!;
+      const gradient = gradientAt(parameters, probabilities);
       const size = norm(gradient);
-      first ??= size;
       if (size <= 1e-10 * first) return parameters;
       const curvature = probabilities.map((p) => p * (1 - p));
       const direction = newtonStep(z, curvature, penalty, gradient, Math.min(0.1, Math.sqrt(size / first)));
@@ -180,8 +184,15 @@ async function fitted(
   }
   const z = new Standardised(features);
   const parameters = await solve(z);
-  const weights = parameters.subarray(0, -1);
-  return { weights: z.unscaled(weights), bias: parameters.at(-1)! + z.offset(weights) };
+  return z.unstandardised({ weights: parameters.subarray(0, -1), bias: parameters.at(-1)! });
+}
+
+/** A probe's parameters for z. */
+function inSpaceOf(z: Products, probe: LinearProbe): Float64Array {
+  const { weights, bias } = z instanceof Standardised ? z.standardised(probe) : probe;
+  const parameters = new Float64Array(z.columns + 1).fill(bias);
+  parameters.set(weights);
+  return parameters;
 }
 
 /** (ZᵀDZ + λ on the weights)⁻¹ right, Z with a column of ones for b and D = diag(curvature). */

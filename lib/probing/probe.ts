@@ -8,6 +8,7 @@ import type { FeatureMatrix } from "./featureMatrix.js";
 import {
   checkLabels,
   countPositives,
+  type FitOptions,
   fitLogisticProbe,
   fitRidgeProbe,
   type LinearProbe,
@@ -94,7 +95,7 @@ export async function probeSplit(
   );
   const penalty = best?.penalty ?? penalties[0];
   if (penalty === undefined) throw new MonosemError("ERR_INVALID_ARGUMENT", "no penalties to choose from");
-  const fitted = await fitKind(kind, trainFeatures, trainLabels, penalty, signal);
+  const fitted = await fitKind(kind, trainFeatures, trainLabels, { penalty, signal });
   const test = probeMetrics(probeScores(fitted, features.selectRows(split.test)), pick(labels, split.test));
   return {
     kind,
@@ -128,9 +129,13 @@ export async function crossValidate(
     const [trainFeatures, trainLabels] = [features.selectRows(train), pick(labels, train)];
     const [testFeatures, testLabels] = [features.selectRows(test), pick(labels, test)];
     rows += test.length;
-    for (const [index, penalty] of penalties.entries()) {
-      const scores = probeScores(await fitKind(kind, trainFeatures, trainLabels, penalty, signal), testFeatures);
-      const targets = signedLabels(testLabels);
+    const targets = signedLabels(testLabels);
+    // From the largest down: each probe is not far from the one before.
+    const order = Array.from(penalties.keys()).sort((a, b) => penalties[b]! - penalties[a]!);
+    let fitted: LinearProbe | undefined;
+    for (const index of order) {
+      fitted = await fitKind(kind, trainFeatures, trainLabels, { penalty: penalties[index]!, start: fitted, signal });
+      const scores = probeScores(fitted, testFeatures);
       losses[index]! += scores.reduce(
         (sum, score, row) =>
           sum + (kind === "logistic" ? logLoss(score, testLabels[row]!) : (score - targets[row]!) ** 2),
@@ -145,11 +150,10 @@ async function fitKind(
   kind: ProbeKind,
   features: FeatureMatrix,
   labels: Uint8Array,
-  penalty: number,
-  signal: AbortSignal | undefined,
+  options: FitOptions,
 ): Promise<LinearProbe> {
-  if (kind === "logistic") return await fitLogisticProbe(features, labels, { penalty, signal });
-  return await fitRidgeProbe(features, signedLabels(labels), { penalty, signal });
+  if (kind === "logistic") return await fitLogisticProbe(features, labels, options);
+  return await fitRidgeProbe(features, signedLabels(labels), options);
 }
 
 async function controlTask(
@@ -165,7 +169,7 @@ async function controlTask(
     const positives = countPositives(control);
     if (Math.min(positives, control.length - positives) < 2) continue;
     const { train, test } = await stratifiedSplit(control, testFraction, seed);
-    const fitted = await fitKind(kind, features.selectRows(train), pick(control, train), penalty, signal);
+    const fitted = await fitKind(kind, features.selectRows(train), pick(control, train), { penalty, signal });
     total += probeMetrics(probeScores(fitted, features.selectRows(test)), pick(control, test)).accuracy;
     tasks += 1;
   }

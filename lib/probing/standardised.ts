@@ -1,5 +1,6 @@
 import { dot } from "./conjugateGradients.js";
 import type { FeatureMatrix } from "./featureMatrix.js";
+import type { LinearProbe } from "./linearProbe.js";
 
 /** What a fit needs of its matrix: products. */
 export type Products = Pick<FeatureMatrix, "rows" | "columns" | "times" | "transposedTimes" | "weightedSquares">;
@@ -29,7 +30,7 @@ export class Standardised implements Products {
   }
 
   times(vector: Float64Array): Float64Array {
-    const scaled = this.unscaled(vector);
+    const scaled = this.#scaled(vector);
     const offset = dot(this.#mean, scaled);
     return this.#features.times(scaled).map((value) => value - offset);
   }
@@ -50,14 +51,22 @@ export class Standardised implements Products {
     });
   }
 
-  /** Weights of X that do what `weights` do to Z, but for a constant. */
-  unscaled(weights: Float64Array): Float64Array {
-    return weights.map((weight, column) => weight * this.#scale[column]!);
+  /** The probe of X that gives the scores that `probe` gives of Z. */
+  unstandardised({ weights, bias }: LinearProbe): LinearProbe {
+    const scaled = this.#scaled(weights);
+    return { weights: scaled, bias: bias - dot(this.#mean, scaled) };
   }
 
-  /** That constant: -Σ mean_c w_c / deviation_c. */
-  offset(weights: Float64Array): number {
-    return -dot(this.#mean, this.unscaled(weights));
+  /** The probe of Z that gives the scores that `probe` gives of X, where constant columns have no weight. */
+  standardised({ weights, bias }: LinearProbe): LinearProbe {
+    return {
+      weights: weights.map((weight, column) => (this.#scale[column] === 0 ? 0 : weight / this.#scale[column]!)),
+      bias: bias + dot(this.#mean, weights),
+    };
+  }
+
+  #scaled(weights: Float64Array): Float64Array {
+    return weights.map((weight, column) => weight * this.#scale[column]!);
   }
 }
 

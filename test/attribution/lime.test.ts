@@ -22,6 +22,15 @@ interface Explanation {
 
 const golden = readGolden("lime") as {
   readonly explanations: readonly Explanation[];
+  readonly distribution: {
+    readonly text: string;
+    readonly weights: Readonly<Record<string, number>>;
+    readonly words: readonly string[];
+    readonly seeds: number;
+    readonly samples: number;
+    readonly mean: readonly number[];
+    readonly deviation: readonly number[];
+  };
   readonly texts: readonly {
     readonly text: string;
     readonly bagOfWords: boolean;
@@ -71,6 +80,36 @@ test.each(golden.texts)(
     }
   },
 );
+
+test("from text to weights, over many seeds, means and spreads are those of the Python package", async () => {
+  const { text, weights, words, seeds, samples, mean, deviation } = golden.distribution;
+  const players = new WordPlayers(text);
+  expect(players.words).toEqual(words);
+  const game = players.game((texts) =>
+    texts.map((left) => {
+      const present: readonly string[] = left.match(/[\p{L}\p{N}_]+/gu) ?? [];
+      const both = present.includes("not") && present.includes("hurry") ? 2 : 0;
+      return 1 / (1 + Math.exp(1 - both - present.reduce((sum, word) => sum + (weights[word] ?? 0.05), 0)));
+    }),
+  );
+  const largest = Math.max(...mean.map(Math.abs));
+  const found: Float64Array[] = [];
+  for (let seed = 0; seed < seeds; seed++) {
+    const options = { samples, seed, features: words.length, featureSelection: "highest-weights" as const };
+    found.push((await lime(game, words.length, options)).weights);
+  }
+  words.forEach((word, player) => {
+    const values = found.map((one) => one[player]!);
+    const average = values.reduce((sum, value) => sum + value, 0) / seeds;
+    const spread = Math.sqrt(values.reduce((sum, value) => sum + (value - average) ** 2, 0) / (seeds - 1));
+    const error = Math.sqrt((spread ** 2 + deviation[player]! ** 2) / seeds);
+    expect(Math.abs(average - mean[player]!), word).toBeLessThan(4 * error);
+    // Small beside the weights that matter, so that this is no empty comparison.
+    expect(error).toBeLessThan(0.02 * largest);
+    expect(spread / deviation[player]!).toBeGreaterThan(0.6);
+    expect(spread / deviation[player]!).toBeLessThan(1.6);
+  });
+});
 
 test("any function of texts is a game of words", async () => {
   const players = new WordPlayers("good good bad film", {});
@@ -162,8 +201,10 @@ test("features with the same correlation enter the lasso's path together, copies
   const present = [1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0];
   const corners = lassoPath(weightedGram(3, present, [1, 1, 1, 1], [4, 2, 2, 0]));
   expect(distance(corners.at(-1)!, [2, 2, 0])).toBeLessThan(1e-12);
-  for (const corner of corners.slice(1))
-    expect(corner[0] === 0 || corner[0] === corner[1] || corner[1] === 0).toBe(true);
+  for (const [first, second, copy] of corners) {
+    expect(second).toBeCloseTo(first!, 12);
+    expect(copy).toBe(0);
+  }
 });
 
 test("samples remove 1 to all players with equal probability, any player as often as any other; the first is whole", () => {

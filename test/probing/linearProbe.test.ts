@@ -108,6 +108,20 @@ test("separable classes and a tiny penalty still converge: the gradient vanishes
   expect(bias).toBeCloseTo(0, 6);
 });
 
+test("where the search begins does not change the probe", async () => {
+  for (const [, features] of storages) {
+    for (const standardise of [true, false]) {
+      const options = { penalty: 1, standardise };
+      const cold = await fitLogisticProbe(features, golden.labels, options);
+      const start = await fitLogisticProbe(features, golden.labels, { penalty: 50, standardise });
+      const warm = await fitLogisticProbe(features, golden.labels, { ...options, start });
+      expect(relativeDistance(warm, { weights: Array.from(cold.weights), bias: cold.bias })).toBeLessThan(1e-8);
+      const there = await fitLogisticProbe(features, golden.labels, { ...options, start: cold });
+      expect(relativeDistance(there, { weights: Array.from(cold.weights), bias: cold.bias })).toBeLessThan(1e-10);
+    }
+  }
+});
+
 test("what no probe can be fitted to is refused, and named", async () => {
   const features = denseFeatures(golden.dense);
   const tryFit = (labels: ArrayLike<number>, penalty = 1): Promise<LinearProbe> =>
