@@ -41,7 +41,7 @@ export interface ClientActivity {
   readonly repeated: number;
   /** Given up. */
   readonly failed: number;
-  /** Tokens paid; of exchanges that broke off, the most they can have cost. */
+  /** Tokens paid; of exchanges that broke off, and where the server does not tell, the most they can have cost. */
   readonly usage: Usage;
   /** In the currency of the prices; undefined without prices. */
   readonly cost: number | undefined;

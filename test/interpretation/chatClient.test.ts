@@ -131,6 +131,13 @@ test("an answer that does not come in time is asked for again, and counted as pa
   expect(client.activity.usage).toEqual({ inputTokens: inputTokens + 100, outputTokens: outputTokens + 20 });
 });
 
+test("where a server does not tell what an answer cost, the most that it can have cost counts", async () => {
+  const server = await startSequence({ body: { choices: [{ message: { content: "{}" } }] } });
+  const client = clientOf(server);
+  await client.complete(request());
+  expect(client.activity.usage).toEqual(greatestUsage(request()));
+});
+
 test("Retry-After holds back the request and every other one", async () => {
   const times: number[] = [];
   const server = await startServer((_, index) => {
