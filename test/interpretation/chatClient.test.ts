@@ -123,6 +123,19 @@ test.each([
   expect(client.activity).toMatchObject({ answered: 1, repeated: 2, failed: 0 });
 });
 
+test("counts and times that cannot be are refused", async () => {
+  const server = await startSequence(says("{}"));
+  for (const [options, message] of [
+    [{ concurrency: 0 }, "concurrency must be an integer of at least 1, found 0"],
+    [{ retries: 1.5 }, "retries must be an integer of at least 0, found 1.5"],
+    [{ timeout: 300_001 }, "timeout must be at most 300000 ms, found 300001"],
+    [{ maxTokens: Number.NaN }, "maxTokens must be a number of at least 0, found NaN"],
+    [{ prices: { input: -1, output: 1 } }, "prices.input must be a number of at least 0, found -1"],
+  ] as const) {
+    expect(() => clientOf(server, options)).toThrow(message);
+  }
+});
+
 test("an answer that does not come in time is asked for again, and counted as paid", async () => {
   const server = await startSequence({ hangs: true }, says("{}"));
   const client = clientOf(server, { timeout: 300 });
