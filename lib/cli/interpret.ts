@@ -40,7 +40,7 @@ interface InterpretFlags extends DeviceFlags, CorpusFlags {
   readonly keyVariable: string;
   readonly latents?: readonly number[];
   readonly top: number;
-  readonly scorers: readonly Scorer[];
+  readonly scorers?: readonly Scorer[];
   readonly tested: number;
   readonly cache: string;
   readonly tokenCap?: number;
@@ -82,9 +82,9 @@ export function registerInterpret(program: Command): void {
     ])
     .option("--top <n>", "without --latents: this many, as `features` chooses them", positiveInteger, 10)
     .addOption(
-      new Option("--scorers <name...>", `how to test: ${SCORERS.join(", ")}`)
-        .argParser(addScorer)
-        .default(undefined, "detection fuzzing"),
+      new Option("--scorers <name...>", `how to test: ${SCORERS.join(", ")} (default: detection, fuzzing)`).argParser(
+        addScorer,
+      ),
     )
     .option("--tested <n>", "examples of each answer that a scorer uses", positiveInteger, 20)
     .option("--cache <dir>", "folder of the judge's replies", "monosem-replies")
@@ -99,7 +99,7 @@ export function registerInterpret(program: Command): void {
       positiveInteger,
       2048,
     )
-    .option("--timeout <seconds>", "how long to wait for an answer", positiveInteger, 120)
+    .option("--timeout <seconds>", "how long to wait for an answer, at most 300", positiveInteger, 120)
     .option("--seed <n>", "of random choices", naturalNumber, 0)
     .option("--json", "print the result as one line of JSON")
     .option("--html <file>", "also write a self-contained HTML page");

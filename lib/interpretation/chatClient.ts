@@ -25,7 +25,7 @@ export interface ChatClientOptions extends SpendingLimits {
   readonly concurrency?: number;
   /** How often a request is sent again after a failure that may pass (429, 5xx, no answer, a broken connection). Default 5. */
   readonly retries?: number;
-  /** Milliseconds until an answer must be there. Default 120,000. */
+  /** Milliseconds until an answer must be there. Default 120,000; at most 300,000, as Node's fetch waits no longer. */
   readonly timeout?: number;
   /** Milliseconds before the first repetition, where the server does not say; doubled with every failure. Default 1000. */
   readonly firstDelay?: number;
@@ -41,12 +41,14 @@ export interface ClientActivity {
   readonly repeated: number;
   /** Given up. */
   readonly failed: number;
-  /** Tokens paid; of exchanges that broke off, the most they can have cost. */
+  /** Tokens paid; of exchanges that broke off, and where the server does not tell, the most they can have cost. */
   readonly usage: Usage;
   /** In the currency of the prices; undefined without prices. */
   readonly cost: number | undefined;
 }
 
+/** Node's fetch gives up on an answer that has not begun by then. */
+const LONGEST_TIMEOUT = 300_000;
 /** No wait between two attempts is longer, whatever the server asks for. */
 const LONGEST_DELAY = 120_000;
 /** When so many requests in a row are given up, the server is. */
@@ -85,6 +87,9 @@ export class ChatClient {
     ] as const) {
       if (Number.isSafeInteger(value) && value >= least) continue;
       throw new MonosemError("ERR_INVALID_ARGUMENT", `${name} must be an integer of at least ${least}, found ${value}`);
+    }
+    if (timeout > LONGEST_TIMEOUT) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `timeout must be at most ${LONGEST_TIMEOUT} ms, found ${timeout}`);
     }
     this.#address = serverAddress(options.baseUrl, options.keyVariable ?? "MONOSEM_API_KEY");
     this.#cache = options.cacheDirectory === undefined ? undefined : new ReplyCache(options.cacheDirectory);

@@ -75,7 +75,9 @@ export interface InterpretedLatents {
 }
 
 /** A side with fewer examples of a kind says too little. */
-export const FEWEST_EXAMPLES = 5;
+const FEWEST_EXAMPLES = 5;
+/** Of a reply that is no answer, so much is quoted. */
+const LONGEST_REASON = 300;
 
 /**
  * Explains latents and scores the explanations, on examples of other documents than those they were made from.
@@ -203,5 +205,7 @@ function tooFew(count: number, kind: string): string {
 }
 
 function noExplanation(answer: Extract<JudgeAnswer<unknown>, { reason: string }>): string {
-  return `the judge's reply was ${answer.reason}${answer.text === "" ? "" : `: ${answer.text}`}`;
+  const said = answer.text.slice(0, LONGEST_REASON);
+  const problem = answer.reason === "failed" ? "the server gave no reply" : `the judge's reply was ${answer.reason}`;
+  return `${problem}${said === "" ? "" : `: ${said}`}`;
 }

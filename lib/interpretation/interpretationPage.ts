@@ -10,7 +10,7 @@ import {
   SCORE_MEANINGS,
   scoreTexts,
 } from "./interpretationReport.js";
-import { LONGEST_REASON, shown } from "./interpretationText.js";
+import { shown } from "./interpretationText.js";
 
 /** The interpretations as one self-contained HTML page (`htmlPage`). */
 export function interpretationHtml(report: InterpretationReport): string {
@@ -39,7 +39,7 @@ ${leftOut.length === 0 ? "" : `<p class="facts">left out, as the cap was reached
 function card(interpretation: Interpretation, { scorers, tokenText }: InterpretationReport): string {
   const { latent, explanation, unexplained, activeWindows, examples } = interpretation;
   const name = explanation === undefined ? "not explained" : explanation.name;
-  const sentence = explanation === undefined ? unexplained!.slice(0, LONGEST_REASON) : explanation.explanation;
+  const sentence = explanation === undefined ? unexplained! : explanation.explanation;
   const confidence =
     explanation === undefined ? "" : `<span>confidence <b>${explanation.confidence.toFixed(2)}</b></span> `;
   const scores = scoreTexts(interpretation, scorers).map(

@@ -92,7 +92,7 @@ export function interpretationJson(report: InterpretationReport): string {
   const { title, facts, activity, leftOut, interpretations, tokenText } = report;
   return jsonLine({
     title,
-    ...Object.fromEntries(facts),
+    facts: Object.fromEntries(facts),
     scores: Object.fromEntries(meanScores(report).map(({ name, mean, latents }) => [name, { mean, latents }])),
     requests: activity,
     leftOut,

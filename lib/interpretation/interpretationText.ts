@@ -10,9 +10,6 @@ import {
   scoreTexts,
 } from "./interpretationReport.js";
 
-/** Longer texts of a judge are cut: they are of unknown origin. */
-export const LONGEST_REASON = 300;
-
 /** The interpretations as lines for a terminal, hostile text made harmless. */
 export function interpretationText(report: InterpretationReport, options: FeatureTextOptions): string {
   const style = textStyle(options.colour);
@@ -24,7 +21,7 @@ export function interpretationText(report: InterpretationReport, options: Featur
     const name = explanation === undefined ? "not explained" : visibleText(explanation.name);
     const text =
       explanation === undefined
-        ? visibleText(unexplained!, LONGEST_REASON)
+        ? visibleText(unexplained!)
         : `${visibleText(explanation.explanation)} (confidence ${explanation.confidence.toFixed(2)})`;
     return [
       `${style.bold(`latent ${latent}`)}  ${style.bold(name)}`,

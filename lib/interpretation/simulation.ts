@@ -1,10 +1,10 @@
 import { z } from "zod";
+import { allSettled } from "./allSettled.js";
 import type { Example } from "./examples.js";
 import type { JudgeSettings } from "./judge.js";
 import { answerOf, countReasons, type JudgeAnswer, type NoAnswerCounts, readAnswer } from "./judgeAnswer.js";
 import { DATA_RULES, dataBlock, jsonLine, type TokenText } from "./promptData.js";
 import { mean, pearson } from "./statistics.js";
-import { allSettled } from "./yesNoScore.js";
 
 /** How well a judge that knows only the explanation predicts the latent, token by token. */
 export interface SimulationScore {

@@ -1,5 +1,6 @@
 /** Scores from questions that the judge answers with yes or no: detection and fuzzing share them. */
 import { z } from "zod";
+import { allSettled } from "./allSettled.js";
 import type { JudgeSettings } from "./judge.js";
 import { answerOf, countReasons, type NoAnswerCounts, readAnswer } from "./judgeAnswer.js";
 import { keyedShuffle } from "./keyedNumber.js";
@@ -105,10 +106,4 @@ async function ask(
 function areComplete(answers: readonly { readonly number: number }[], count: number): boolean {
   const numbers = new Set(answers.map(({ number }) => number));
   return answers.length === count && numbers.size === count && answers.every(({ number: n }) => n >= 1 && n <= count);
-}
-
-/** As Promise.all, but a failure waits for the others to end: what they were paid for is kept. */
-export async function allSettled<Value>(promises: readonly Promise<Value>[]): Promise<Value[]> {
-  await Promise.allSettled(promises);
-  return await Promise.all(promises);
 }

@@ -79,7 +79,7 @@ test("latents are explained and scored, on the terminal, as JSON and as a page; 
   expect(server.requests).toHaveLength(paid);
   const result = JSON.parse(second.stdout);
   expect(result.requests).toMatchObject({ answered: 0, cached: paid, usage: { inputTokens: 0, outputTokens: 0 } });
-  expect(result).toMatchObject({ judge: "mock", leftOut: [], "hook point": HOOK });
+  expect(result).toMatchObject({ facts: { judge: "mock", "hook point": HOOK }, leftOut: [] });
   expect(result.latents).toHaveLength(3);
   for (const { latent, scores, explanation, examples } of result.latents) {
     expect(first.stdout).toContain(`latent ${latent} `);

@@ -123,12 +123,32 @@ test.each([
   expect(client.activity).toMatchObject({ answered: 1, repeated: 2, failed: 0 });
 });
 
+test("counts and times that cannot be are refused", async () => {
+  const server = await startSequence(says("{}"));
+  for (const [options, message] of [
+    [{ concurrency: 0 }, "concurrency must be an integer of at least 1, found 0"],
+    [{ retries: 1.5 }, "retries must be an integer of at least 0, found 1.5"],
+    [{ timeout: 300_001 }, "timeout must be at most 300000 ms, found 300001"],
+    [{ maxTokens: Number.NaN }, "maxTokens must be a number of at least 0, found NaN"],
+    [{ prices: { input: -1, output: 1 } }, "prices.input must be a number of at least 0, found -1"],
+  ] as const) {
+    expect(() => clientOf(server, options)).toThrow(message);
+  }
+});
+
 test("an answer that does not come in time is asked for again, and counted as paid", async () => {
   const server = await startSequence({ hangs: true }, says("{}"));
   const client = clientOf(server, { timeout: 300 });
   expect(await client.complete(request())).toMatchObject({ outcome: "complete" });
   const { inputTokens, outputTokens } = greatestUsage(request());
   expect(client.activity.usage).toEqual({ inputTokens: inputTokens + 100, outputTokens: outputTokens + 20 });
+});
+
+test("where a server does not tell what an answer cost, the most that it can have cost counts", async () => {
+  const server = await startSequence({ body: { choices: [{ message: { content: "{}" } }] } });
+  const client = clientOf(server);
+  await client.complete(request());
+  expect(client.activity.usage).toEqual(greatestUsage(request()));
 });
 
 test("Retry-After holds back the request and every other one", async () => {

@@ -158,9 +158,10 @@ test("judges that cannot be held to JSON may think, fence and speak around one o
 test("a latent without a usable explanation says why; one of too few examples is not asked about", async () => {
   for (const [answer, why] of [
     [says("I refuse"), "the judge's reply was not JSON: I refuse"],
+    [says("no".repeat(1000)), new RegExp(`^the judge's reply was not JSON: ${"no".repeat(150)}$`)],
     [says({ ...explanation, confidence: 7 }), /^the judge's reply was not as asked: \{"name"/],
     [says({ ...explanation, name: "  " }), /^the judge's reply was not as asked/],
-    [{ status: 500, body: { error: "out of memory" } }, "the judge's reply was failed: HTTP 500: out of memory"],
+    [{ status: 500, body: { error: "out of memory" } }, "the server gave no reply: HTTP 500: out of memory"],
   ] as const) {
     const { interpretation } = await interpret(() => answer);
     expect(interpretation.unexplained).toMatch(why);
