@@ -5,6 +5,8 @@
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { isSameModel } from "../models/locateModel.js";
+import type { ModelConfig } from "../models/modelConfig.js";
+import type { ProcessingOptions } from "../models/processing.js";
 import type { Sae } from "../sae/sae.js";
 
 export interface PairingOptions {
@@ -23,20 +25,41 @@ const processingOptions = [
 ] as const;
 
 /**
+ * The processing of a model's weights that SAEs were trained behind, as far as they say so and it is one of the model: what to
+ * load it with (`processingFor`). Where they contradict each other, `checkModel` refuses those that do not fit.
+ */
+export function processingOfSaes(saes: readonly Sae[]): (config: ModelConfig) => ProcessingOptions {
+  return ({ normalization }) =>
+    Object.fromEntries(
+      processingOptions
+        .filter(([, option]) => option !== "centerWritingWeights" || normalization === "layer")
+        .filter(([key]) => saes.some((sae) => trainedBehind(sae, key)))
+        .map(([, option]) => [option, true]),
+    );
+}
+
+/** Undefined where the SAE does not say. */
+function trainedBehind({ metadata }: Sae, key: string): boolean | undefined {
+  const flags = metadata.model_from_pretrained_kwargs as Readonly<Record<string, unknown>> | null | undefined;
+  const trained = flags?.[key];
+  return typeof trained === "boolean" ? trained : undefined;
+}
+
+/**
  * Compares an SAE with a model.
  *
  * @param hooks - where the SAE is to read and write
  * @throws MonosemError ERR_CONFIG naming both sides
  */
 export function checkModel(model: HookedTransformer, sae: Sae, hooks: readonly string[]): void {
-  const { modelName, contextSize, prependBos, model_from_pretrained_kwargs: flags } = sae.metadata;
+  const { modelName, contextSize, prependBos } = sae.metadata;
   const { name, normalization, processing, bosTokenId } = model.config;
   if (modelName !== undefined && !isSameModel(modelName, name)) {
     mismatch(`the SAE was trained on model "${modelName}", but the model given is "${name}" (the name of its folder)`);
   }
   for (const [key, option, changed] of processingOptions) {
-    const trained = (flags as Readonly<Record<string, unknown>> | null | undefined)?.[key];
-    if (typeof trained !== "boolean" || !hooks.some((hook) => changed.test(hook))) continue;
+    const trained = trainedBehind(sae, key);
+    if (trained === undefined || !hooks.some((hook) => changed.test(hook))) continue;
     // RMSNorm keeps the mean: TransformerLens centres only what LayerNorm reads
     if (option === "centerWritingWeights" && normalization !== "layer") continue;
     if (trained !== processing[option]) {

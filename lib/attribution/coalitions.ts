@@ -8,7 +8,7 @@ import { MonosemError, throwIfAborted } from "../errors.js";
 export interface Coalitions {
   readonly rows: number;
   readonly players: number;
-  /** [rows, players]: 1 where the player is there, 0 where it is switched off. */
+  /** Shape [rows, players]. 1 where the player is there, 0 where it is switched off. */
   readonly present: Uint8Array;
 }
 

@@ -299,12 +299,12 @@ async function attributed(
   } else if (flags.mask !== undefined) {
     throw new MonosemError("ERR_CONFIG", "--mask is for tokens; with --sae, latents are switched off");
   }
-  using model = await loadModel(flags.model, device);
+  using sae = flags.sae === undefined ? undefined : await loadSae(flags.sae, device, signal);
+  using model = await loadModel(flags.model, device, signal, sae === undefined ? [] : [sae]);
   const { bosTokenId } = model.config;
   const ids = model.tokenizer.encode(flags.prompt);
   const tokens = bosTokenId === undefined ? ids : [bosTokenId, ...ids];
   const measure = await measureOf(model, tokens, flags, signal);
-  using sae = flags.sae === undefined ? undefined : await loadSae(flags.sae, device);
   let players: Players;
   if (sae === undefined) {
     const mask = flags.mask === undefined ? {} : { mask: singleToken(model.tokenizer, flags.mask) };

@@ -76,7 +76,7 @@ Examples:
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
   await checkOutputFiles(flags.html);
   using sae = await loadSae(flags.sae, device, signal);
-  using model = await loadModel(flags.model, device, signal);
+  using model = await loadModel(flags.model, device, signal, [sae]);
   const { allowMismatch } = flags;
   const chosen = { allowMismatch, ...(flags.hook === undefined ? {} : { hook: flags.hook }) };
   const { input, output } = hooksForSae(model, sae, flags.hook, { allowMismatch });

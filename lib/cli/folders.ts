@@ -1,6 +1,7 @@
 /** The folders that arguments name: what is in them, and, where that is not what was asked for, what to name instead. */
 import { stat } from "node:fs/promises";
 import { extname, join } from "node:path";
+import { processingOfSaes } from "../analysis/pairing.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { readJsonFile } from "../formats/jsonFile.js";
@@ -38,19 +39,29 @@ export async function loadSae(name: string, device: Device, signal?: AbortSignal
 /**
  * The model in a folder or in a file `.bin` of llama2.c, or where there is neither the one of that name on the hub.
  *
+ * @param saes - the model's weights are processed as they were in the training of these
  * @throws MonosemError as `HookedTransformer.load`; ERR_NOT_FOUND says what the folder holds instead of a model.
  */
-export async function loadModel(name: string, device: Device, signal?: AbortSignal): Promise<HookedTransformer> {
-  if (extname(name) === ".bin") return await HookedTransformer.load(name, device);
+export async function loadModel(
+  name: string,
+  device: Device,
+  signal?: AbortSignal,
+  saes: readonly Sae[] = [],
+): Promise<HookedTransformer> {
+  const processingFor = processingOfSaes(saes);
+
+  if (extname(name) === ".bin") return await HookedTransformer.load(name, device, { processingFor });
   if (!(await exists(name)) && repositoryOfModel(name) !== undefined) {
-    return await withDownloadProgress(signal, (options) => HookedTransformer.load(name, device, options));
+    return await withDownloadProgress(signal, (options) =>
+      HookedTransformer.load(name, device, { ...options, processingFor }),
+    );
   }
   await requireFolder(name, (problem) => `${problem}; ${modelFolder}`);
   if ((await trainingRunIn(name)) !== undefined) {
     const message = `${name} is the output of a training run, not a model: ${modelFolder}`;
     throw new MonosemError("ERR_NOT_FOUND", message);
   }
-  if (await holdsModelConfig(name)) return await HookedTransformer.load(name, device);
+  if (await holdsModelConfig(name)) return await HookedTransformer.load(name, device, { processingFor });
   const found = (await holdsSae(name)) ? "an SAE, not a model" : "no model";
   throw new MonosemError("ERR_NOT_FOUND", `${name} holds ${found}: ${modelFolder}`);
 }

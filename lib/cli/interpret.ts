@@ -139,7 +139,7 @@ async function interpret(flags: InterpretFlags, device: Device, signal: AbortSig
     prices: pricesOf(flags),
   });
   using sae = await loadSae(flags.sae, device, signal);
-  using model = await loadModel(flags.model, device, signal);
+  using model = await loadModel(flags.model, device, signal, [sae]);
   const { allowMismatch } = flags;
   const chosen = { allowMismatch, ...(flags.hook === undefined ? {} : { hook: flags.hook }) };
   const { input } = hooksForSae(model, sae, flags.hook, { allowMismatch });

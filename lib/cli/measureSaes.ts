@@ -91,8 +91,8 @@ export async function measureInModel(
 ): Promise<readonly EvaluatedSae[]> {
   const saes: Sae[] = [];
   try {
-    using model = await loadModel(flags.model, device, signal);
     for (const folder of folders) saes.push(await loadSae(folder, device, signal));
+    using model = await loadModel(flags.model, device, signal, saes);
     const fitting = fittingSaes(saes, folders, (sae) => ({
       hooks: hooksForSae(model, sae, flags.hook, flags),
       shape: contextShapeForSae(model, sae, flags),

@@ -94,8 +94,8 @@ async function probeTexts(flags: ProbeFlags, device: Device, signal: AbortSignal
   }
   const texts = await readLabelledTexts(flags.data);
   const { labels, positive } = binaryLabels(texts, flags.positive);
-  using model = await loadModel(flags.model, device);
-  using sae = flags.sae === undefined ? undefined : await loadSae(flags.sae, device);
+  using sae = flags.sae === undefined ? undefined : await loadSae(flags.sae, device, signal);
+  using model = await loadModel(flags.model, device, signal, sae === undefined ? [] : [sae]);
   const progress = startProgress("reading", texts.length, "texts");
   const { features, hooks, cut } = await pooledFeatures(
     texts.map(({ text }) => text),

@@ -17,6 +17,8 @@ import { WeightLoader } from "./weightLoader.js";
 
 /** How to load a model. */
 export interface ModelLoadOptions extends ProcessingOptions {
+  /** Options of processing that follow from what the model is, beside those given here. */
+  readonly processingFor?: ((config: ModelConfig) => ProcessingOptions) | undefined;
   /**
    * Where its tokenizer is: a folder with tokenizer.json, or a file of llama2.c. Default: the model's folder; for a file
    * of llama2.c, tokenizer.bin beside it.
@@ -40,7 +42,10 @@ export async function loadModel(
   const loaded = await load(path, device, options);
   const { weights, tokenizer } = loaded;
   const config = { ...loaded.config, name };
-  return { model: new Transformer(config, processWeights(weights, config, options, device), device), tokenizer };
+  return {
+    model: new Transformer(config, processWeights(weights, config, config.processing, device), device),
+    tokenizer,
+  };
 }
 
 async function fromFolder(directory: string, device: Device, options: ModelLoadOptions): Promise<Loaded> {
@@ -76,8 +81,9 @@ function completed(config: ModelConfig, tokenizer: Tokenizer, options: ModelLoad
         `${config.vocabularySize}: the two do not belong together`,
     );
   }
-  checkProcessing(options, config);
-  const { foldLn = false, centerWritingWeights = false, centerUnembed = false, foldValueBiases = false } = options;
+  const asked = { ...options, ...options.processingFor?.(config) };
+  checkProcessing(asked, config);
+  const { foldLn = false, centerWritingWeights = false, centerUnembed = false, foldValueBiases = false } = asked;
   const processing = { foldLn, centerWritingWeights, centerUnembed, foldValueBiases };
   return { ...config, bosTokenId, eosTokenId, processing };
 }

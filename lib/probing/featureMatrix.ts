@@ -4,7 +4,7 @@
  */
 import { MonosemError } from "../errors.js";
 
-/** [rows, columns]: a row for each example. */
+/** Shape [rows, columns]. A row for each example. */
 export interface FeatureMatrix {
   readonly rows: number;
   readonly columns: number;
@@ -112,7 +112,7 @@ export class DenseFeatures implements FeatureMatrix {
 
 /** The entries of a matrix that is mostly 0. */
 export interface SparseEntries {
-  /** [rows + 1]: row r has the entries from rowOffsets[r] to rowOffsets[r + 1]. */
+  /** Length rows + 1. Row r has the entries from rowOffsets[r] to rowOffsets[r + 1]. */
   readonly rowOffsets: ArrayLike<number>;
   /** The column of each entry; none twice in a row. */
   readonly indices: ArrayLike<number>;

@@ -1,11 +1,12 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { collectFeatures } from "../../lib/analysis/features.js";
 import { evaluateInModel } from "../../lib/analysis/modelEvaluation.js";
+import { processingOfSaes } from "../../lib/analysis/pairing.js";
 import { hookForSae, hooksForSae } from "../../lib/analysis/saeHook.js";
 import type { Device } from "../../lib/engine/device.js";
-import type { HookedTransformer } from "../../lib/models/hookedTransformer.js";
+import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
 import { Sae, type SaeMetadata } from "../../lib/sae/sae.js";
-import { openTinyModel } from "./tinyModel.js";
+import { modelDirectory, openTinyModel } from "./tinyModel.js";
 
 const HOOK = "blocks.2.hook_resid_post";
 const WIDTH = 192;
@@ -64,6 +65,23 @@ test("what does not change the activations at the hook point is no mismatch", ()
   }
   using z = saeWith({ hookName: "blocks.1.attn.hook_z", model_from_pretrained_kwargs: { fold_value_biases: true } });
   expect(() => hookForSae(model, z)).toThrow(/foldValueBiases true/);
+});
+
+test("a model that is loaded for an SAE is processed as in its training", async () => {
+  using sae = saeWith({ model_from_pretrained_kwargs: { center_writing_weights: true, fold_ln: false } });
+  const processingFor = processingOfSaes([sae]);
+  using loaded = await HookedTransformer.load(modelDirectory, device, { processingFor });
+  expect(loaded.config.processing).toMatchObject({ centerWritingWeights: true, foldLn: false, foldValueBiases: false });
+  expect(hookForSae(loaded, sae)).toBe(HOOK);
+  using x = await loaded.activations([context(8, bos())], HOOK);
+  const values = await x.readFloat32();
+  for (let row = 0; row < 8; row++) {
+    const mean = values.subarray(row * WIDTH, (row + 1) * WIDTH).reduce((sum, value) => sum + value, 0) / WIDTH;
+    expect(mean).toBeCloseTo(0, 4);
+  }
+  // RMSNorm keeps the mean, and TransformerLens leaves such models alone
+  expect(processingFor({ ...model.config, normalization: "rms" })).toEqual({});
+  expect(processingOfSaes([])(model.config)).toEqual({});
 });
 
 test("another width is refused even so", () => {

@@ -99,6 +99,20 @@ test("commands take published SAEs and models on the hub by name", async () => {
   expect(JSON.parse(evaluated.stdout)).toMatchObject({ sae_cfg_dict: { d_in: 192, architecture: "topk" } });
 });
 
+test("a model's weights are processed as they were in the SAE's training", async () => {
+  const folder = await temporaryFolder();
+  await mkdir(folder, { recursive: true });
+  const corpus = join(folder, "text.txt");
+  await writeFile(corpus, "Once upon a time there was a king who said that he would not go. ".repeat(20));
+  const metadata = {
+    hookName: "blocks.2.hook_resid_post",
+    model_from_pretrained_kwargs: { center_writing_weights: true },
+  };
+  const sae = await writeSae(folder, metadata, 192);
+  const features = await runCli("features", "--sae", sae, "--model", "assets/tiny-gpt2", "--corpus", corpus);
+  expect(features).toMatchObject({ exitCode: 0, stderr: expect.not.stringMatching(/centerWritingWeights/) });
+});
+
 test("what an SAE was not trained for is refused, unless --allow-mismatch permits it", async () => {
   await startHub();
   const corpus = join(await temporaryFolder(), "text.txt");
