@@ -49,13 +49,7 @@ function testAddresses() {
   const undefinedBehaviour = { UBSAN_OPTIONS: "halt_on_error=1:print_stacktrace=1" };
   const slice = quick ? { KERNEL_TESTS_ON: "ends" } : {};
   // Emulated and sanitized kernels are slow: of those, what shows each way to use shared memory, scratch and offsets.
-  const emulated = [
-    "decodeGradient",
-    "stepRows",
-    "ties",
-    "selectTop",
-    "softmax",
-  ];
+  const emulated = ["decodeGradient", "stepRows", "ties", "selectTop", "softmax"];
   for (const program of programs)
     run(program, quick && program.endsWith("cuda_tests") ? emulated : [], { ...undefinedBehaviour, ...slice });
   const environment = { ...undefinedBehaviour, ...preload(home, ["libasan.so", "libubsan.so"]) };
