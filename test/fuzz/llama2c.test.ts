@@ -60,7 +60,7 @@ test("headers of checkpoints", () => {
     try {
       parseHeader(bytes, -1, "file");
     } catch (error) {
-      fileBytes = Number(/asks for (\d+)/.exec((error as Error).message)?.[1] ?? -1);
+      fileBytes = Number(/asks for (\d+) \(/.exec((error as Error).message)?.[1] ?? -1);
     }
     if (fileBytes < 0 || fileBytes > 2 ** 24) continue;
     const { config, elements, offset } = parseHeader(bytes, fileBytes, "file");
@@ -87,8 +87,11 @@ test("tokenizers", () => {
     refusal(bytes, () => {
       const tokenizer = Llama2cTokenizer.parse(bytes, "file");
       accepted += 1;
-      const text = "abba é😀 a";
-      expect(tokenizer.decode(tokenizer.encode(text))).toBe(text);
+      // What it spells is the file's business: a piece may have been changed, also one that stands for a byte.
+      const ids = tokenizer.encode("abba é😀 a");
+      expect(ids.length).toBeGreaterThan(0);
+      expect(ids.every((id) => Number.isInteger(id) && id >= 0 && id < tokenizer.vocabularySize)).toBe(true);
+      expect(typeof tokenizer.decode(ids)).toBe("string");
     });
   }
   expect(accepted).toBeGreaterThan(runs / 200);
