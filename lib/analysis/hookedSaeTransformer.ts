@@ -12,9 +12,11 @@
  * A transcoder reads at its first hook point, after which these are named, and replaces what stands at its second one.
  * Matrices [.., dSae] are made only where a hook asks for them.
  */
+
 import type { Codes } from "../engine/codes.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
+import { type CachedNames, type CachedRun, runKeeping } from "../models/activationCache.js";
 import { closestNames } from "../models/closestNames.js";
 import type {
   ForwardOptions,
@@ -135,24 +137,12 @@ export class HookedSaeTransformer {
    */
   async runWithCache(
     tokens: Tokens,
-    options: Omit<ForwardOptions, "hooks"> & {
-      readonly names?: readonly string[] | ((name: string) => boolean);
-    } = {},
-  ): Promise<{ output: Tensor; cache: Map<string, Tensor> }> {
+    options: Omit<ForwardOptions, "hooks"> & { readonly names?: CachedNames } = {},
+  ): Promise<CachedRun> {
     const { names = () => true, ...rest } = options;
-    const reached = this.#reached(rest.stopAtLayer);
-    const kept = typeof names === "function" ? reached.filter(names) : [...new Set(names)];
-    const cache = new Map<string, Tensor>();
-    const keep = (activation: Tensor, name: string): void => {
-      cache.set(name, activation.reshape(activation.shape));
-    };
-    try {
-      const output = await this.forward(tokens, { ...rest, hooks: kept.map((name) => ({ name, hook: keep })) });
-      return { output, cache };
-    } catch (error) {
-      for (const activation of cache.values()) activation.dispose();
-      throw error;
-    }
+    return await runKeeping(names, this.#reached(rest.stopAtLayer), (hooks) =>
+      this.forward(tokens, { ...rest, hooks }),
+    );
   }
 
   /** `HookedTransformer.loss` with the SAEs. */

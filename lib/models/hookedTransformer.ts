@@ -2,6 +2,7 @@ import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { DownloadOptions } from "../hub/download.js";
+import { type CachedNames, type CachedRun, runKeeping } from "./activationCache.js";
 import { type GenerationOptions, type GenerationStep, generate } from "./generation.js";
 import { findHookPoint, type HookPoint, hookPointsOf, widthPerToken } from "./hookPoints.js";
 import { type NamedHook, runPass } from "./hooks.js";
@@ -145,24 +146,12 @@ export class HookedTransformer {
    */
   async runWithCache(
     tokens: Tokens,
-    options: Omit<ForwardOptions, "hooks"> & {
-      readonly names?: readonly string[] | ((name: string) => boolean);
-    } = {},
-  ): Promise<{ output: Tensor; cache: Map<string, Tensor> }> {
+    options: Omit<ForwardOptions, "hooks"> & { readonly names?: CachedNames } = {},
+  ): Promise<CachedRun> {
     const { names = () => true, ...rest } = options;
-    const reached = this.#reached(options.stopAtLayer);
-    const kept = typeof names === "function" ? reached.filter(names) : [...new Set(names)];
-    const cache = new Map<string, Tensor>();
-    const keep = (activation: Tensor, name: string): void => {
-      cache.set(name, activation.reshape(activation.shape));
-    };
-    try {
-      const output = await this.forward(tokens, { ...rest, hooks: kept.map((name) => ({ name, hook: keep })) });
-      return { output, cache };
-    } catch (error) {
-      for (const activation of cache.values()) activation.dispose();
-      throw error;
-    }
+    return await runKeeping(names, this.#reached(rest.stopAtLayer), (hooks) =>
+      this.forward(tokens, { ...rest, hooks }),
+    );
   }
 
   /**
