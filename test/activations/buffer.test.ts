@@ -3,6 +3,7 @@ import { ActivationBuffer, type ModelActivationOptions } from "../../lib/activat
 import { Corpus } from "../../lib/activations/corpus.js";
 import type { SourceState } from "../../lib/activations/source.js";
 import { Device } from "../../lib/engine/device.js";
+import { reachableBytes } from "../reachableBytes.js";
 import { testDevice } from "../testDevice.js";
 import { FakeModel } from "./fakeModel.js";
 
@@ -195,14 +196,12 @@ describe("ActivationBuffer", () => {
   });
 
   test("gives its memory back", async () => {
-    await device.synchronize();
-    const before = device.memory().currentBytes;
+    const before = await reachableBytes(device);
     const buffer = await ActivationBuffer.create(optionsFor());
     await serve(buffer, 20, 20, 20, 9);
     await buffer.restoreState(await buffer.saveState());
     buffer.dispose();
     await new Promise((resolve) => setTimeout(resolve, 20));
-    await device.synchronize();
-    expect(device.memory().currentBytes).toBe(before);
+    expect(await reachableBytes(device)).toBe(before);
   });
 });

@@ -5,6 +5,7 @@ import { Device } from "../../lib/engine/device.js";
 import type { EntryFunction } from "../../lib/engine/entryKernels.js";
 import type { Selection } from "../../lib/engine/selection.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
+import { reachableBytes } from "../reachableBytes.js";
 import { testDevice } from "../testDevice.js";
 
 let device: Device;
@@ -51,12 +52,12 @@ async function expectEntries(entries: EntryValues, expected: readonly number[]):
 test("entries gives values or pre-activations of codes, without a copy", async () => {
   await using own = await Device.open(testDevice, { threads: 1 });
   const codes = codesOf([[3, -1, 2]], { select: "topk", k: 3 }, own);
-  await own.synchronize();
-  const before = own.memory().currentBytes;
+  const before = await reachableBytes(own);
   const [z, f] = [own.kernels.entries(codes, "preActivations"), own.kernels.entries(codes, "values")];
   await expectEntries(z, [3, -1, 2]);
   await expectEntries(f, [3, 0, 2]);
-  expect(own.memory().currentBytes).toBe(before);
+  expect(await reachableBytes(own)).toBe(before);
+  for (const held of [codes, z, f]) held.dispose(); // held until here
   const positive = codesOf([[3, -1, 2]], { select: "positive" }, own);
   await expectEntries(own.kernels.entries(positive, "values"), [3, 2]);
 });
@@ -130,14 +131,11 @@ test("codes made by withValues share memory: only numbers that did not exist tak
   await using own = await Device.open(testDevice, { threads: 1 });
   const codes = codesOf([Array.from({ length: 300 }, (_, i) => i - 150)], { select: "all" }, own);
   const z = own.kernels.entries(codes, "preActivations");
-  await own.synchronize();
-  const before = own.memory().currentBytes;
+  const before = await reachableBytes(own);
   const shared = own.kernels.withValues(codes, { values: z });
-  await own.synchronize();
-  expect(own.memory().currentBytes).toBe(before);
+  expect(await reachableBytes(own)).toBe(before);
   const rectified = own.kernels.withValues(codes, {});
-  await own.synchronize();
-  expect(own.memory().currentBytes - before).toBeLessThan(2 * 300 * 4);
+  expect((await reachableBytes(own)) - before).toBeLessThan(2 * 300 * 4);
   codes.dispose();
   z.dispose();
   expect((await shared.read()).values[0]).toBe(-150);

@@ -1,14 +1,10 @@
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
+import { collectGarbage } from "../reachableBytes.js";
 
 const MEBIBYTE = 2 ** 20;
 const elements = (mebibytes: number) => (mebibytes * MEBIBYTE) / 4;
-
-setFlagsFromString("--expose-gc");
-const collectGarbage = runInNewContext("gc") as () => void;
 
 const code = (name: string) => expect.objectContaining({ code: name });
 

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
 import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
+import { reachableBytes } from "../reachableBytes.js";
 import { testDevice } from "../testDevice.js";
 import { syntheticConfig, syntheticWeights, writeGpt2 } from "./syntheticGpt2.js";
 import { textFixture, tinyGpt2Directory } from "./tinyGpt2.js";
@@ -201,9 +202,7 @@ test("hooks run in every pass, over the prompt and then over each new position",
 });
 
 test("who leaves a stream leaves nothing behind on the device", async () => {
-  await device.synchronize();
-  const before = device.memory().currentBytes;
+  const before = await reachableBytes(device);
   for await (const _ of model.stream("The", { maxNewTokens: 100 })) break;
-  await device.synchronize();
-  expect(device.memory().currentBytes).toBe(before);
+  expect(await reachableBytes(device)).toBe(before);
 });

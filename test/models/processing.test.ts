@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { HookedTransformer, type ModelLoadOptions } from "../../lib/models/hookedTransformer.js";
+import { reachableBytes } from "../reachableBytes.js";
 import { testDevice } from "../testDevice.js";
 import { copyModel, readModelReference } from "./families.js";
 import { relativeError } from "./tinyGpt2.js";
@@ -86,17 +87,13 @@ test("what would change predictions is refused, before weights are read", async 
 });
 
 test("processing leaves no tensor of the weights before behind", async () => {
-  await device.synchronize();
-  const before = device.memory().currentBytes;
+  const before = await reachableBytes(device);
   const plain = await HookedTransformer.load(join(folder, "gpt2"), device);
-  await device.synchronize();
-  const bytes = device.memory().currentBytes - before;
+  const bytes = (await reachableBytes(device)) - before;
   plain.dispose();
   const processed = await HookedTransformer.load(join(folder, "gpt2"), device, all);
-  await device.synchronize();
   // The unembedding of its own and its bias come, the norms' weights and the values' biases go.
-  expect(device.memory().currentBytes - before).toBeLessThan(bytes + 4 * 23 * 13 + 1024);
+  expect((await reachableBytes(device)) - before).toBeLessThan(bytes + 4 * 23 * 13 + 1024);
   processed.dispose();
-  await device.synchronize();
-  expect(device.memory().currentBytes).toBe(before);
+  expect(await reachableBytes(device)).toBe(before);
 });
