@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { printableText } from "../analysis/visibleText.js";
-import type { Device } from "../engine/device.js";
+import type { GenerationOptions } from "../models/generation.js";
+import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { loadModel } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import {
@@ -12,6 +13,7 @@ import {
   threadsOption,
   withDevice,
 } from "./options.js";
+import { startProgress } from "./progress.js";
 
 interface GenerateFlags extends DeviceFlags {
   readonly model: string;
@@ -21,6 +23,7 @@ interface GenerateFlags extends DeviceFlags {
   readonly topK?: number;
   readonly topP?: number;
   readonly seed: number;
+  readonly samples?: number;
 }
 
 export function registerGenerate(program: Command): void {
@@ -42,6 +45,11 @@ export function registerGenerate(program: Command): void {
     .option("--top-k <n>", "choose among the n likeliest tokens only", positiveInteger)
     .option("--top-p <x>", "choose among the likeliest tokens that hold this share of probability", nonNegativeNumber)
     .option("--seed <n>", "seed of the random choices", naturalNumber, 0)
+    .option(
+      "--samples <n>",
+      'continue the prompt n times, all at once, and print each as a line {"text": ...}: a corpus (.jsonl)',
+      positiveInteger,
+    )
     .addOption(deviceOption())
     .addOption(threadsOption())
     .addHelpText(
@@ -49,27 +57,60 @@ export function registerGenerate(program: Command): void {
       `
 Examples:
   monosem generate --model models/gpt2 --prompt "The door opened and"
-  monosem generate --model models/gpt2 --prompt "" --temperature 0.8 --top-p 0.95 --seed 7`,
+  monosem generate --model models/gpt2 --prompt "" --temperature 0.8 --top-p 0.95 --seed 7
+  monosem generate --model models/gpt2 --prompt "Once" --max-new-tokens 200 --samples 100 > stories.jsonl`,
     )
     .action((flags: GenerateFlags) =>
-      withInterruption((signal) => withDevice(flags, (device) => generate(flags, device, signal))),
+      withInterruption((signal) =>
+        withDevice(flags, async (device) => {
+          using model = await loadModel(flags.model, device, signal);
+          if (flags.samples === undefined) await printContinuation(flags, model, signal);
+          else await printSamples(flags.samples, flags, model, signal);
+        }),
+      ),
     );
 }
 
-async function generate(flags: GenerateFlags, device: Device, signal: AbortSignal): Promise<void> {
-  using model = await loadModel(flags.model, device, signal);
+function generationOptions(flags: GenerateFlags, signal: AbortSignal): GenerationOptions {
+  return {
+    maxNewTokens: flags.maxNewTokens,
+    temperature: flags.temperature,
+    ...(flags.topK === undefined ? {} : { topK: flags.topK }),
+    ...(flags.topP === undefined ? {} : { topP: flags.topP }),
+    seed: flags.seed,
+    signal,
+  };
+}
+
+async function printSamples(
+  samples: number,
+  flags: GenerateFlags,
+  model: HookedTransformer,
+  signal: AbortSignal,
+): Promise<void> {
+  const texts = new Array<string>(samples).fill(flags.prompt);
+  const progress = startProgress("generating", flags.maxNewTokens, "tokens each");
+  try {
+    let steps = 0;
+    for await (const { text } of model.stream([...texts], generationOptions(flags, signal))) {
+      text.forEach((fresh, sample) => {
+        texts[sample] += fresh;
+      });
+      steps += 1;
+      progress.update(steps);
+    }
+  } finally {
+    progress.stop();
+  }
+  for (const text of texts) process.stdout.write(`${JSON.stringify({ text })}\n`);
+}
+
+async function printContinuation(flags: GenerateFlags, model: HookedTransformer, signal: AbortSignal): Promise<void> {
   let newTokens = 0;
   let ended = false;
   process.stdout.write(printableText(flags.prompt));
   try {
-    const steps = model.stream(flags.prompt, {
-      maxNewTokens: flags.maxNewTokens,
-      temperature: flags.temperature,
-      ...(flags.topK === undefined ? {} : { topK: flags.topK }),
-      ...(flags.topP === undefined ? {} : { topP: flags.topP }),
-      seed: flags.seed,
-      signal,
-    });
+    const steps = model.stream(flags.prompt, generationOptions(flags, signal));
     for await (const { tokens, text } of steps) {
       const [token] = tokens;
       if (token !== undefined) {

@@ -1,23 +1,27 @@
 import { Command, CommanderError } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
-import { registerAttribute } from "./attribute.js";
-import { registerConvert } from "./convert.js";
-import { registerDownload } from "./download.js";
-import { registerEncode } from "./encode.js";
-import { registerEval } from "./eval.js";
 import { describeFailure } from "./failure.js";
-import { registerFeatures } from "./features.js";
-import { registerGenerate } from "./generate.js";
-import { registerInfo } from "./info.js";
-import { registerInterpret } from "./interpret.js";
-import { registerProbe } from "./probe.js";
-import { registerToy } from "./toy.js";
-import { registerTrain } from "./train.js";
 import { packageVersion } from "./version.js";
+
+/** The commands, in the order of the help. Each loads its part of the library, so only the one that is called is loaded. */
+const commands: Readonly<Record<string, () => Promise<(program: Command) => void>>> = {
+  train: async () => (await import("./train.js")).registerTrain,
+  eval: async () => (await import("./eval.js")).registerEval,
+  encode: async () => (await import("./encode.js")).registerEncode,
+  features: async () => (await import("./features.js")).registerFeatures,
+  interpret: async () => (await import("./interpret.js")).registerInterpret,
+  generate: async () => (await import("./generate.js")).registerGenerate,
+  attribute: async () => (await import("./attribute.js")).registerAttribute,
+  probe: async () => (await import("./probe.js")).registerProbe,
+  info: async () => (await import("./info.js")).registerInfo,
+  convert: async () => (await import("./convert.js")).registerConvert,
+  download: async () => (await import("./download.js")).registerDownload,
+  toy: async () => (await import("./toy.js")).registerToy,
+};
 
 /** Runs `monosem` with the given arguments; results on the standard output, everything else on the standard error. */
 export async function runCommandLine(commandLine: readonly string[]): Promise<number> {
-  const program = await createProgram();
+  const program = await createProgram(commandLine);
   try {
     await program.parseAsync(commandLine, { from: "user" });
     return 0;
@@ -30,7 +34,7 @@ export async function runCommandLine(commandLine: readonly string[]): Promise<nu
   }
 }
 
-async function createProgram(): Promise<Command> {
+async function createProgram(commandLine: readonly string[]): Promise<Command> {
   const program = new Command("monosem")
     .description("Sparse autoencoders for language models: train, evaluate, encode, and read their features.")
     .version(await packageVersion())
@@ -44,21 +48,9 @@ async function createProgram(): Promise<Command> {
         write(`monosem: ${visibleText(message.replaceAll("\n", " "))}\n`);
       },
     });
-  for (const register of [
-    registerTrain,
-    registerEval,
-    registerEncode,
-    registerFeatures,
-    registerInterpret,
-    registerGenerate,
-    registerAttribute,
-    registerProbe,
-    registerInfo,
-    registerConvert,
-    registerDownload,
-    registerToy,
-  ]) {
-    register(program);
-  }
+  const called = commandLine.find((word) => !word.startsWith("-"));
+  const wanted =
+    called !== undefined && Object.hasOwn(commands, called) ? [commands[called]!] : Object.values(commands);
+  for (const load of wanted) (await load())(program);
   return program;
 }

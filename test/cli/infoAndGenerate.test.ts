@@ -82,6 +82,19 @@ test("generate continues a prompt, the same for the same seed and another for an
   expect(other.stdout).not.toBe(first.stdout);
 });
 
+test("generate --samples writes a corpus: a line of JSON for each of different continuations", async () => {
+  const generate = ["generate", "--model", modelDirectory, "--prompt", 'The "king', "--max-new-tokens", "9"];
+  const { exitCode, stdout } = await runCli(...generate, "--samples", "3");
+  expect(exitCode).toBe(0);
+  const texts = stdout
+    .trim()
+    .split("\n")
+    .map((line) => (JSON.parse(line) as { text: string }).text);
+  expect(new Set(texts).size).toBe(3);
+  for (const text of texts) expect(text).toMatch(/^The "king./s);
+  expect((await runCli(...generate, "--samples", "0")).exitCode).toBe(1);
+});
+
 test("generate refuses a folder without a model, and impossible sampling", async () => {
   const folder = await temporaryFolder();
   const absent = await runCli("generate", "--model", join(folder, "none"), "--prompt", "a");
