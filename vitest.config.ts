@@ -6,7 +6,7 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     exclude: ["test/cuda/**", "test/package/**", "test/robustness/**", "node_modules/**"],
     pool: "forks",
-    maxWorkers: 2,
+    maxWorkers: 3, // on two cores: many tests wait, for servers and processes
     testTimeout: 600_000, // against hanging, not for speed
   },
 });
