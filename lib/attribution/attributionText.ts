@@ -17,7 +17,8 @@ export interface AttributionReport {
   readonly players: readonly AttributedPlayer[];
 }
 
-const LONGEST_LABEL = 48;
+/** A label longer than this many code points is cut. */
+export const LONGEST_LABEL = 48;
 const LONGEST_BAR = 24;
 
 /**
@@ -28,11 +29,7 @@ const LONGEST_BAR = 24;
 export function attributionText({ facts, players }: AttributionReport, options: { readonly colour: boolean }): string {
   const nameWidth = Math.max(...facts.map(([name]) => name.length));
   const head = facts.map(([name, value]) => `${name.padEnd(nameWidth)}  ${visibleText(value)}`);
-  const numbers = players.map(({ value, standardError }) =>
-    standardError === undefined || Number.isNaN(standardError)
-      ? signed(value)
-      : `${signed(value)} ± ${standardError.toFixed(4)}`,
-  );
+  const numbers = players.map(valueText);
   const numberWidth = Math.max(0, ...numbers.map(({ length }) => length));
   const largest = Math.max(...players.map(({ value }) => Math.abs(value)));
   const rows = players.map(({ value, label }, index) => {
@@ -43,6 +40,13 @@ export function attributionText({ facts, players }: AttributionReport, options: 
     return `${numbers[index]!.padStart(numberWidth)}  ${shown}${padding}  ${visibleText(label, LONGEST_LABEL)}`;
   });
   return `${head.join("\n")}\n\n${rows.join("\n")}\n`;
+}
+
+/** The value with its sign, and its standard error where it has one. */
+export function valueText({ value, standardError }: AttributedPlayer): string {
+  return standardError === undefined || Number.isNaN(standardError)
+    ? signed(value)
+    : `${signed(value)} ± ${standardError.toFixed(4)}`;
 }
 
 function signed(value: number): string {

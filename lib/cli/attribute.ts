@@ -1,4 +1,6 @@
 import { type Command, Option } from "commander";
+import { visibleText } from "../analysis/visibleText.js";
+import { type AttributionPage, attributionHtml } from "../attribution/attributionPage.js";
 import { type AttributedPlayer, attributionText } from "../attribution/attributionText.js";
 import type { Game, GameOptions } from "../attribution/coalitions.js";
 import { kernelShapley } from "../attribution/kernelShapley.js";
@@ -16,6 +18,7 @@ import {
 import { tokenGame } from "../attribution/tokenGame.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
+import { writeFileAtomically } from "../formats/atomicFile.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { loadModel, loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
@@ -28,6 +31,7 @@ import {
   threadsOption,
   withDevice,
 } from "./options.js";
+import { checkOutputFiles } from "./outputFiles.js";
 import { type Progress, startProgress } from "./progress.js";
 import { printsColour } from "./terminal.js";
 
@@ -43,6 +47,7 @@ interface AttributeFlags extends DeviceFlags {
   readonly strongest?: number;
   readonly seed: number;
   readonly json?: boolean;
+  readonly html?: string;
 }
 
 interface LimeFlags extends AttributeFlags {
@@ -224,6 +229,7 @@ function addCommonOptions(command: Command): Command {
   return command
     .option("--seed <n>", "seed of the random choices", naturalNumber, 0)
     .option("--json", "print JSON instead of a table")
+    .option("--html <file>", "also write a self-contained HTML page")
     .addOption(deviceOption())
     .addOption(threadsOption());
 }
@@ -270,6 +276,8 @@ interface Players {
   readonly keys: readonly Readonly<Record<string, string | number>>[];
   /** Whether they stand in an order of their own, which results keep. */
   readonly ordered: boolean;
+  /** Of tokens, their texts. */
+  readonly texts: readonly string[] | undefined;
   /** Of tokens. */
   readonly tree: PlayerTree | undefined;
 }
@@ -299,6 +307,7 @@ async function attributed(
   } else if (flags.mask !== undefined) {
     throw new MonosemError("ERR_CONFIG", "--mask is for tokens; with --sae, latents are switched off");
   }
+  await checkOutputFiles(flags.html);
   using sae = flags.sae === undefined ? undefined : await loadSae(flags.sae, device, signal);
   using model = await loadModel(flags.model, device, signal, sae === undefined ? [] : [sae]);
   const { bosTokenId } = model.config;
@@ -315,6 +324,7 @@ async function attributed(
       labels: texts.map((text) => JSON.stringify(text)),
       keys: positions.map((position, i) => ({ position, token: texts[i]! })),
       ordered: true,
+      texts,
       tree: textTree(texts),
     };
   } else {
@@ -338,6 +348,7 @@ async function attributed(
         activation: activations[i]![peaks[i]!]!,
       })),
       ordered: false,
+      texts: undefined,
       tree: undefined,
     };
   }
@@ -351,6 +362,20 @@ async function attributed(
     },
   }).finally(() => progress?.stop());
   const seconds = (performance.now() - started) / 1000;
+  const report: AttributionPage = {
+    title: `What the ${measureText(model, measure)} is owed to`,
+    facts: [
+      ["model", model.config.name],
+      ["prompt", flags.prompt],
+      ["measure", measureText(model, measure)],
+      ...found.facts,
+      ["method", `${found.method}; ${found.evaluations} combinations in ${seconds.toFixed(1)} s`],
+    ],
+    players: found.shown.map((player) => attributedPlayer(players.labels[player]!, player, found)),
+    text: players.texts?.map((text, player) => attributedPlayer(text, player, found)),
+  };
+  // Before anything is printed, as in `features`.
+  if (flags.html !== undefined) await writeFileAtomically(flags.html, attributionHtml(report));
   if (flags.json) {
     const description = { ...measure, token: model.tokenizer.tokenText(measure.token) };
     const against = "against" in measure ? { against: model.tokenizer.tokenText(measure.against) } : {};
@@ -372,17 +397,13 @@ async function attributed(
     process.stdout.write(`${JSON.stringify(result)}\n`);
     return;
   }
-  const rows = found.shown.map((player): AttributedPlayer => {
-    const error = found.standardErrors === undefined ? {} : { standardError: found.standardErrors[player]! };
-    return { label: players.labels[player]!, value: found.values[player]!, ...error };
-  });
-  const facts = [
-    ["prompt", flags.prompt],
-    ["measure", measureText(model, measure)],
-    ...found.facts,
-    ["method", `${found.method}; ${found.evaluations} combinations in ${seconds.toFixed(1)} s`],
-  ] as const;
-  process.stdout.write(attributionText({ facts, players: rows }, { colour: printsColour() }));
+  process.stdout.write(attributionText(report, { colour: printsColour() }));
+  if (flags.html !== undefined) process.stdout.write(`\nwrote ${visibleText(flags.html)}\n`);
+}
+
+function attributedPlayer(label: string, player: number, { values, standardErrors }: Attribution): AttributedPlayer {
+  const error = standardErrors === undefined ? {} : { standardError: standardErrors[player]! };
+  return { label, value: values[player]!, ...error };
 }
 
 async function measureOf(

@@ -1,12 +1,17 @@
 import { type Command, Option } from "commander";
+import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
-import { binaryLabels, readLabelledTexts } from "../probing/labelledTexts.js";
+import { writeFileAtomically } from "../formats/atomicFile.js";
+import type { HookedTransformer } from "../models/hookedTransformer.js";
+import { binaryLabels, type LabelledText, readLabelledTexts } from "../probing/labelledTexts.js";
 import type { ProbeKind } from "../probing/linearProbe.js";
 import { type Pooling, pooledFeatures } from "../probing/pooledFeatures.js";
 import { type ProbeOptions, probe } from "../probing/probe.js";
-import { type NamedProbe, probeText } from "../probing/probeText.js";
+import { probeHtml } from "../probing/probePage.js";
+import { type NamedProbe, type ProbeReport, probeText } from "../probing/probeText.js";
 import { sparseProbes } from "../probing/sparseProbe.js";
+import type { Sae } from "../sae/sae.js";
 import { loadModel, loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import {
@@ -18,12 +23,13 @@ import {
   threadsOption,
   withDevice,
 } from "./options.js";
+import { checkOutputFiles } from "./outputFiles.js";
 import { startProgress } from "./progress.js";
 
 interface ProbeFlags extends DeviceFlags {
   readonly model: string;
   readonly data: string;
-  readonly hook?: string;
+  readonly hook?: readonly string[];
   readonly sae?: string;
   readonly positive?: string;
   readonly pooling: Pooling;
@@ -33,6 +39,7 @@ interface ProbeFlags extends DeviceFlags {
   readonly testFraction: number;
   readonly seed: number;
   readonly json?: boolean;
+  readonly html?: string;
 }
 
 export function registerProbe(program: Command): void {
@@ -51,7 +58,10 @@ permuted labels are the same for all texts of one type.`,
     )
     .requiredOption("--model <dir>", "folder of the model")
     .requiredOption("--data <file>", "labelled texts (.jsonl)")
-    .option("--hook <name>", "hook point whose activations are probed, or that the SAE reads")
+    .option(
+      "--hook <name...>",
+      "hook points whose activations are probed, each by itself; or the one that the SAE reads",
+    )
     .option("--sae <dir>", "probe the latents of this SAE")
     .option("--positive <label>", "the label to tell from the others (default: of two, the last in the alphabet)")
     .addOption(
@@ -72,7 +82,8 @@ permuted labels are the same for all texts of one type.`,
     )
     .option("--test-fraction <x>", "share of the texts that is held out", nonNegativeNumber, 0.2)
     .option("--seed <n>", "seed of the split, the folds and the permuted labels", naturalNumber, 0)
-    .option("--json", "print JSON, with the probes' weights, instead of a table")
+    .option("--json", "print JSON, with the probes' weights, instead of a table; a line for each hook point")
+    .option("--html <file>", "also write a self-contained HTML page")
     .addOption(deviceOption())
     .addOption(threadsOption())
     .addHelpText(
@@ -80,6 +91,7 @@ permuted labels are the same for all texts of one type.`,
       `
 Examples:
   monosem probe --model models/gpt2 --data reviews.jsonl --hook blocks.6.hook_resid_post
+  monosem probe --model models/gpt2 --data reviews.jsonl --pooling last --hook blocks.{0,3,6,9}.hook_resid_post --html layers.html
   monosem probe --model models/gpt2 --data reviews.jsonl --sae runs/first/sae --k 1 2 5 10 20
   monosem probe --model models/gpt2 --data topics.jsonl --hook blocks.6.hook_resid_post --positive sports --json`,
     )
@@ -88,21 +100,103 @@ Examples:
     );
 }
 
+/** What the labels are read off: activations at one hook point, or an SAE's latents. */
+interface Probed {
+  readonly hooks: readonly string[];
+  /** Texts that were longer than the context. */
+  readonly cut: number;
+  readonly probes: readonly NamedProbe[];
+}
+
 async function probeTexts(flags: ProbeFlags, device: Device, signal: AbortSignal): Promise<void> {
-  if (flags.hook === undefined && flags.sae === undefined) {
+  const hooks = [...new Set(flags.hook)];
+  if (hooks.length === 0 && flags.sae === undefined) {
     throw new MonosemError("ERR_CONFIG", "nothing to probe: give --hook, --sae or both");
   }
+  if (hooks.length > 1 && flags.sae !== undefined) {
+    throw new MonosemError(
+      "ERR_CONFIG",
+      `--sae reads one hook point, found ${hooks.length}: name one, or leave --sae out`,
+    );
+  }
+  await checkOutputFiles(flags.html);
   const texts = await readLabelledTexts(flags.data);
   const { labels, positive } = binaryLabels(texts, flags.positive);
   using sae = flags.sae === undefined ? undefined : await loadSae(flags.sae, device, signal);
   using model = await loadModel(flags.model, device, signal, sae === undefined ? [] : [sae]);
-  const progress = startProgress("reading", texts.length, "texts");
+  const found: Probed[] = [];
+  for (const hook of hooks.length === 0 ? [undefined] : hooks) {
+    const named = hooks.length > 1 ? `${hook}, ` : "";
+    found.push(await probeOne({ flags, texts, labels, sae, model, hook, named, signal }));
+  }
+  const positives = labels.reduce((sum, label) => sum + label, 0);
+  const probes = found.flatMap((probed) => probed.probes);
+  const what = sae === undefined ? "features" : "latents";
+  const { test } = probes[0]!.outcome;
+  const cut = Math.max(...found.map((probed) => probed.cut));
+  const report: ProbeReport = {
+    facts: [
+      ["label", `${JSON.stringify(positive)}: ${positives} of ${texts.length} texts`],
+      [
+        what,
+        `${flags.sae ?? (found.length === 1 ? found[0]!.hooks.join(", ") : `${found.length} hook points`)}, ${flags.pooling === "mean" ? "mean of the tokens" : "last token"}`,
+      ],
+      ["probes", `${flags.kind}, tested on ${test.rows} texts, ${test.positives} of them ${JSON.stringify(positive)}`],
+      ...(cut === 0 ? [] : [["cut", `${cut} texts were longer than the context`] as const]),
+    ],
+    probes,
+  };
+  // Before anything is printed, as in `features`.
+  if (flags.html !== undefined) {
+    const title = `Can ${JSON.stringify(positive)} be read off ${sae === undefined ? "activations" : "latents"} of ${model.config.name}?`;
+    await writeFileAtomically(flags.html, probeHtml(title, report));
+  }
+  if (!flags.json) {
+    process.stdout.write(probeText(report));
+    if (flags.html !== undefined) process.stdout.write(`\nwrote ${visibleText(flags.html)}\n`);
+    return;
+  }
+  for (const probed of found) {
+    const result = {
+      model: model.config.name,
+      hooks: probed.hooks,
+      ...(flags.sae === undefined ? {} : { sae: flags.sae }),
+      data: flags.data,
+      positive,
+      texts: texts.length,
+      positives,
+      cut: probed.cut,
+      pooling: flags.pooling,
+      probes: probed.probes.map(({ outcome: { probe: fitted, ...outcome }, features: chosen }) => ({
+        ...outcome,
+        features: chosen ?? "all",
+        weights: Array.from(fitted.weights),
+        bias: fitted.bias,
+      })),
+    };
+    process.stdout.write(`${JSON.stringify(result)}\n`);
+  }
+}
+
+async function probeOne(task: {
+  readonly flags: ProbeFlags;
+  readonly texts: readonly LabelledText[];
+  readonly labels: Uint8Array;
+  readonly sae: Sae | undefined;
+  readonly model: HookedTransformer;
+  readonly hook: string | undefined;
+  /** Before the names of the probes. */
+  readonly named: string;
+  readonly signal: AbortSignal;
+}): Promise<Probed> {
+  const { flags, texts, labels, sae, model, hook, named, signal } = task;
+  const progress = startProgress(`reading${hook === undefined ? "" : ` ${hook}`}`, texts.length, "texts");
   const { features, hooks, cut } = await pooledFeatures(
     texts.map(({ text }) => text),
     {
       model,
       sae,
-      hook: flags.hook,
+      hook,
       pooling: flags.pooling,
       contextSize: flags.contextSize,
       signal,
@@ -121,42 +215,12 @@ async function probeTexts(flags: ProbeFlags, device: Device, signal: AbortSignal
   const ks = flags.k ?? (sae === undefined ? [] : [1, 2, 5]);
   const sparse = await sparseProbes(features, labels, ks, options);
   const probes: readonly NamedProbe[] = [
-    { name: `all ${features.columns}`, outcome: await probe(features, labels, options) },
+    { name: `${named}all ${features.columns}`, outcome: await probe(features, labels, options) },
     ...sparse.map(({ features: chosen, ...outcome }) => ({
-      name: `${chosen.length} ${chosen.length === 1 ? what.slice(0, -1) : what}`,
+      name: `${named}${chosen.length} ${chosen.length === 1 ? what.slice(0, -1) : what}`,
       outcome,
       features: chosen,
     })),
   ];
-  const positives = labels.reduce((sum, label) => sum + label, 0);
-  if (flags.json) {
-    const result = {
-      model: model.config.name,
-      hooks,
-      ...(flags.sae === undefined ? {} : { sae: flags.sae }),
-      data: flags.data,
-      positive,
-      texts: texts.length,
-      positives,
-      cut,
-      pooling: flags.pooling,
-      probes: probes.map(({ outcome: { probe: fitted, ...outcome }, features: chosen }) => ({
-        ...outcome,
-        features: chosen ?? "all",
-        weights: Array.from(fitted.weights),
-        bias: fitted.bias,
-      })),
-    };
-    process.stdout.write(`${JSON.stringify(result)}\n`);
-    return;
-  }
-  const [first] = probes;
-  const { test } = first!.outcome;
-  const facts: readonly (readonly [string, string])[] = [
-    ["label", `${JSON.stringify(positive)}: ${positives} of ${texts.length} texts`],
-    [what, `${flags.sae ?? hooks.join(", ")}, ${flags.pooling === "mean" ? "mean of the tokens" : "last token"}`],
-    ["probes", `${flags.kind}, tested on ${test.rows} texts, ${test.positives} of them ${JSON.stringify(positive)}`],
-    ...(cut === 0 ? [] : [["cut", `${cut} texts were longer than the context`] as const]),
-  ];
-  process.stdout.write(probeText(facts, probes));
+  return { hooks, cut, probes };
 }

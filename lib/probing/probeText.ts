@@ -10,17 +10,21 @@ export interface NamedProbe {
   readonly features?: readonly number[];
 }
 
+/** What a table or a page of probes shows. Strings may be hostile. */
+export interface ProbeReport {
+  /** Names and values above the table. */
+  readonly facts: readonly (readonly [name: string, value: string])[];
+  readonly probes: readonly NamedProbe[];
+}
+
 const columns = ["features", "penalty", "accuracy", "AUROC", "F1", "train acc.", "control", "selectivity"] as const;
 
 /** A table for a terminal: for each probe how it does on the test part, then the features of the sparse ones. */
-export function probeText(
-  facts: readonly (readonly [name: string, value: string])[],
-  probes: readonly NamedProbe[],
-): string {
+export function probeText({ facts, probes }: ProbeReport): string {
   const nameWidth = Math.max(...facts.map(([name]) => name.length));
   const head = facts.map(([name, value]) => `${name.padEnd(nameWidth)}  ${visibleText(value)}`);
   const rows = probes.map(({ name, outcome: { penalty, test, train, control } }) => [
-    name,
+    visibleText(name),
     String(penalty),
     percent(test.accuracy),
     test.auroc.toFixed(3),
@@ -39,9 +43,9 @@ export function probeText(
     features === undefined
       ? []
       : [
-          `${name}: ${features
+          `${visibleText(name)}: ${features
             .slice(0, MOST_SHOWN)
-            .map((feature, i) => `${feature} (${signed(outcome.probe.weights[i]!)})`)
+            .map((feature, i) => `${feature} (${signedWeight(outcome.probe.weights[i]!)})`)
             .join(", ")}${features.length > MOST_SHOWN ? ", ..." : ""}`,
         ],
   );
@@ -50,10 +54,10 @@ export function probeText(
 
 const MOST_SHOWN = 10;
 
-function percent(share: number): string {
+export function percent(share: number): string {
   return `${(100 * share).toFixed(1)}%`;
 }
 
-function signed(weight: number): string {
+export function signedWeight(weight: number): string {
   return `${weight < 0 ? "" : "+"}${Number(weight.toPrecision(3))}`;
 }

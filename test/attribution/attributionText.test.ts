@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { attributionHtml } from "../../lib/attribution/attributionPage.js";
 import { attributionText } from "../../lib/attribution/attributionText.js";
 
 const facts = [
@@ -31,4 +32,24 @@ test("players that do nothing have no bars, an unknown error is not shown, no pl
   const idle = [{ label: "a", value: 0, standardError: Number.NaN }];
   expect(attributionText({ facts, players: idle }, { colour: true })).toMatch(/\n\+0\.0000 +a\n$/);
   expect(attributionText({ facts, players: [] }, { colour: false })).toContain("score");
+});
+
+test("the page shades the text, draws bars to both sides, and takes nothing of a hostile label as markup", () => {
+  const hostile = "<img src=x onerror=alert(1)>\u202e";
+  const text = [
+    { label: hostile, value: 2 },
+    { label: "<b>", value: -1 },
+    { label: "idle", value: 0 },
+  ];
+  const html = attributionHtml({ title: hostile, facts: [[hostile, hostile]], players: text, text });
+  expect(html).not.toMatch(/<(img|b)[ >]/);
+  expect(html).toContain("&lt;img src=x onerror=alert(1)&gt;\\u{202e}");
+  expect(html).toMatch(/<bdi class="a10" title="\+2\.0000">&lt;img/);
+  expect(html).toMatch(/<bdi class="n5" title="-1\.0000">&lt;b&gt;<\/bdi>/);
+  expect(html).toMatch(/<bdi class="a0" title="\+0\.0000">idle/);
+  expect(html).toContain('<rect class="raises" x="100.00" y="1" width="100.00" height="10"/>');
+  expect(html).toContain('<rect class="lowers" x="50.00" y="1" width="50.00" height="10"/>');
+  const latents = attributionHtml({ title: "t", facts: [], players });
+  expect(latents).not.toContain('class="prompt');
+  expect(latents).toContain("+2.0000 ± 0.2500");
 });

@@ -1,3 +1,5 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { HOOK, modelDirectory } from "../analysis/tinyModel.js";
 import { type CliResult, runCli, temporaryFolder } from "./runCli.js";
@@ -112,6 +114,31 @@ test("latents of an SAE play, strongest effect first", async () => {
   expect(JSON.parse(named.stdout).players.map(({ latent }: { latent: number }) => latent)).toEqual([2, 5]);
   const unknown = await attribute("shap", "--prompt", PROMPT, "--sae", sae, "--latents", String(dSae));
   expect(unknown.stderr).toContain(`there is no latent ${dSae}`);
+});
+
+test("--html writes a page of all tokens, and says so", async () => {
+  const page = join(await temporaryFolder(), "page.html");
+  const command = [
+    "lime",
+    "--prompt",
+    PROMPT,
+    "--target",
+    " she",
+    "--samples",
+    "50",
+    "--features",
+    "2",
+    "--html",
+    page,
+  ];
+  const { stdout } = await attribute(...command);
+  expect(stdout).toContain(`wrote ${page}`);
+  const html = readFileSync(page, "utf8");
+  const tokens = [...html.matchAll(/<bdi class="[an]\d+" title="[^"]*">([^<]*)<\/bdi>/g)].map((match) => match[1]);
+  expect(tokens.join("")).toBe(PROMPT);
+  expect(html.match(/<tr>/g)).toHaveLength(2);
+  const nowhere = await attribute("shap", "--prompt", PROMPT, "--html", join(page, "no/page.html"));
+  expect(nowhere).toMatchObject({ exitCode: 1, stdout: "" });
 });
 
 test("a hostile prompt is printed harmlessly", async () => {

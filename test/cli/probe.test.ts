@@ -1,4 +1,4 @@
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { HOOK, modelDirectory } from "../analysis/tinyModel.js";
@@ -105,4 +105,26 @@ test("what cannot be probed is refused in one line", async () => {
     expect(stdout).toBe("");
     expect(exitCode).toBe(1);
   }
+});
+
+test("several hook points are probed one by one, in one table, page or line of JSON each", async () => {
+  const { folder, file } = await peopleFile();
+  const hooks = ["hook_embed", HOOK];
+  const page = join(folder, "<page>.html");
+  const { stdout } = await probe("--data", file, "--hook", ...hooks, "--pooling", "last", "--html", page);
+  for (const hook of hooks) expect(stdout).toMatch(new RegExp(`^${hook}, all 192 `, "m"));
+  const html = readFileSync(page, "utf8");
+  for (const hook of hooks) expect(html).toContain(`<bdi>${hook}, all 192</bdi>`);
+  expect(html.match(/<td class="bar">/g)).toHaveLength(2);
+  const { stdout: lines } = await probe("--data", file, "--hook", ...hooks, "--json");
+  expect(
+    lines
+      .trim()
+      .split("\n")
+      .map((line) => (JSON.parse(line) as { hooks: string[] }).hooks),
+  ).toEqual([["hook_embed"], [HOOK]]);
+  const sae = await writeSae(folder, { modelName: "tiny-gpt2", hookName: HOOK }, 192);
+  expect((await probe("--data", file, "--hook", ...hooks, "--sae", sae)).stderr).toMatch(
+    /--sae reads one hook point, found 2/,
+  );
 });
