@@ -1,3 +1,5 @@
+import { stat } from "node:fs/promises";
+import { extname } from "node:path";
 import type { Command } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
@@ -36,7 +38,7 @@ interface InfoFlags extends DeviceFlags {
 export function registerInfo(program: Command): void {
   program
     .command("info")
-    .argument("[name]", "folder of an SAE or of a model, or file of an SAE; or the name of a published one")
+    .argument("[name]", "folder or file of an SAE or of a model; or the name of a published one")
     .summary("show the version and the device, or what a folder or a published SAE holds")
     .description(
       `Without a name: the version of monosem, the device that it computes on and why. With that of a folder: what the SAE or the model in it is; the weights are loaded and checked.
@@ -105,6 +107,8 @@ function saeInOneLine({ hook, hookOut, l0 }: PublishedSae): string {
 
 async function factsOf(directory: string, device: Device): Promise<Facts> {
   if (await holdsSae(directory)) return factsOfSae(directory, device);
+  const isFile = (await stat(directory).catch(() => undefined))?.isFile() ?? false;
+  if (isFile && extname(directory) === ".bin") return factsOfModel(directory, device); // of llama2.c
   await requireFolder(directory, (problem) => `${problem}${namesNear(directory)}`);
   const run = await trainingRunIn(directory);
   if (run !== undefined) throw await outputOfRun(directory, run);

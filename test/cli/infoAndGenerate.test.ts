@@ -42,6 +42,22 @@ test("info lists a model's hook points, as they are written into configurations,
   expect(hookPoints).toContainEqual({ name: "blocks.{layer}.attn.hook_attn_scores", width: null });
 });
 
+test("info tells what a file of llama2.c holds", async () => {
+  const folder = await temporaryFolder();
+  const [dim, hidden, vocabulary, context] = [4, 8, 259, 16];
+  const sizes = Int32Array.of(dim, hidden, 1, 1, 1, vocabulary, context);
+  const weights = vocabulary * dim + 3 * dim + 4 * dim * dim + 3 * hidden * dim + context * dim;
+  const file = join(folder, "tiny.bin");
+  writeFileSync(file, Buffer.concat([Buffer.from(sizes.buffer), Buffer.alloc(4 * weights)]));
+  expect((await runCli("info", file)).stderr).toContain("tokenizer.bin does not exist");
+  // The longest piece's length, then of each piece its score, its length and its bytes.
+  const piece = Buffer.concat([Buffer.alloc(4), Buffer.from(Int32Array.of(1).buffer), Buffer.from("a")]);
+  const pieces = new Array<Buffer>(vocabulary).fill(piece);
+  writeFileSync(join(folder, "tokenizer.bin"), Buffer.concat([Buffer.from(Int32Array.of(1).buffer), ...pieces]));
+  const { stdout } = await runCli("info", file, "--json");
+  expect(JSON.parse(stdout)).toMatchObject({ kind: "model", architecture: "llama", name: "tiny", dModel: dim });
+});
+
 test("info on the output of a training run says where its SAEs are", async () => {
   const folder = await temporaryFolder();
   const configure = (sae: unknown): void => writeFileSync(join(folder, "config.json"), JSON.stringify({ sae }));
