@@ -5,40 +5,70 @@
 #   add_cuda_library(native/cuda/library/....cu)  the target monosem_cuda, of these sources
 #
 # MONOSEM_CUDA_ARCHITECTURES: what to compile for, in CMake's notation for CUDA_ARCHITECTURES ("80-real": machine code,
-# "120-virtual": PTX for GPUs to come, which their driver compiles). The environment variable of that name sets the default.
+# "120-virtual": PTX for GPUs to come, which their driver compiles), or "all": every generation from Ampere on and PTX of
+# the newest, which takes a core some ten minutes. The environment variable of that name sets the default, which otherwise is
+# machine code for the GPUs of this machine; without any, PTX that the driver of whatever GPU it meets compiles.
 set(CMAKE_CUDA_ARCHITECTURES OFF)  # no flags by CMake, not all of whose versions know the newer names
 enable_language(CUDA)
 include(CheckCompilerFlag)
 check_compiler_flag(CUDA --compress-mode=size MONOSEM_NVCC_HAS_COMPRESS_MODE)
 
+execute_process(COMMAND "${CMAKE_CUDA_COMPILER}" --list-gpu-code OUTPUT_VARIABLE listed COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "sm_[0-9]+" known_gpu_code "${listed}")
+
 # Machine code for each generation from Ampere on, as far as this nvcc knows it, and PTX of the newest. 90a: Hopper with
 # its own matrix instructions.
-function(default_cuda_architectures result)
-  execute_process(COMMAND "${CMAKE_CUDA_COMPILER}" --list-gpu-code OUTPUT_VARIABLE listed COMMAND_ERROR_IS_FATAL ANY)
-  string(REGEX MATCHALL "sm_[0-9]+" known "${listed}")
+function(all_cuda_architectures result)
   foreach(architecture 80 86 89 90a 100 120)
     string(REGEX MATCH "[0-9]+" number ${architecture})
-    if("sm_${number}" IN_LIST known)
+    if("sm_${number}" IN_LIST known_gpu_code)
       list(APPEND architectures ${architecture}-real)
       set(newest ${number})
     endif()
   endforeach()
   set(${result} ${architectures} ${newest}-virtual PARENT_SCOPE)
 endfunction()
+
+function(default_cuda_architectures result)
+  execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
+    OUTPUT_VARIABLE capabilities RESULT_VARIABLE status ERROR_QUIET)
+  set(architectures "")
+  if(status EQUAL 0)
+    string(REGEX MATCHALL "[0-9]+\\.[0-9]+" capabilities "${capabilities}")
+    foreach(capability ${capabilities})
+      string(REPLACE "." "" number ${capability})
+      if("sm_${number}" IN_LIST known_gpu_code)
+        string(REGEX REPLACE "^90$" "90a" number ${number})
+        list(APPEND architectures ${number}-real)
+      endif()
+    endforeach()
+    list(REMOVE_DUPLICATES architectures)
+  endif()
+  if(NOT architectures)
+    set(architectures 80-virtual)
+  endif()
+  set(${result} ${architectures} PARENT_SCOPE)
+endfunction()
 default_cuda_architectures(default_architectures)
 if(DEFINED ENV{MONOSEM_CUDA_ARCHITECTURES})
   set(default_architectures "$ENV{MONOSEM_CUDA_ARCHITECTURES}")
 endif()
 set(MONOSEM_CUDA_ARCHITECTURES "${default_architectures}" CACHE STRING "What the CUDA library is compiled for")
+if(MONOSEM_CUDA_ARCHITECTURES STREQUAL "all")
+  all_cuda_architectures(cuda_architectures)
+else()
+  set(cuda_architectures ${MONOSEM_CUDA_ARCHITECTURES})
+endif()
+message(STATUS "CUDA library for: ${cuda_architectures}")
 
 function(add_cuda_library)
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12)
     message(WARNING "No CUDA library: it needs nvcc 12, and this one is ${CMAKE_CUDA_COMPILER_VERSION}.")
     return()
   endif()
-  foreach(architecture ${MONOSEM_CUDA_ARCHITECTURES})
+  foreach(architecture ${cuda_architectures})
     if(NOT architecture MATCHES "^([0-9]+[a-z]?)-(real|virtual)$")
-      message(FATAL_ERROR "MONOSEM_CUDA_ARCHITECTURES: \"${architecture}\" is not like 80-real or 80-virtual.")
+      message(FATAL_ERROR "MONOSEM_CUDA_ARCHITECTURES: \"${architecture}\" is not like 80-real or 80-virtual, or all.")
     endif()
     set(code $<IF:$<STREQUAL:${CMAKE_MATCH_2},real>,sm,compute>_${CMAKE_MATCH_1})
     list(APPEND code_options -gencode=arch=compute_${CMAKE_MATCH_1},code=${code})
