@@ -9,11 +9,13 @@ import {
   naturalNumber,
   nonNegativeNumber,
   positiveInteger,
+  type TokenizerFlags,
   threadsOption,
+  tokenizerOption,
   withDevice,
 } from "./options.js";
 
-interface GenerateFlags extends DeviceFlags {
+interface GenerateFlags extends DeviceFlags, TokenizerFlags {
   readonly model: string;
   readonly prompt: string;
   readonly maxNewTokens: number;
@@ -31,6 +33,7 @@ export function registerGenerate(program: Command): void {
       "Continues a prompt token by token and prints the text as it comes. The same seed gives the same text. Control characters in the text are printed as escapes.",
     )
     .requiredOption("--model <dir>", "folder of the model (config.json, model.safetensors, tokenizer.json)")
+    .addOption(tokenizerOption())
     .requiredOption("--prompt <text>", 'text to continue; "" begins a new document')
     .option(
       "--max-new-tokens <n>",
@@ -57,7 +60,7 @@ Examples:
 }
 
 async function generate(flags: GenerateFlags, device: Device, signal: AbortSignal): Promise<void> {
-  using model = await loadModel(flags.model, device, signal);
+  using model = await loadModel(flags.model, device, { tokenizer: flags.tokenizer, signal });
   let newTokens = 0;
   let ended = false;
   process.stdout.write(printableText(flags.prompt));

@@ -15,12 +15,14 @@ import {
   naturalNumber,
   nonNegativeNumber,
   positiveInteger,
+  type TokenizerFlags,
   threadsOption,
+  tokenizerOption,
   withDevice,
 } from "./options.js";
 import { startProgress } from "./progress.js";
 
-interface ProbeFlags extends DeviceFlags {
+interface ProbeFlags extends DeviceFlags, TokenizerFlags {
   readonly model: string;
   readonly data: string;
   readonly hook?: string;
@@ -50,6 +52,7 @@ FILE has one JSON object in a line: {"text": "...", "label": "..."}; with a "typ
 permuted labels are the same for all texts of one type.`,
     )
     .requiredOption("--model <dir>", "folder of the model")
+    .addOption(tokenizerOption())
     .requiredOption("--data <file>", "labelled texts (.jsonl)")
     .option("--hook <name>", "hook point whose activations are probed, or that the SAE reads")
     .option("--sae <dir>", "probe the latents of this SAE")
@@ -95,7 +98,11 @@ async function probeTexts(flags: ProbeFlags, device: Device, signal: AbortSignal
   const texts = await readLabelledTexts(flags.data);
   const { labels, positive } = binaryLabels(texts, flags.positive);
   using sae = flags.sae === undefined ? undefined : await loadSae(flags.sae, device, signal);
-  using model = await loadModel(flags.model, device, signal, sae === undefined ? [] : [sae]);
+  using model = await loadModel(flags.model, device, {
+    tokenizer: flags.tokenizer,
+    signal,
+    saes: sae === undefined ? [] : [sae],
+  });
   const progress = startProgress("reading", texts.length, "texts");
   const { features, hooks, cut } = await pooledFeatures(
     texts.map(({ text }) => text),
