@@ -77,7 +77,7 @@ async function generate(flags: GenerateFlags, device: Device, signal: AbortSigna
       const [token] = tokens;
       if (token !== undefined) {
         newTokens += 1;
-        ended = token === model.config.eosTokenId;
+        ended = model.config.stopTokenIds.includes(token);
       }
       process.stdout.write(printableText(text[0]!));
     }

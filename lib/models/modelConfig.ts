@@ -76,4 +76,6 @@ export interface ModelConfig {
   /** Id of the token that begins a document; 0 is an id like any other. */
   readonly bosTokenId: number | undefined;
   readonly eosTokenId: number | undefined;
+  /** Tokens that end a generation: EOS and, in many models made for chats, the end of a turn. */
+  readonly stopTokenIds: readonly number[];
 }

@@ -7,7 +7,7 @@ import { z } from "zod";
 import { type Architecture, type ModelConfig, unprocessed } from "../modelConfig.js";
 import type { BlockWeights } from "../modelWeights.js";
 import { ropeSchema, rotaryConfig } from "../rotary.js";
-import { type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
+import { allTokens, type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
 
 const positive = z.number().positive();
 
@@ -133,6 +133,7 @@ export function decoderFamily(traits: DecoderTraits): Family {
         processing: unprocessed,
         bosTokenId: firstToken(values.bos_token_id),
         eosTokenId: firstToken(values.eos_token_id),
+        stopTokenIds: allTokens(values.eos_token_id),
       };
     },
 

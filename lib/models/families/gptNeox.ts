@@ -7,7 +7,7 @@ import { unprocessed } from "../modelConfig.js";
 import type { BlockWeights, LinearWeights } from "../modelWeights.js";
 import { ropeSchema, rotaryConfig } from "../rotary.js";
 import type { HostMatrix, WeightLoader } from "../weightLoader.js";
-import { type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
+import { allTokens, type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
 
 const configSchema = z.looseObject({
   vocab_size: size,
@@ -80,6 +80,7 @@ export const gptNeox: Family = {
       processing: unprocessed,
       bosTokenId: firstToken(values.bos_token_id),
       eosTokenId: firstToken(values.eos_token_id),
+      stopTokenIds: allTokens(values.eos_token_id),
     };
   },
 
