@@ -59,7 +59,7 @@ async function fromFolder(directory: string, device: Device, options: ModelLoadO
   const config = completed({ ...parsed, stopTokenIds }, tokenizer, options);
   await using checkpoint = await Checkpoint.open(directory);
   const loader = new WeightLoader(checkpoint, device);
-  requireMemory(device, loader.bytesOnDevice, config.name);
+  requireMemory(device, loader.bytesOnDevice, config.name, loader.bytesWhileReading);
   try {
     return { config, weights: await family.loadWeights(loader, config), tokenizer };
   } catch (error) {
