@@ -143,8 +143,7 @@ async function trainSae(model, corpus, { output, steps, bufferTokens, seed, devi
     },
     output,
   });
-  const metadata = { modelName: model.config.name, hookName: HOOK, ...cut };
-  const trainer = await Trainer.create({ ...config, source, device, metadata, signal });
+  const trainer = await Trainer.create({ ...config, source, device, signal });
   const progress = startProgress("training", steps, "steps");
   try {
     for await (const { step, explainedVariance } of trainer.run({ signal })) {

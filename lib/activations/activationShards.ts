@@ -3,8 +3,9 @@ import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { MonosemError } from "../errors.js";
 import { SafetensorsFile } from "../formats/safetensors.js";
-import { readManifest } from "./manifest.js";
-import type { ActivationHook } from "./source.js";
+import { type ActivationManifest, readManifest } from "./manifest.js";
+import { originMetadata } from "./origin.js";
+import type { ActivationHook, Json } from "./source.js";
 
 /** How activations may be stored. */
 export type StoredDType = "F32" | "F16" | "BF16";
@@ -36,9 +37,20 @@ export class ActivationShards {
   /** The tensors, which lie side by side in a row. */
   readonly tensors: readonly ActivationHook[];
   readonly dtype: StoredDType;
+  /** Where they come from, as far as a manifest says: see `originMetadata`. */
+  readonly metadata: Readonly<Record<string, Json>>;
   readonly #shards: readonly Shard[];
 
-  private constructor(tensors: readonly ActivationHook[], dtype: StoredDType, shards: readonly Shard[]) {
+  private constructor(
+    tensors: readonly ActivationHook[],
+    dtype: StoredDType,
+    shards: readonly Shard[],
+    manifest: ActivationManifest | undefined,
+  ) {
+    this.metadata =
+      manifest === undefined
+        ? {}
+        : originMetadata({ ...manifest, processing: manifest.processing, hooks: [manifest.hook] });
     this.tensors = tensors;
     this.dtype = dtype;
     this.dIn = tensors.reduce((sum, { width }) => sum + width, 0);
@@ -85,7 +97,7 @@ export class ActivationShards {
       }
       const { file } = shards[0]!;
       const widths = tensors.map((name) => ({ name, width: file.entry(name).shape[1]! }));
-      const opened = new ActivationShards(widths, file.entry(tensors[0]!).dtype as StoredDType, shards);
+      const opened = new ActivationShards(widths, file.entry(tensors[0]!).dtype as StoredDType, shards, manifest);
       if (
         manifest !== undefined &&
         tensors.length === 1 &&

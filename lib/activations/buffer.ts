@@ -43,6 +43,7 @@ interface Filling {
 export class ActivationBuffer implements ActivationSource {
   readonly dIn: number;
   readonly hooks: readonly ActivationHook[];
+  readonly metadata: Readonly<Record<string, Json>>;
   readonly #options: ModelActivationOptions;
   readonly #device: Device;
   readonly #harvest: Harvest;
@@ -65,6 +66,7 @@ export class ActivationBuffer implements ActivationSource {
     this.#harvest = harvest;
     this.dIn = harvest.dIn;
     this.hooks = harvest.hooks;
+    this.metadata = harvest.metadata;
     this.#half = Math.ceil(options.bufferTokens / 2);
     this.#random = new RandomGenerator(options.seed);
     this.#cursor = { position: harvest.position, row: 0 };

@@ -2,14 +2,20 @@
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
+import type { ModelConfig } from "../models/modelConfig.js";
 import { type ContextPosition, Contexts, type TextTokenizer } from "./contexts.js";
 import type { Corpus } from "./corpus.js";
-import type { ActivationHook } from "./source.js";
+import { originMetadata } from "./origin.js";
+import type { ActivationHook, Json } from "./source.js";
 
 /** What is needed of a model; HookedTransformer is one. */
 export interface ActivationModel {
   readonly device: Device;
-  readonly config: { readonly name: string; readonly contextSize: number };
+  readonly config: {
+    readonly name: string;
+    readonly contextSize: number;
+    readonly processing?: ModelConfig["processing"] | undefined;
+  };
   readonly tokenizer: TextTokenizer & {
     readonly specialTokenIds: ReadonlySet<number>;
     readonly vocabularySize: number;
@@ -84,6 +90,13 @@ export class Harvest {
     this.hooks = [hook].flat().map((name) => ({ name, width: model.hookWidth(name) }));
     this.dIn = this.hooks.reduce((sum, { width }) => sum + width, 0);
     this.#contexts = new Contexts(corpus, model.tokenizer, { contextSize, prependBos, repeat });
+  }
+
+  get metadata(): Readonly<Record<string, Json>> {
+    const { model, contextSize, prependBos, excludeSpecialTokens } = this.#options;
+    const { name, processing } = model.config;
+    const hooks = this.hooks.map((hook) => hook.name);
+    return originMetadata({ model: name, hooks, contextSize, prependBos, excludeSpecialTokens, processing });
   }
 
   /** Where the next pass begins. */

@@ -4,6 +4,7 @@ import { basename, join } from "node:path";
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
+import type { ModelConfig } from "../models/modelConfig.js";
 import type { ContextPosition } from "./contexts.js";
 
 export const manifestName = "manifest.json";
@@ -23,6 +24,8 @@ export interface ActivationManifest {
   readonly contextSize: number;
   readonly prependBos: boolean;
   readonly excludeSpecialTokens: boolean;
+  /** Of the model's weights; those that were stored by earlier versions do not say. */
+  readonly processing?: ModelConfig["processing"] | undefined;
   /** Name of the tensor in every shard. */
   readonly tensor: string;
   readonly dtype: "F32" | "F16" | "BF16";
@@ -45,6 +48,14 @@ const manifestSchema: z.ZodType<ActivationManifest> = z.strictObject({
   contextSize: count,
   prependBos: z.boolean(),
   excludeSpecialTokens: z.boolean(),
+  processing: z
+    .strictObject({
+      foldLn: z.boolean(),
+      centerWritingWeights: z.boolean(),
+      centerUnembed: z.boolean(),
+      foldValueBiases: z.boolean(),
+    })
+    .optional(),
   tensor: z.string(),
   dtype: z.enum(["F32", "F16", "BF16"]),
   dIn: count,

@@ -27,6 +27,11 @@ export interface ActivationSource {
    */
   readonly hooks?: readonly ActivationHook[];
   /**
+   * What an SAE that is trained on them should remember of their origin, under the names of its metadata: see
+   * `originMetadata`.
+   */
+  readonly metadata?: Readonly<Record<string, Json>>;
+  /**
    * The next `batchSize` activation vectors, f32 [batchSize, dIn], on the device; the caller disposes it.
    * Fewer rows at the end of a source that ends; undefined after it.
    */

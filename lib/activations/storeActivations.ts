@@ -93,6 +93,7 @@ async function beginOrContinue(
     contextSize,
     prependBos,
     excludeSpecialTokens,
+    processing: model.config.processing,
     tensor,
     dtype,
     dIn: harvest.dIn,
@@ -106,7 +107,7 @@ async function beginOrContinue(
   }
   for (const [key, value] of Object.entries(identity)) {
     const there = found[key as keyof typeof identity];
-    if (there !== value) {
+    if (JSON.stringify(there) !== JSON.stringify(value)) {
       throw new MonosemError(
         "ERR_CONFIG",
         `${directory} holds activations stored with ${key} ${JSON.stringify(there)}, not ${JSON.stringify(value)}: ` +

@@ -62,6 +62,7 @@ export class StoredActivations implements ActivationSource {
   readonly dIn: number;
   /** The tensors. */
   readonly hooks: readonly ActivationHook[];
+  readonly metadata: Readonly<Record<string, Json>>;
   /** Rows in an epoch. */
   readonly rows: number;
   readonly #device: Device;
@@ -84,6 +85,7 @@ export class StoredActivations implements ActivationSource {
     this.#shards = shards;
     this.dIn = shards.dIn;
     this.hooks = shards.tensors;
+    this.metadata = shards.metadata;
     this.rows = shards.rows;
     this.#shuffle = shuffle;
     this.#seed = seed;

@@ -3,14 +3,20 @@
  * and replaced at hook points of its own, as in SAELens' HookedSAETransformer. For an SAE at `H` these are, in order:
  *
  *   H.hook_sae_input      [batch, pos, dIn]   what it encodes
- *   H.hook_sae_acts_pre   [batch, pos, dSae]  pre-activations of all latents (of a gated SAE those of its gate); read only
+ *   H.hook_sae_acts_pre   [batch, pos, dSae]  pre-activations of all latents (of a gated SAE those of its magnitudes)
  *   H.hook_sae_acts_post  [batch, pos, dSae]  latents; what replaces them is decoded
  *   H.hook_sae_recons     [batch, pos, dOut]  reconstruction
- *   H.hook_sae_error      [batch, pos, dOut]  with `errorTerm`: the activations less the reconstruction by untouched latents
- *   H.hook_sae_output     [batch, pos, dOut]  reconstruction plus error: what the model goes on with
+ *   H.hook_sae_error      as at the hook      with `errorTerm`: the activations less the reconstruction that nobody changed
+ *   H.hook_sae_output     as at the hook      reconstruction plus error: what the model goes on with
  *
- * A transcoder reads at its first hook point, after which these are named, and replaces what stands at its second one.
- * Matrices [.., dSae] are made only where a hook asks for them.
+ * A transcoder reads at one hook point and replaces what stands at another, after which these are named.
+ * Matrices [.., dSae] are made only where a hook asks for them. SAELens shows the reconstruction of an SAE with layer norm
+ * before it is brought back to the scale of the activations; here, as everywhere, it is in that scale.
+ *
+ * A crosscoder would have to write at its first hook point what depends on the activations at its last one. So the model runs
+ * twice: untouched as far as the last hook point, which gives its input, then with its reconstruction at each. Input and
+ * latents have their hook points after its first one, reconstruction, error and output after each. Errors are those of the
+ * untouched run, so that a changed latent moves every hook point by its own decoder row, and by nothing else.
  */
 
 import type { Codes } from "../engine/codes.js";
@@ -33,6 +39,7 @@ import { checkTokens } from "../models/tokens.js";
 import type { Sae } from "../sae/sae.js";
 import type { PairingOptions } from "./pairing.js";
 import { hooksForSae } from "./saeHook.js";
+import { replacedWhere } from "./spliceHook.js";
 
 /** How an SAE stands in a model. */
 export interface AttachOptions extends PairingOptions {
@@ -50,13 +57,15 @@ export interface AttachOptions extends PairingOptions {
   readonly cleanTokens?: Iterable<number> | undefined;
 }
 
-const ownHooks = ["input", "acts_pre", "acts_post", "recons", "error", "output"] as const;
-type OwnHook = (typeof ownHooks)[number];
+const encodingHooks = ["input", "acts_pre", "acts_post"] as const;
+const decodingHooks = ["recons", "error", "output"] as const;
+type OwnHook = (typeof encodingHooks)[number] | (typeof decodingHooks)[number];
 
 interface Attached {
   readonly sae: Sae;
-  readonly input: string;
-  readonly output: string;
+  /** One hook point, or of a crosscoder several. */
+  readonly input: readonly string[];
+  readonly output: readonly string[];
   readonly errorTerm: boolean;
   readonly cleanTokens: ReadonlySet<number>;
 }
@@ -65,8 +74,8 @@ interface Attached {
  * A model with an SAE in it; {@link HookedSaeTransformer.withSae} adds further ones. Neither is changed, and both stay
  * the caller's.
  *
- * @throws MonosemError as `hooksForSae`; ERR_UNSUPPORTED for a crosscoder over several hook points; ERR_INVALID_ARGUMENT
- *   for a second SAE that writes at the same hook point
+ * @throws MonosemError as `hooksForSae`; ERR_UNSUPPORTED for a transcoder that would write before it has read, and for a
+ *   crosscoder together with an SAE before its last hook point; ERR_INVALID_ARGUMENT for a second SAE at a hook point
  */
 export function withSae(model: HookedTransformer, sae: Sae, options: AttachOptions = {}): HookedSaeTransformer {
   return new HookedSaeTransformer(model).withSae(sae, options);
@@ -82,10 +91,7 @@ export class HookedSaeTransformer {
   constructor(model: HookedTransformer, attached: readonly Attached[] = []) {
     this.model = model;
     this.#attached = attached;
-    this.hookNames = model.hookNames.flatMap((name) => [
-      name,
-      ...attached.filter(({ output }) => output === name).flatMap((one) => hooksOf(one).map((own) => nameOf(one, own))),
-    ]);
+    this.hookNames = model.hookNames.flatMap((name) => [name, ...attached.flatMap((one) => namesAt(one, name))]);
   }
 
   /** This model with a further SAE, at another hook point. See {@link withSae}. */
@@ -93,33 +99,51 @@ export class HookedSaeTransformer {
     sae: Sae,
     { hook, errorTerm = false, cleanTokens = [], allowMismatch }: AttachOptions = {},
   ): HookedSaeTransformer {
-    const hooks = hooksForSae(this.model, sae, hook, { allowMismatch });
-    const [input, output] = [hooks.input[0]!, hooks.output[0]!];
-    if (hooks.input.length > 1) {
+    const { input, output } = hooksForSae(this.model, sae, hook, { allowMismatch });
+    const [place, writes] = [this.#placeOf(input), this.#placeOf(output)];
+    if (input.length === 1 && place > writes) {
       throw new MonosemError(
         "ERR_UNSUPPORTED",
-        "a crosscoder over several hook points cannot stand in a model: its reconstruction at the first one needs the activations at the last",
+        `the transcoder writes at ${output[0]}, before it has read at ${input[0]}`,
       );
     }
-    if (this.model.hookNames.indexOf(input) > this.model.hookNames.indexOf(output)) {
-      throw new MonosemError("ERR_UNSUPPORTED", `the transcoder writes at ${output}, before it has read at ${input}`);
-    }
-    if (this.#attached.some((other) => other.output === output || other.input === input)) {
-      throw new MonosemError("ERR_INVALID_ARGUMENT", `there is an SAE at hook point ${input} already`);
+    for (const other of this.#attached) {
+      const shared = [
+        input.find((name) => other.input.includes(name)),
+        output.find((name) => other.output.includes(name)),
+      ];
+      if (shared.some((name) => name !== undefined)) {
+        throw new MonosemError(
+          "ERR_INVALID_ARGUMENT",
+          `there is an SAE at hook point ${shared[0] ?? shared[1]} already`,
+        );
+      }
+      const crosscoder = [{ input, output }, other].find((one) => one.input.length > 1);
+      const [first] = (crosscoder === other ? output : other.output) as [string];
+      if (crosscoder !== undefined && this.#placeOf([first]) < this.#placeOf(crosscoder.output)) {
+        throw new MonosemError(
+          "ERR_UNSUPPORTED",
+          `a crosscoder's latents are those of the untouched model, which an SAE at ${first}, before its last hook point ${crosscoder.output.at(-1)}, would change`,
+        );
+      }
     }
     const attached = { sae, input, output, errorTerm, cleanTokens: new Set(cleanTokens) };
     return new HookedSaeTransformer(this.model, [...this.#attached, attached]);
   }
 
+  /** Of the last of them, in order of execution. */
+  #placeOf(hooks: readonly string[]): number {
+    return Math.max(...hooks.map((name) => this.model.hookNames.indexOf(name)));
+  }
+
   /**
    * `HookedTransformer.forward` with the SAEs; hooks may name their hook points too. Hooks at a hook point where an SAE
-   * stands run before it.
+   * stands run before it. They change nothing of what a crosscoder encodes, which is of a run without them.
    *
-   * @throws MonosemError as `HookedTransformer.forward`; ERR_UNSUPPORTED for a hook that replaces pre-activations
+   * @throws MonosemError as `HookedTransformer.forward`
    */
   async forward(tokens: Tokens, options: ForwardOptions = {}): Promise<Tensor> {
-    const { ids } = await checkTokens(tokens, this.model.config);
-    return await this.model.forward(tokens, { ...options, hooks: this.#hooks(options, ids) });
+    return await this.#run(tokens, options, (hooks) => this.model.forward(tokens, { ...options, hooks }));
   }
 
   /** `HookedTransformer.runWithHooks` with the SAEs. */
@@ -147,18 +171,55 @@ export class HookedSaeTransformer {
 
   /** `HookedTransformer.loss` with the SAEs. */
   async loss(tokens: Tokens, options: Omit<ForwardOptions, "stopAtLayer"> = {}): Promise<Tensor> {
+    return await this.#run(tokens, options, (hooks) => this.model.loss(tokens, { ...options, hooks }));
+  }
+
+  async #run(
+    tokens: Tokens,
+    options: ForwardOptions,
+    run: (hooks: readonly NamedHook[]) => Promise<Tensor>,
+  ): Promise<Tensor> {
+    const { hooks = [], stopAtLayer } = options;
     const { ids } = await checkTokens(tokens, this.model.config);
-    return await this.model.loss(tokens, { ...options, hooks: this.#hooks(options, ids) });
+    const passes = this.#attached
+      .filter(({ output }) => isReached(output[0]!, stopAtLayer))
+      .map((attached) => new SaeInPass(attached, hooks, ids));
+    try {
+      for (const pass of passes) await pass.readAhead(this.model, tokens);
+      return await run(this.#hooks(options, passes));
+    } finally {
+      for (const pass of passes) pass.dispose();
+    }
   }
 
-  /** `HookedTransformer.generate` with the SAEs. */
+  /**
+   * `HookedTransformer.generate` with the SAEs.
+   *
+   * @throws MonosemError as `HookedTransformer.generate`; ERR_UNSUPPORTED with a crosscoder, which would need two runs for
+   *   every token
+   */
   generate(prompt: Prompt, options: PromptOptions & GenerationOptions): Promise<number[][]> {
-    return this.model.generate(prompt, { ...options, hooks: this.#hooks(options, this.#promptIds(prompt, options)) });
+    return this.model.generate(prompt, { ...options, hooks: this.#generationHooks(prompt, options) });
   }
 
-  /** `HookedTransformer.stream` with the SAEs. */
+  /** `HookedTransformer.stream` with the SAEs; throws as `generate`. */
   stream(prompt: Prompt, options: PromptOptions & GenerationOptions): AsyncGenerator<GenerationStep, void> {
-    return this.model.stream(prompt, { ...options, hooks: this.#hooks(options, this.#promptIds(prompt, options)) });
+    return this.model.stream(prompt, { ...options, hooks: this.#generationHooks(prompt, options) });
+  }
+
+  #generationHooks(prompt: Prompt, options: PromptOptions & GenerationOptions): readonly NamedHook[] {
+    const crosscoder = this.#attached.find(({ input }) => input.length > 1);
+    if (crosscoder !== undefined) {
+      throw new MonosemError(
+        "ERR_UNSUPPORTED",
+        `the crosscoder at ${crosscoder.input.join(", ")} needs two runs for every token: a model with it does not generate`,
+      );
+    }
+    const ids = this.#promptIds(prompt, options);
+    return this.#hooks(
+      options,
+      this.#attached.map((attached) => new SaeInPass(attached, options.hooks ?? [], ids)),
+    );
   }
 
   /** What the first pass of a generation reads, padded on the left by -1. */
@@ -168,26 +229,24 @@ export class HookedSaeTransformer {
     return Int32Array.from(prompts.flatMap((ids) => [...new Array<number>(positions - ids.length).fill(-1), ...ids]));
   }
 
-  /** The hooks by which the model runs the SAEs, and the user's own. `ids`: the tokens of the first pass. */
-  #hooks({ hooks = [], stopAtLayer }: ForwardOptions, ids: Int32Array): readonly NamedHook[] {
+  /** The hooks by which the model runs the SAEs, and the user's own. */
+  #hooks({ hooks = [], stopAtLayer }: ForwardOptions, passes: readonly SaeInPass[]): readonly NamedHook[] {
     for (const { name } of hooks) this.#checkOwnHook(name, stopAtLayer);
     return [
       ...hooks.filter(({ name }) => !isOwnHook(name)),
-      ...this.#attached
-        .filter(({ output }) => isReached(output, stopAtLayer))
-        .flatMap((attached) => new SaeInPass(attached, hooks, ids).hooks()),
+      ...passes.flatMap((pass) => pass.hooks()).filter(({ name }) => isReached(name, stopAtLayer)),
     ];
   }
 
   /** The model checks its own. */
   #checkOwnHook(name: string, stopAtLayer: number | undefined): void {
     if (!isOwnHook(name)) return;
-    const owner = this.#attached.find((attached) => hooksOf(attached).some((own) => nameOf(attached, own) === name));
-    if (owner === undefined) {
+    const place = this.model.hookNames.find((at) => this.#attached.some((one) => namesAt(one, at).includes(name)));
+    if (place === undefined) {
       const near = closestNames(name, this.hookNames.filter(isOwnHook)).join(", ");
       throw new MonosemError("ERR_NOT_FOUND", `no SAE in the model has hook point "${name}"; did you mean ${near}?`);
     }
-    if (!isReached(owner.output, stopAtLayer)) {
+    if (!isReached(place, stopAtLayer)) {
       throw new MonosemError(
         "ERR_INVALID_ARGUMENT",
         `hook point ${name} lies behind stopAtLayer ${stopAtLayer}: the run does not reach it`,
@@ -197,13 +256,16 @@ export class HookedSaeTransformer {
 
   /** The hook points that a run comes by, in order. */
   #reached(stopAtLayer: number | undefined): readonly string[] {
-    const behind = new Set(
-      this.#attached
-        .filter(({ output }) => !isReached(output, stopAtLayer))
-        .flatMap((attached) => hooksOf(attached).map((own) => nameOf(attached, own))),
-    );
-    return this.hookNames.filter((name) => !behind.has(name) && isReached(name, stopAtLayer));
+    return this.model.hookNames
+      .filter((name) => isReached(name, stopAtLayer))
+      .flatMap((name) => [name, ...this.#attached.flatMap((one) => namesAt(one, name))]);
   }
+}
+
+/** x̂, [rows, dOut], by latents that hooks may have changed and by those that are the input's own. */
+interface Reconstructions {
+  readonly changed: Tensor;
+  readonly own: Tensor;
 }
 
 /** An SAE in the passes of one call. */
@@ -212,7 +274,12 @@ class SaeInPass {
   readonly #userHooks: readonly NamedHook[];
   readonly #ids: Int32Array;
   #passes = 0;
+  /** Of a transcoder, from one of its hook points to the other. */
   #transcoderInput: Tensor | undefined;
+  /** Of a crosscoder, [batch * pos, dIn]. */
+  #crosscoderInput: Tensor | undefined;
+  /** Of a crosscoder, from its first hook point on. */
+  #reconstructions: Reconstructions | undefined;
 
   constructor(attached: Attached, userHooks: readonly NamedHook[], ids: Int32Array) {
     this.#attached = attached;
@@ -220,19 +287,35 @@ class SaeInPass {
     this.#ids = ids;
   }
 
+  /** What a crosscoder encodes. */
+  async readAhead(model: HookedTransformer, tokens: Tokens): Promise<void> {
+    const { input } = this.#attached;
+    if (input.length > 1) this.#crosscoderInput = await model.activations(tokens, input);
+  }
+
+  dispose(): void {
+    for (const tensor of [this.#transcoderInput, this.#crosscoderInput]) tensor?.dispose();
+    for (const tensor of Object.values(this.#reconstructions ?? {})) tensor.dispose();
+  }
+
   hooks(): NamedHook[] {
     const { input, output } = this.#attached;
-    if (input === output) return [{ name: output, hook: (activation) => this.#replacement(activation, activation) }];
+    if (input.length > 1) {
+      return output.map((name, index) => ({ name, hook: (activation) => this.#crosscoded(activation, index) }));
+    }
+    if (input[0] === output[0]) {
+      return [{ name: output[0]!, hook: (activation) => this.#replacement(activation, activation) }];
+    }
     return [
       {
-        name: input,
+        name: input[0]!,
         hook: (activation) => {
           this.#transcoderInput?.dispose();
           this.#transcoderInput = activation.reshape(activation.shape);
         },
       },
       {
-        name: output,
+        name: output[0]!,
         hook: async (activation) => {
           using x = this.#transcoderInput!;
           this.#transcoderInput = undefined;
@@ -244,89 +327,144 @@ class SaeInPass {
 
   /** What stands in place of `activation` [batch, pos, ...], from the SAE's input x. */
   async #replacement(activation: Tensor, x: Tensor): Promise<Tensor> {
+    const { changed, own } = await this.#reconstruct(x, activation.shape);
+    using _changed = changed;
+    using _own = own;
+    return await this.#placed(this.#attached.output[0]!, activation, activation, { changed, own });
+  }
+
+  /** What stands in place of the activation at a crosscoder's hook point. */
+  async #crosscoded(activation: Tensor, index: number): Promise<Tensor> {
+    const { sae, output } = this.#attached;
+    const x = this.#crosscoderInput!;
+    this.#reconstructions ??= await this.#reconstruct(x, activation.shape);
+    const { changed, own } = this.#reconstructions;
+    const width = activation.size / x.shape[0]!;
+    const widths = sae.config.hookWidths ?? output.map(() => width);
+    const from = widths.slice(0, index).reduce((sum, one) => sum + one, 0);
+    const { kernels } = sae.device;
+    using untouched = kernels.sliceColumns(x, from, width);
+    using changedHere = kernels.sliceColumns(changed, from, width);
+    using ownHere = kernels.sliceColumns(own, from, width);
+    return await this.#placed(output[index]!, activation, untouched, { changed: changedHere, own: ownHere });
+  }
+
+  /** From the SAE's input x. `shape` is that of activations in this pass. */
+  async #reconstruct(x: Tensor, [batch, positions]: readonly number[]): Promise<Reconstructions> {
+    const { sae, output } = this.#attached;
+    const [first] = output as [string];
+    this.#passes++;
+    const shaped = (tensor: Tensor): number[] => [batch!, positions!, tensor.size / (batch! * positions!)];
+
+    using given = x.reshape([x.size / sae.config.dIn, sae.config.dIn]);
+    using replacedInput = await this.#seen(first, "input", given, shaped(given));
+    const input = replacedInput ?? given;
+    using replacedPre = await this.#changedPreActivations(first, input, shaped);
+    using codes = replacedPre === undefined ? sae.encode(input) : sae.encodePreActivations(replacedPre, input);
+    using latents = await this.#changedLatents(first, codes, shaped);
+    const isChanged = replacedInput !== undefined || replacedPre !== undefined;
+    const own = isChanged ? sae.reconstruct(given) : sae.decode(codes, given);
+    if (latents !== undefined) return { own, changed: sae.decodeDense(latents, input) };
+    return { own, changed: isChanged ? sae.decode(codes, input) : own.reshape(own.shape) };
+  }
+
+  /** The pre-activations that a hook has put in the place of the input's; undefined where none has. */
+  async #changedPreActivations(
+    place: string,
+    input: Tensor,
+    shaped: (tensor: Tensor) => number[],
+  ): Promise<Tensor | undefined> {
+    if (!this.#wants(place, "acts_pre")) return undefined;
+    using preActivations = this.#attached.sae.preActivations(input);
+    return await this.#seen(place, "acts_pre", preActivations, shaped(preActivations));
+  }
+
+  /** The latents that a hook has put in the place of the codes; undefined where none has. */
+  async #changedLatents(
+    place: string,
+    codes: Codes,
+    shaped: (tensor: Tensor) => number[],
+  ): Promise<Tensor | undefined> {
+    if (!this.#wants(place, "acts_post")) return undefined;
+    using latents = this.#attached.sae.device.kernels.densify(codes);
+    return await this.#seen(place, "acts_post", latents, shaped(latents));
+  }
+
+  /**
+   * What stands in place of `activation` [batch, pos, ...]; clean tokens keep it.
+   *
+   * @param place - the hook point after which hook points of the SAE are named
+   * @param explained - what is reconstructed, of which the error is what is left
+   */
+  async #placed(
+    place: string,
+    activation: Tensor,
+    explained: Tensor,
+    { changed, own }: Reconstructions,
+  ): Promise<Tensor> {
     const { sae, errorTerm } = this.#attached;
     const { kernels } = sae.device;
-    const [batch, positions] = [activation.shape[0]!, activation.shape[1]!];
-    const rows = batch * positions;
-    const shaped = (tensor: Tensor): number[] => [batch, positions, tensor.size / rows];
-
-    using given = x.reshape([rows, sae.config.dIn]);
-    using input = (await this.#seen("input", given, shaped(given))) ?? given.reshape(given.shape);
-    if (this.#wants("acts_pre")) {
-      using pre = sae.preActivations(input);
-      using replaced = await this.#seen("acts_pre", pre, shaped(pre));
-      if (replaced !== undefined) {
-        throw new MonosemError(
-          "ERR_UNSUPPORTED",
-          `a hook replaced ${nameOf(this.#attached, "acts_pre")}, which can only be read: replace hook_sae_acts_post`,
-        );
-      }
-    }
-    using codes = sae.encode(input);
-    using clean = sae.decode(codes, input);
-    using intervened = await this.#intervened(codes, input, shaped);
-    const reconstructed = intervened ?? clean;
+    const { shape } = activation;
+    const rows = own.shape[0]!;
+    const flat = [rows, activation.size / rows];
     using reconstruction =
-      (await this.#seen("recons", reconstructed, shaped(clean))) ?? reconstructed.reshape(reconstructed.shape);
-    using target = activation.reshape([rows, sae.config.dOut]);
-    using sum = errorTerm ? await this.#withError(reconstruction, clean, target, shaped(clean)) : undefined;
-    const before = sum ?? reconstruction;
-    using output = (await this.#seen("output", before, shaped(clean))) ?? before.reshape(before.shape);
-    using result = this.#cleanRowsKept(output, target);
-    if (result !== undefined) kernels.add(target, result, { out: result });
-    return (result ?? output).reshape(activation.shape);
+      (await this.#seen(place, "recons", changed, [shape[0]!, shape[1]!, flat[1]!])) ?? changed.reshape(flat);
+    using replaced = this.#replacedRows();
+    using target = explained.reshape(flat);
+    using error = errorTerm ? await this.#error(place, target, own, replaced, shape) : undefined;
+    using sum = error && kernels.add(reconstruction, error);
+    using here = activation.reshape(flat);
+    using mixed = replaced && replacedWhere(replaced, here, sum ?? reconstruction);
+    const output = mixed ?? sum ?? reconstruction;
+    using seen = await this.#seen(place, "output", output, shape);
+    return (seen ?? output).reshape(shape);
   }
 
-  /** The reconstruction by latents that a hook has replaced. */
-  async #intervened(codes: Codes, input: Tensor, shaped: (tensor: Tensor) => number[]): Promise<Tensor | undefined> {
-    if (!this.#wants("acts_post")) return undefined;
-    const { sae } = this.#attached;
-    using latents = sae.device.kernels.densify(codes);
-    using replaced = await this.#seen("acts_post", latents, shaped(latents));
-    return replaced === undefined ? undefined : sae.decodeDense(replaced, input);
-  }
-
-  async #withError(reconstruction: Tensor, clean: Tensor, target: Tensor, shape: number[]): Promise<Tensor> {
+  /** target - own, [rows, width]; 0 in the rows of clean tokens, which do not pass through the SAE. */
+  async #error(
+    place: string,
+    target: Tensor,
+    own: Tensor,
+    replaced: Tensor | undefined,
+    shape: readonly number[],
+  ): Promise<Tensor> {
     const { kernels } = this.#attached.sae.device;
-    using difference = kernels.add(target, clean, { scale: -1 });
-    using error = (await this.#seen("error", difference, shape)) ?? difference.reshape(difference.shape);
-    return kernels.add(reconstruction, error);
+    using difference = kernels.add(target, own, { scale: -1 });
+    if (replaced !== undefined) kernels.scaleRows(difference, replaced, { out: difference });
+    return (await this.#seen(place, "error", difference, shape)) ?? difference.reshape(difference.shape);
   }
 
-  /** output - target, 0 in the rows of clean tokens; undefined where there are none. */
-  #cleanRowsKept(output: Tensor, target: Tensor): Tensor | undefined {
+  /** 0 for clean tokens, 1 for the others, [rows]; undefined where there are none. */
+  #replacedRows(): Tensor | undefined {
     const { sae, cleanTokens } = this.#attached;
     // Only the first pass of a generation reads the prompt.
-    if (this.#passes++ > 0 || !this.#ids.some((id) => cleanTokens.has(id))) return undefined;
-    const { kernels } = sae.device;
-    const difference = kernels.add(output, target, { scale: -1 });
-    using replaced = sae.device.tensor(
+    if (this.#passes > 1 || !this.#ids.some((id) => cleanTokens.has(id))) return undefined;
+    return sae.device.tensor(
       Float32Array.from(this.#ids, (id) => (cleanTokens.has(id) ? 0 : 1)),
       [this.#ids.length],
     );
-    return kernels.scaleRows(difference, replaced, { out: difference });
   }
 
-  #wants(own: OwnHook): boolean {
-    const wanted = nameOf(this.#attached, own);
+  #wants(place: string, own: OwnHook): boolean {
+    const wanted = `${place}.hook_sae_${own}`;
     return this.#userHooks.some(({ name }) => name === wanted);
   }
 
   /** What hooks make of `rows`, as rows; undefined where none replaces them. */
-  async #seen(own: OwnHook, rows: Tensor, shape: number[]): Promise<Tensor | undefined> {
-    const name = nameOf(this.#attached, own);
+  async #seen(place: string, own: OwnHook, rows: Tensor, shape: readonly number[]): Promise<Tensor | undefined> {
     using activation = rows.reshape(shape);
-    using replacement = await answer({ name, activation }, this.#userHooks);
+    using replacement = await answer({ name: `${place}.hook_sae_${own}`, activation }, this.#userHooks);
     return replacement?.reshape(rows.shape);
   }
 }
 
-function hooksOf({ errorTerm }: Attached): readonly OwnHook[] {
-  return ownHooks.filter((own) => own !== "error" || errorTerm);
-}
-
-function nameOf({ input }: Attached, own: OwnHook): string {
-  return `${input}.hook_sae_${own}`;
+/** The hook points of an SAE that come after the model's hook point `name`. */
+function namesAt({ output, errorTerm }: Attached, name: string): readonly string[] {
+  const index = output.indexOf(name);
+  if (index < 0) return [];
+  return [...(index === 0 ? encodingHooks : []), ...decodingHooks]
+    .filter((own) => own !== "error" || errorTerm)
+    .map((own) => `${name}.hook_sae_${own}`);
 }
 
 function isOwnHook(name: string): boolean {

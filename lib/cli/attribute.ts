@@ -28,14 +28,16 @@ import {
   naturalNumber,
   nonNegativeNumber,
   positiveInteger,
+  type TokenizerFlags,
   threadsOption,
+  tokenizerOption,
   withDevice,
 } from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
 import { type Progress, startProgress } from "./progress.js";
 import { printsColour } from "./terminal.js";
 
-interface AttributeFlags extends DeviceFlags {
+interface AttributeFlags extends DeviceFlags, TokenizerFlags {
   readonly model: string;
   readonly prompt: string;
   readonly target?: string;
@@ -208,6 +210,7 @@ Examples:
 function addPlayerOptions(command: Command): Command {
   return command
     .requiredOption("--model <dir>", "folder of the model")
+    .addOption(tokenizerOption())
     .requiredOption("--prompt <text>", "what the model reads, after BOS where it has one")
     .option("--target <token>", 'the next token that is scored, such as " she" (default: the likeliest one)')
     .option("--against <token>", "score the difference of the logits of the target and of this token")
@@ -309,7 +312,11 @@ async function attributed(
   }
   await checkOutputFiles(flags.html);
   using sae = flags.sae === undefined ? undefined : await loadSae(flags.sae, device, signal);
-  using model = await loadModel(flags.model, device, signal, sae === undefined ? [] : [sae]);
+  using model = await loadModel(flags.model, device, {
+    tokenizer: flags.tokenizer,
+    signal,
+    saes: sae === undefined ? [] : [sae],
+  });
   const { bosTokenId } = model.config;
   const ids = model.tokenizer.encode(flags.prompt);
   const tokens = bosTokenId === undefined ? ids : [bosTokenId, ...ids];

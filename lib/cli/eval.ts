@@ -15,7 +15,14 @@ import { writeFileAtomically } from "../formats/atomicFile.js";
 import { addCorpusOptions, type CorpusFlags } from "./corpusOptions.js";
 import { withInterruption } from "./interruption.js";
 import { CONTEXTS_PER_BATCH, measureInModel, measureOnActivations, type StoredFlags } from "./measureSaes.js";
-import { type DeviceFlags, deviceOption, positiveInteger, threadsOption, withDevice } from "./options.js";
+import {
+  type DeviceFlags,
+  deviceOption,
+  positiveInteger,
+  threadsOption,
+  tokenizerOption,
+  withDevice,
+} from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
 import { packageVersion } from "./version.js";
 
@@ -45,6 +52,7 @@ Several SAEs give a table by L0 in which those are marked that no other one at t
     )
     .requiredOption("--sae <dir...>", "folders of the SAEs, or patterns such as 'runs/*/sae'")
     .option("--model <dir>", "folder of the model that the SAEs were trained on")
+    .addOption(tokenizerOption())
     .option("--corpus <glob...>", "text files (.txt, .jsonl, .parquet)")
     .option("--hook <name...>", "hook point, of a crosscoder all of them (default: the SAE's)");
   addCorpusOptions(command, 100_000)

@@ -21,14 +21,16 @@ import {
   deviceOption,
   naturalNumber,
   positiveInteger,
+  type TokenizerFlags,
   threadsOption,
+  tokenizerOption,
   withDevice,
 } from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
 import { startProgress } from "./progress.js";
 import { printedColumns, printsColour } from "./terminal.js";
 
-interface FeaturesFlags extends DeviceFlags, CorpusFlags {
+interface FeaturesFlags extends DeviceFlags, TokenizerFlags, CorpusFlags {
   readonly sae: string;
   readonly model: string;
   readonly corpus: readonly string[];
@@ -48,6 +50,7 @@ export function registerFeatures(program: Command): void {
     )
     .requiredOption("--sae <dir>", "folder of the SAE")
     .requiredOption("--model <dir>", "folder of the model that the SAE was trained on")
+    .addOption(tokenizerOption())
     .requiredOption("--corpus <glob...>", "text files (.txt, .jsonl, .parquet)")
     .option("--hook <name...>", "hook point, of a crosscoder all of them (default: the SAE's)")
     .option("--latents <n...>", "show these latents", (text: string, earlier: readonly number[] = []) => [
@@ -76,7 +79,7 @@ Examples:
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
   await checkOutputFiles(flags.html);
   using sae = await loadSae(flags.sae, device, signal);
-  using model = await loadModel(flags.model, device, signal, [sae]);
+  using model = await loadModel(flags.model, device, { tokenizer: flags.tokenizer, signal, saes: [sae] });
   const { allowMismatch } = flags;
   const chosen = { allowMismatch, ...(flags.hook === undefined ? {} : { hook: flags.hook }) };
   const { input, output } = hooksForSae(model, sae, flags.hook, { allowMismatch });

@@ -7,6 +7,7 @@ import { MonosemError } from "../errors.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
 import { repositoryOfModel } from "../models/locateModel.js";
+import type { ProcessingOptions } from "../models/processing.js";
 import { publishedFormatOf } from "../pretrained/formats.js";
 import { type PublishedSae, publishedSae, splitPublishedName } from "../pretrained/registry.js";
 import { Sae } from "../sae/sae.js";
@@ -36,24 +37,29 @@ export async function loadSae(name: string, device: Device, signal?: AbortSignal
   throw new MonosemError("ERR_NOT_FOUND", `${name} holds no SAE: ${saeFolder}${await saeBelow(name)}`);
 }
 
+export interface LoadModelOptions extends ProcessingOptions {
+  /** The model's weights are processed as they were in the training of these, too. */
+  readonly saes?: readonly Sae[];
+  /** Where its tokenizer is, if not with it. */
+  readonly tokenizer?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /**
  * The model in a folder or in a file `.bin` of llama2.c, or where there is neither the one of that name on the hub.
  *
- * @param saes - the model's weights are processed as they were in the training of these
  * @throws MonosemError as `HookedTransformer.load`; ERR_NOT_FOUND says what the folder holds instead of a model.
  */
 export async function loadModel(
   name: string,
   device: Device,
-  signal?: AbortSignal,
-  saes: readonly Sae[] = [],
+  { saes = [], signal, ...given }: LoadModelOptions = {},
 ): Promise<HookedTransformer> {
-  const processingFor = processingOfSaes(saes);
-
-  if (extname(name) === ".bin") return await HookedTransformer.load(name, device, { processingFor });
+  const options = { ...given, processingFor: processingOfSaes(saes) };
+  if (extname(name) === ".bin") return await HookedTransformer.load(name, device, options);
   if (!(await exists(name)) && repositoryOfModel(name) !== undefined) {
-    return await withDownloadProgress(signal, (options) =>
-      HookedTransformer.load(name, device, { ...options, processingFor }),
+    return await withDownloadProgress(signal, (download) =>
+      HookedTransformer.load(name, device, { ...options, ...download }),
     );
   }
   await requireFolder(name, (problem) => `${problem}; ${modelFolder}`);
@@ -61,7 +67,7 @@ export async function loadModel(
     const message = `${name} is the output of a training run, not a model: ${modelFolder}`;
     throw new MonosemError("ERR_NOT_FOUND", message);
   }
-  if (await holdsModelConfig(name)) return await HookedTransformer.load(name, device, { processingFor });
+  if (await holdsModelConfig(name)) return await HookedTransformer.load(name, device, options);
   const found = (await holdsSae(name)) ? "an SAE, not a model" : "no model";
   throw new MonosemError("ERR_NOT_FOUND", `${name} holds ${found}: ${modelFolder}`);
 }

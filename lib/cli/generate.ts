@@ -10,12 +10,14 @@ import {
   naturalNumber,
   nonNegativeNumber,
   positiveInteger,
+  type TokenizerFlags,
   threadsOption,
+  tokenizerOption,
   withDevice,
 } from "./options.js";
 import { startProgress } from "./progress.js";
 
-interface GenerateFlags extends DeviceFlags {
+interface GenerateFlags extends DeviceFlags, TokenizerFlags {
   readonly model: string;
   readonly prompt: string;
   readonly maxNewTokens: number;
@@ -34,6 +36,7 @@ export function registerGenerate(program: Command): void {
       "Continues a prompt token by token and prints the text as it comes. The same seed gives the same text. Control characters in the text are printed as escapes.",
     )
     .requiredOption("--model <dir>", "folder of the model (config.json, model.safetensors, tokenizer.json)")
+    .addOption(tokenizerOption())
     .requiredOption("--prompt <text>", 'text to continue; "" begins a new document')
     .option(
       "--max-new-tokens <n>",
@@ -63,7 +66,7 @@ Examples:
     .action((flags: GenerateFlags) =>
       withInterruption((signal) =>
         withDevice(flags, async (device) => {
-          using model = await loadModel(flags.model, device, signal);
+          using model = await loadModel(flags.model, device, { tokenizer: flags.tokenizer, signal });
           if (flags.samples === undefined) await printContinuation(flags, model, signal);
           else await printSamples(flags.samples, flags, model, signal);
         }),
@@ -115,7 +118,7 @@ async function printContinuation(flags: GenerateFlags, model: HookedTransformer,
       const [token] = tokens;
       if (token !== undefined) {
         newTokens += 1;
-        ended = token === model.config.eosTokenId;
+        ended = model.config.stopTokenIds.includes(token);
       }
       process.stdout.write(printableText(text[0]!));
     }

@@ -23,14 +23,16 @@ import {
   naturalNumber,
   nonNegativeNumber,
   positiveInteger,
+  type TokenizerFlags,
   threadsOption,
+  tokenizerOption,
   withDevice,
 } from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
 import { startProgress } from "./progress.js";
 import { printedColumns, printsColour } from "./terminal.js";
 
-interface InterpretFlags extends DeviceFlags, CorpusFlags {
+interface InterpretFlags extends DeviceFlags, TokenizerFlags, CorpusFlags {
   readonly sae: string;
   readonly model: string;
   readonly corpus: readonly string[];
@@ -68,6 +70,7 @@ export function registerInterpret(program: Command): void {
     )
     .requiredOption("--sae <dir>", "folder of the SAE")
     .requiredOption("--model <dir>", "folder of the model that the SAE was trained on")
+    .addOption(tokenizerOption())
     .requiredOption(
       "--corpus <glob...>",
       "text files (.txt, each a document; .jsonl, .parquet, a document a row), several documents",
@@ -139,7 +142,7 @@ async function interpret(flags: InterpretFlags, device: Device, signal: AbortSig
     prices: pricesOf(flags),
   });
   using sae = await loadSae(flags.sae, device, signal);
-  using model = await loadModel(flags.model, device, signal, [sae]);
+  using model = await loadModel(flags.model, device, { tokenizer: flags.tokenizer, signal, saes: [sae] });
   const { allowMismatch } = flags;
   const chosen = { allowMismatch, ...(flags.hook === undefined ? {} : { hook: flags.hook }) };
   const { input } = hooksForSae(model, sae, flags.hook, { allowMismatch });

@@ -16,6 +16,7 @@ import { type CorpusFlags, contextShapeForSae } from "./corpusOptions.js";
 import { distinctNames } from "./distinctNames.js";
 import { type FittingSae, fittingSaes } from "./fittingSaes.js";
 import { loadModel, loadSae } from "./folders.js";
+import type { TokenizerFlags } from "./options.js";
 import { type Progress, startProgress } from "./progress.js";
 
 /** How stored activations are read. */
@@ -25,7 +26,7 @@ export interface StoredFlags {
   readonly batchSize: number;
 }
 
-export interface ModelFlags extends CorpusFlags {
+export interface ModelFlags extends CorpusFlags, TokenizerFlags {
   readonly model: string;
   readonly corpus: readonly string[];
   readonly hook?: readonly string[];
@@ -92,7 +93,7 @@ export async function measureInModel(
   const saes: Sae[] = [];
   try {
     for (const folder of folders) saes.push(await loadSae(folder, device, signal));
-    using model = await loadModel(flags.model, device, signal, saes);
+    using model = await loadModel(flags.model, device, { tokenizer: flags.tokenizer, signal, saes });
     const fitting = fittingSaes(saes, folders, (sae) => ({
       hooks: hooksForSae(model, sae, flags.hook, flags),
       shape: contextShapeForSae(model, sae, flags),

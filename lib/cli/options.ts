@@ -13,6 +13,15 @@ export function threadsOption(): Option {
   return new Option("--threads <n>", "CPU threads (default: all cores)").argParser(positiveInteger);
 }
 
+/** Beside --model. */
+export function tokenizerOption(): Option {
+  return new Option("--tokenizer <path>", "folder or file of the model's tokenizer (default: with the model)");
+}
+
+export interface TokenizerFlags {
+  readonly tokenizer?: string | undefined;
+}
+
 export interface DeviceFlags {
   readonly device: "auto" | "cpu" | `cuda:${number}`;
   readonly threads?: number | undefined;

@@ -20,13 +20,15 @@ import {
   naturalNumber,
   nonNegativeNumber,
   positiveInteger,
+  type TokenizerFlags,
   threadsOption,
+  tokenizerOption,
   withDevice,
 } from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
 import { startProgress } from "./progress.js";
 
-interface ProbeFlags extends DeviceFlags {
+interface ProbeFlags extends DeviceFlags, TokenizerFlags {
   readonly model: string;
   readonly data: string;
   readonly hook?: readonly string[];
@@ -57,6 +59,7 @@ FILE has one JSON object in a line: {"text": "...", "label": "..."}; with a "typ
 permuted labels are the same for all texts of one type.`,
     )
     .requiredOption("--model <dir>", "folder of the model")
+    .addOption(tokenizerOption())
     .requiredOption("--data <file>", "labelled texts (.jsonl)")
     .option(
       "--hook <name...>",
@@ -123,7 +126,11 @@ async function probeTexts(flags: ProbeFlags, device: Device, signal: AbortSignal
   const texts = await readLabelledTexts(flags.data);
   const { labels, positive } = binaryLabels(texts, flags.positive);
   using sae = flags.sae === undefined ? undefined : await loadSae(flags.sae, device, signal);
-  using model = await loadModel(flags.model, device, signal, sae === undefined ? [] : [sae]);
+  using model = await loadModel(flags.model, device, {
+    tokenizer: flags.tokenizer,
+    saes: sae === undefined ? [] : [sae],
+    signal,
+  });
   const found: Probed[] = [];
   for (const hook of hooks.length === 0 ? [undefined] : hooks) {
     const named = hooks.length > 1 ? `${hook}, ` : "";

@@ -10,7 +10,6 @@ import { MonosemError } from "../errors.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { SaeTrainingConfig } from "../sae/config.js";
-import type { SaeMetadata } from "../sae/sae.js";
 import { hooksNeeded, type ModelDataConfig, parseConfig, type RunConfig } from "../training/config.js";
 import { sumText } from "../training/hookColumns.js";
 import { saePath } from "../training/saeNames.js";
@@ -68,11 +67,10 @@ async function train(path: string, flags: TrainFlags, signal: AbortSignal): Prom
   );
   for (const advice of adviceBefore(config)) process.stderr.write(`${advice}\n`);
   await withDevice(config, async (device) => {
-    using data = await openData(config, device);
+    using data = await openData(config, device, signal);
     using trainer = await Trainer.create({
       ...config,
       source: data.source,
-      metadata: data.metadata,
       runConfig: config,
       device,
       resume: flags.resume ?? false,
@@ -106,38 +104,27 @@ function resumeCommand(path: string, { set = [] }: TrainFlags): string {
 
 interface TrainingData extends Disposable {
   readonly source: ActivationSource;
-  readonly metadata: SaeMetadata;
 }
 
-async function openData(config: RunConfig, device: Device): Promise<TrainingData> {
+async function openData(config: RunConfig, device: Device, signal: AbortSignal): Promise<TrainingData> {
   const { data, training } = config;
   const hook = hooksNeeded(config);
   if ("activations" in data) {
     const { activations, shuffle } = data;
     const source = await StoredActivations.open(activations, device, { tensor: hook, shuffle, seed: training.seed });
-    return { source, metadata: {}, [Symbol.dispose]: () => source.dispose() };
+    return { source, [Symbol.dispose]: () => source.dispose() };
   }
-  const { model: directory, corpus: globs, contextSize, prependBos, excludeSpecialTokens, bufferTokens } = data;
+  const { model: name, tokenizer, corpus: globs, processing = [], ...cut } = data;
   const corpus = await Corpus.fromFiles(globs);
-  const model = await loadModel(directory, device);
+  const processed = Object.fromEntries(processing.map((step) => [step, true]));
+  const model = await loadModel(name, device, { tokenizer, signal, ...processed });
   try {
     for (const [index, sae] of [config.sae].flat().entries()) {
       checkWidths(sae, saePath(config.sae, index), data, model);
     }
-    const cut = { contextSize, prependBos };
-    const source = await ActivationBuffer.create({
-      model,
-      hook: hook!,
-      corpus,
-      ...cut,
-      excludeSpecialTokens,
-      bufferTokens,
-      seed: training.seed,
-    });
-    const [hookName] = hook!.length === 1 ? hook! : [];
+    const source = await ActivationBuffer.create({ model, ...cut, hook: hook!, corpus, seed: training.seed });
     return {
       source,
-      metadata: { modelName: model.config.name, hookName, ...cut },
       [Symbol.dispose]: () => {
         source.dispose();
         model.dispose();

@@ -1,4 +1,5 @@
 /** Random access to the bytes of a file, for parsers that check before they read. */
+import { constants } from "node:buffer";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { MonosemError } from "../errors.js";
 
@@ -53,13 +54,19 @@ export class FileBytes implements ByteSource {
   }
 
   async read(position: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-    const bytes = allocate(length, this.path);
+    requireArray(length, this.path);
+    return new Uint8Array(await this.readBuffer(position, length));
+  }
+
+  /** As `read`, of any length: arrays of wider elements than bytes can be longer than an array of bytes. */
+  async readBuffer(position: number, length: number): Promise<ArrayBuffer> {
+    const buffer = allocateBuffer(length, this.path);
     let filled = 0;
     while (filled < length) {
-      const piece = Math.min(transferBytes, length - filled);
+      const piece = new Uint8Array(buffer, filled, Math.min(transferBytes, length - filled));
       let bytesRead: number;
       try {
-        ({ bytesRead } = await this.#handle.read(bytes, filled, piece, position + filled));
+        ({ bytesRead } = await this.#handle.read(piece, 0, piece.length, position + filled));
       } catch (error) {
         throw ioError("read", this.path, error);
       }
@@ -69,7 +76,7 @@ export class FileBytes implements ByteSource {
       }
       filled += bytesRead;
     }
-    return bytes;
+    return buffer;
   }
 
   async close(): Promise<void> {
@@ -79,8 +86,26 @@ export class FileBytes implements ByteSource {
 
 /** @throws MonosemError ERR_OUT_OF_MEMORY */
 export function allocate(byteLength: number, path: string): Uint8Array<ArrayBuffer> {
+  requireArray(byteLength, path);
+  return new Uint8Array(allocateBuffer(byteLength, path));
+}
+
+/**
+ * Refuses what no typed array can hold, before anything is allocated.
+ *
+ * @throws MonosemError ERR_OUT_OF_MEMORY
+ */
+export function requireArray(elements: number, path: string): void {
+  if (elements <= constants.MAX_LENGTH) return;
+  throw new MonosemError(
+    "ERR_OUT_OF_MEMORY",
+    `${elements} elements to read from ${path} at once are more than an array of Node ${process.version} holds (${constants.MAX_LENGTH})`,
+  );
+}
+
+function allocateBuffer(byteLength: number, path: string): ArrayBuffer {
   try {
-    return new Uint8Array(byteLength);
+    return new ArrayBuffer(byteLength);
   } catch (cause) {
     throw new MonosemError("ERR_OUT_OF_MEMORY", `${byteLength} bytes to read from ${path} do not fit into memory`, {
       cause,

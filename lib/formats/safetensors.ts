@@ -6,7 +6,7 @@
 import type { FileHandle } from "node:fs/promises";
 import { MonosemError } from "../errors.js";
 import { AtomicFile } from "./atomicFile.js";
-import { FileBytes, ioError } from "./fileBytes.js";
+import { FileBytes, ioError, requireArray } from "./fileBytes.js";
 import {
   checkedByteLength,
   hasLoneSurrogate,
@@ -20,14 +20,7 @@ import {
   type SafetensorsHeader,
   safetensorsDTypeBytes,
 } from "./safetensorsHeader.js";
-import {
-  arrayOf,
-  dataView,
-  isFloatingPoint,
-  type SafetensorsArray,
-  type SafetensorsData,
-  toFloat32,
-} from "./tensorArray.js";
+import { arrayOf, isFloatingPoint, type SafetensorsArray, type SafetensorsData, toFloat32 } from "./tensorArray.js";
 
 export type { SafetensorsDType, SafetensorsEntry } from "./safetensorsHeader.js";
 export type { SafetensorsArray, SafetensorsData } from "./tensorArray.js";
@@ -99,7 +92,7 @@ export class SafetensorsFile {
    */
   async read(name: string): Promise<SafetensorsArray> {
     const { dtype, shape, byteOffset, byteLength } = this.entry(name);
-    return { dtype, shape, data: dataView(dtype, await this.#bytes.read(byteOffset, byteLength)) };
+    return { dtype, shape, data: await this.#elements(dtype, byteOffset, byteLength) };
   }
 
   /**
@@ -121,8 +114,8 @@ export class SafetensorsFile {
       );
     }
     const rowBytes = available === 0 ? 0 : byteLength / available;
-    const bytes = await this.#bytes.read(byteOffset + firstRow * rowBytes, rows * rowBytes);
-    return { dtype, shape: [rows, ...shape.slice(1)], data: new arrayOf[dtype](bytes.buffer) };
+    const data = await this.#elements(dtype, byteOffset + firstRow * rowBytes, rows * rowBytes);
+    return { dtype, shape: [rows, ...shape.slice(1)], data };
   }
 
   /**
@@ -158,6 +151,11 @@ export class SafetensorsFile {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  async #elements(dtype: SafetensorsDType, position: number, byteLength: number): Promise<SafetensorsData> {
+    requireArray(byteLength / safetensorsDTypeBytes[dtype], this.path);
+    return new arrayOf[dtype](await this.#bytes.readBuffer(position, byteLength));
   }
 
   #floatingPointEntry(name: string): SafetensorsEntry {

@@ -4,6 +4,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { MonosemError, throwIfAborted } from "../errors.js";
+import { fetchThroughProxy } from "./proxy.js";
 import type { HubSettings } from "./settings.js";
 
 export interface HubRequest {
@@ -109,7 +110,7 @@ export class HubConnection {
       const trusted = token !== undefined && url.origin === new URL(endpoint).origin;
       let response: Response;
       try {
-        response = await fetch(url, {
+        response = await fetchThroughProxy(url, {
           // Python's client and this one both need lengths and ranges of the file itself
           headers: {
             ...headers,
@@ -120,6 +121,7 @@ export class HubConnection {
           ...(this.#signal === undefined ? {} : { signal: this.#signal }),
         });
       } catch (error) {
+        if (error instanceof MonosemError) throw error;
         throw this.#passing(what, `cannot reach ${url.origin}: ${reasonOf(error)}`, error);
       }
       const location = [301, 302, 303, 307, 308].includes(response.status) ? response.headers.get("location") : null;

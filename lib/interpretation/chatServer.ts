@@ -1,6 +1,7 @@
 /** One exchange with a server that speaks OpenAI's chat completions: what is sent, and what the answer means. */
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
+import { fetchThroughProxy, isThisMachine } from "../hub/proxy.js";
 import type { ChatReply, ChatRequest } from "./chatRequest.js";
 import { retryAfterMilliseconds } from "./retryDelay.js";
 
@@ -61,10 +62,6 @@ export function serverAddress(baseUrl: string, variable: string): ServerAddress 
   return { baseUrl: url, key, keyOrigin };
 }
 
-function isThisMachine(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname);
-}
-
 /** More than any answer to our questions: a server that sends more is not listened to. */
 const LONGEST_BODY = 4 * 2 ** 20;
 const LONGEST_REASON = 300;
@@ -73,7 +70,7 @@ const LONGEST_REASON = 300;
  * Sends a request once.
  *
  * @param timeout - milliseconds until the whole answer must be there
- * @throws MonosemError where no other request can fare better: ERR_ACCESS_DENIED, ERR_NOT_FOUND for no such address or
+ * @throws MonosemError where no other request can fare better: ERR_CONFIG for a proxy that is none, ERR_ACCESS_DENIED, ERR_NOT_FOUND for no such address or
  *   model, ERR_NETWORK for a server that takes no such requests.
  *   Nothing that this function returns or throws holds the key, even where the server repeats it.
  */
@@ -88,7 +85,7 @@ export async function exchange(
   let response: Response;
   let body: string;
   try {
-    response = await fetch(endpoint, {
+    response = await fetchThroughProxy(endpoint, {
       method: "POST",
       headers: {
         "content-type": "application/json",
@@ -100,6 +97,7 @@ export async function exchange(
     });
     body = await boundedText(response);
   } catch (error) {
+    if (error instanceof MonosemError) throw error;
     if (timer.aborted) {
       return { kind: "again", reason: `no answer in ${timeout / 1000} s`, after: undefined, mayBePaid: true };
     }

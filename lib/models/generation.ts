@@ -30,7 +30,7 @@ export interface GenerationOptions {
   readonly topP?: number;
   /** The same seed, prompts and options give the same tokens. Default 0. */
   readonly seed?: number;
-  /** End a sequence after its first EOS token, where the model has one. Default true. */
+  /** End a sequence after the first of the model's `stopTokenIds`: EOS, or the end of a turn. Default true. */
   readonly stopAtEos?: boolean;
   /** End a sequence after the token that completes one of these in its new text. */
   readonly stopStrings?: readonly string[];
@@ -75,7 +75,7 @@ export async function* generate(
   const { ids: promptIds, batch } = await checkTokens(padded, config);
   const steps = Math.min(options.maxNewTokens, config.contextSize - positions);
   const { temperature, topK, topP, seed = 0, hooks = [], signal } = options;
-  const sequences = new GrowingSequences(batch, tokenizer, options, config.eosTokenId);
+  const sequences = new GrowingSequences(batch, tokenizer, options, config.stopTokenIds);
   const hookNames = new Set(hooks.map(({ name }) => name));
   const beginnings = Int32Array.from(prompts, ({ length }) => positions - length);
   using cache = new KeyValueCache(config, device, batch, positions + steps);
@@ -124,12 +124,12 @@ function readIds(ids: Tensor): Promise<Int32Array> {
 class GrowingSequences {
   readonly #texts: readonly GeneratedText[];
   readonly #ended: boolean[];
-  readonly #eosTokenId: number | undefined;
+  readonly #stopTokenIds: readonly number[];
 
-  constructor(batch: number, tokenizer: Tokenizer, options: GenerationOptions, eosTokenId: number | undefined) {
+  constructor(batch: number, tokenizer: Tokenizer, options: GenerationOptions, stopTokenIds: readonly number[]) {
     this.#texts = Array.from({ length: batch }, () => new GeneratedText(tokenizer, options.stopStrings ?? []));
     this.#ended = this.#texts.map(() => false);
-    this.#eosTokenId = options.stopAtEos === false ? undefined : eosTokenId;
+    this.#stopTokenIds = options.stopAtEos === false ? [] : stopTokenIds;
   }
 
   get ended(): boolean {
@@ -142,7 +142,7 @@ class GrowingSequences {
       if (token === undefined) return "";
       const generated = this.#texts[i]!;
       const fresh = generated.append(token);
-      this.#ended[i] = token === this.#eosTokenId || generated.stopped;
+      this.#ended[i] = this.#stopTokenIds.includes(token) || generated.stopped;
       return this.#ended[i] ? fresh + generated.rest() : fresh;
     });
     return { tokens, text };

@@ -200,6 +200,7 @@ export function parseHeader(bytes: Buffer, fileBytes: number, path: string): Lla
     processing: unprocessed,
     bosTokenId: undefined, // the tokenizer knows
     eosTokenId: undefined,
+    stopTokenIds: [],
   };
   return { config, offset, sections, elements };
 }

@@ -3,8 +3,9 @@ import { dirname, extname, join } from "node:path";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { Checkpoint } from "./checkpoint.js";
+import { allTokens, tokenIds } from "./families/family.js";
 import { familyOf } from "./families.js";
-import { readJsonObject } from "./jsonFile.js";
+import { readJsonObject, readJsonObjectIfPresent } from "./jsonFile.js";
 import { loadLlama2c } from "./llama2c.js";
 import type { ModelSource } from "./locateModel.js";
 import type { ModelConfig } from "./modelConfig.js";
@@ -53,16 +54,35 @@ async function fromFolder(directory: string, device: Device, options: ModelLoadO
   const json = await readJsonObject(path);
   const family = familyOf(json, path);
   const tokenizer = await Tokenizer.load(options.tokenizer ?? directory);
-  const config = completed(family.parseConfig(json, directory), tokenizer, options);
+  const parsed = family.parseConfig(json, directory);
+  const stopTokenIds = (await stopTokensForGeneration(directory)) ?? parsed.stopTokenIds;
+  const config = completed({ ...parsed, stopTokenIds }, tokenizer, options);
   await using checkpoint = await Checkpoint.open(directory);
   const loader = new WeightLoader(checkpoint, device);
-  requireMemory(device, loader.bytesOnDevice, config.name);
+  requireMemory(device, loader.bytesOnDevice, config.name, loader.bytesWhileReading);
   try {
     return { config, weights: await family.loadWeights(loader, config), tokenizer };
   } catch (error) {
     loader.disposeAll();
     throw error;
   }
+}
+
+/**
+ * `eos_token_id` of generation_config.json, one or several; undefined where the file, or the entry, is not there.
+ *
+ * @throws MonosemError ERR_FORMAT
+ */
+async function stopTokensForGeneration(directory: string): Promise<readonly number[] | undefined> {
+  const path = join(directory, "generation_config.json");
+  const { eos_token_id: entry } = (await readJsonObjectIfPresent(path)) ?? {};
+  if (entry === undefined || entry === null) return undefined;
+  const parsed = tokenIds.safeParse(entry);
+  if (parsed.success) return allTokens(parsed.data);
+  throw new MonosemError(
+    "ERR_FORMAT",
+    `${path}: eos_token_id must be a token id or a list of them, found ${JSON.stringify(entry)}`,
+  );
 }
 
 async function fromLlama2c(path: string, device: Device, options: ModelLoadOptions): Promise<Loaded> {
@@ -73,7 +93,7 @@ async function fromLlama2c(path: string, device: Device, options: ModelLoadOptio
 
 /** The configuration with what the tokenizer and the options add, checked against them. */
 function completed(config: ModelConfig, tokenizer: Tokenizer, options: ModelLoadOptions): ModelConfig {
-  const { bosTokenId, eosTokenId, vocabularySize } = tokenizer;
+  const { vocabularySize, bosTokenId = config.bosTokenId, eosTokenId = config.eosTokenId } = tokenizer;
   if (vocabularySize > config.vocabularySize) {
     throw new MonosemError(
       "ERR_FORMAT",
@@ -85,5 +105,6 @@ function completed(config: ModelConfig, tokenizer: Tokenizer, options: ModelLoad
   checkProcessing(asked, config);
   const { foldLn = false, centerWritingWeights = false, centerUnembed = false, foldValueBiases = false } = asked;
   const processing = { foldLn, centerWritingWeights, centerUnembed, foldValueBiases };
-  return { ...config, bosTokenId, eosTokenId, processing };
+  const stopTokenIds = [...new Set([...(eosTokenId === undefined ? [] : [eosTokenId]), ...config.stopTokenIds])];
+  return { ...config, bosTokenId, eosTokenId, stopTokenIds, processing };
 }

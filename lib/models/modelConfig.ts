@@ -7,11 +7,19 @@ export type Architecture = "gpt2" | "gpt_neox" | "llama" | "mistral" | "qwen2" |
 export interface RotaryConfig {
   /** The angle of each pair per position, in radians. */
   readonly frequencies: readonly number[];
+  /** Of scalings that only begin where a context is longer than the model was trained for. */
+  readonly beyond?: RotaryScaling | undefined;
   /** What cosines and sines are multiplied by: 1, but for some scalings to longer contexts. */
   readonly factor: number;
   /** Pairs are neighbours (llama2.c), not an element of each half (Hugging Face). */
   readonly interleaved: boolean;
 }
+
+/** The frequencies in contexts of more than `length` tokens: these, or those of a base that grows with the context. */
+export type RotaryScaling = { readonly length: number } & (
+  | { readonly frequencies: readonly number[] }
+  | { readonly base: number; readonly factor: number }
+);
 
 /** Weights as they are. */
 export const unprocessed: ModelConfig["processing"] = {
@@ -76,4 +84,6 @@ export interface ModelConfig {
   /** Id of the token that begins a document; 0 is an id like any other. */
   readonly bosTokenId: number | undefined;
   readonly eosTokenId: number | undefined;
+  /** Tokens that end a generation: EOS and, in many models made for chats, the end of a turn. */
+  readonly stopTokenIds: readonly number[];
 }

@@ -27,6 +27,9 @@ export interface ProcessingOptions {
   readonly foldValueBiases?: boolean | undefined;
 }
 
+export const processingNames = ["foldLn", "centerWritingWeights", "centerUnembed", "foldValueBiases"] as const;
+export type ProcessingName = (typeof processingNames)[number];
+
 /**
  * Refuses what would change a model's predictions.
  *

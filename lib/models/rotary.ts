@@ -4,6 +4,11 @@
  * The frequencies of a context of the length that the model was trained for are base^(-2i / dimensions). The scalings to
  * longer contexts are those of the checkpoints' configurations: "linear" (Chen et al. 2023, arXiv:2306.15595) slows all
  * of them down, "llama3" and "yarn" (Peng et al. 2023, arXiv:2309.00071) only those that turn slowly anyway.
+ *
+ * Two depend on how long a context is. "dynamic" (NTK-aware) takes, beyond the trained length L, the base
+ * base (factor n / L - factor + 1)^(d / (d - 2)) for n tokens; "longrope" (Ding et al. 2024, arXiv:2402.13753) has a factor
+ * for each pair up to the trained length and another beyond. Keys that are cached keep their rotation, so a generation takes
+ * the frequencies of the length that it may grow to, in all of its passes; transformers changes them on the way.
  */
 import { z } from "zod";
 import type { Device } from "../engine/device.js";
@@ -27,6 +32,8 @@ export interface RopeParameters {
   readonly mscale?: number | null | undefined;
   readonly mscale_all_dim?: number | null | undefined;
   readonly truncate?: boolean | undefined;
+  readonly short_factor?: readonly number[] | undefined;
+  readonly long_factor?: readonly number[] | undefined;
 }
 
 const positive = z.number().positive();
@@ -46,11 +53,27 @@ export const ropeSchema: z.ZodType<RopeParameters> = z.looseObject({
   mscale: positive.nullish(),
   mscale_all_dim: positive.nullish(),
   truncate: z.boolean().optional(),
+  short_factor: z.array(positive).optional(),
+  long_factor: z.array(positive).optional(),
 });
+
+/** The kind of scaling: transformers' `rope_type`. */
+function kindOf({ rope_type, type }: RopeParameters): string {
+  return rope_type ?? type ?? "default";
+}
+
+/**
+ * The tokens of the longest context, of a model whose configuration says `trained`: only "dynamic" scaling reaches further
+ * than that.
+ */
+export function contextSizeOf(rope: RopeParameters, trained: number): number {
+  return kindOf(rope) === "dynamic" ? Math.floor(trained * Math.max(1, rope.factor ?? 1)) : trained;
+}
 
 /**
  * The frequencies that a configuration asks for, of `dimensions` / 2 pairs in halves.
  *
+ * @param sizes - `contextSize` is that of the configuration
  * @param path - of the configuration, for messages
  * @throws MonosemError ERR_UNSUPPORTED for another scaling, ERR_FORMAT for a scaling that lacks one of its numbers
  */
@@ -65,9 +88,9 @@ export function rotaryConfig(
     if (value !== undefined) return value;
     throw new MonosemError("ERR_FORMAT", `${path}: the rotary scaling needs ${JSON.stringify(name)}`);
   };
-  const plain = Array.from({ length: dimensions / 2 }, (_, i) => base ** ((-2 * i) / dimensions));
+  const plain = plainFrequencies(base, dimensions / 2);
   const trainedLength = rope.original_max_position_embeddings ?? contextSize;
-  const kind = rope.rope_type ?? rope.type ?? "default";
+  const kind = kindOf(rope);
   switch (kind) {
     case "default":
       return { frequencies: plain, factor: 1, interleaved: false };
@@ -102,12 +125,45 @@ export function rotaryConfig(
       const derived = mscale && ofAll ? scaleOf(mscale) / scaleOf(ofAll) : scaleOf(1);
       return { frequencies, factor: given ?? derived, interleaved: false };
     }
+    case "dynamic": {
+      const beyond = { length: contextSize, base, factor: need("factor") };
+      return { frequencies: plain, beyond, factor: 1, interleaved: false };
+    }
+    case "longrope": {
+      const slowed = (name: "short_factor" | "long_factor"): number[] => {
+        const factors = rope[name] ?? [];
+        if (factors.length === plain.length) return plain.map((frequency, i) => frequency / factors[i]!);
+        const problem = `the rotary scaling needs ${plain.length} numbers as ${JSON.stringify(name)}, found ${factors.length}`;
+        throw new MonosemError("ERR_FORMAT", `${path}: ${problem}`);
+      };
+      const factor = rope.factor ?? contextSize / trainedLength;
+      const derived = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(trainedLength));
+      return {
+        frequencies: slowed("short_factor"),
+        beyond: { length: trainedLength, frequencies: slowed("long_factor") },
+        factor: rope.attention_factor ?? derived,
+        interleaved: false,
+      };
+    }
     default:
       throw new MonosemError(
         "ERR_UNSUPPORTED",
-        `${path}: rotary scaling ${JSON.stringify(kind)} is not supported; supported are default, linear, llama3, yarn`,
+        `${path}: rotary scaling ${JSON.stringify(kind)} is not supported; supported are default, linear, dynamic, llama3, yarn, longrope`,
       );
   }
+}
+
+function plainFrequencies(base: number, pairs: number): number[] {
+  return Array.from({ length: pairs }, (_, i) => base ** (-i / pairs));
+}
+
+/** Those in a context of `length` tokens. */
+function frequenciesIn(length: number, { frequencies, beyond }: RotaryConfig): readonly number[] {
+  if (beyond === undefined || length <= beyond.length) return frequencies;
+  if ("frequencies" in beyond) return beyond.frequencies;
+  const pairs = frequencies.length;
+  const stretch = (beyond.factor * length) / beyond.length - (beyond.factor - 1);
+  return plainFrequencies(beyond.base * stretch ** (pairs / (pairs - 1)), pairs);
 }
 
 /** Cosines and sines [positions, pairs] of the positions that have been asked for, on a device. */
@@ -116,17 +172,25 @@ export class RotaryTable {
   readonly #config: RotaryConfig;
   readonly #device: Device;
   #rows = 0;
+  #frequencies: readonly number[];
   #cosines: Tensor | undefined;
   #sines: Tensor | undefined;
 
   constructor(config: RotaryConfig, device: Device) {
     this.interleaved = config.interleaved;
     this.#config = config;
+    this.#frequencies = config.frequencies;
     this.#device = device;
   }
 
-  /** Of positions below `end`, i32 [tokens]: [tokens, pairs]; the caller's to dispose. */
-  at(positions: Tensor, end: number): { readonly cosines: Tensor; readonly sines: Tensor } {
+  /**
+   * Of positions below `end`, i32 [tokens], in a context that may grow to `length` tokens: [tokens, pairs]; the caller's to
+   * dispose.
+   */
+  at(positions: Tensor, end: number, length: number): { readonly cosines: Tensor; readonly sines: Tensor } {
+    const frequencies = frequenciesIn(length, this.#config);
+    if (frequencies.some((frequency, pair) => frequency !== this.#frequencies[pair])) this.dispose();
+    this.#frequencies = frequencies;
     if (end > this.#rows) this.#grow(Math.max(end, 2 * this.#rows));
     const { kernels } = this.#device;
     return {
@@ -142,7 +206,8 @@ export class RotaryTable {
   }
 
   #grow(rows: number): void {
-    const { frequencies, factor } = this.#config;
+    const { factor } = this.#config;
+    const frequencies = this.#frequencies;
     const pairs = frequencies.length;
     const table = (wave: (angle: number) => number): Tensor =>
       this.#device.tensor(

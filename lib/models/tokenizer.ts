@@ -1,4 +1,4 @@
-import { extname } from "node:path";
+import { basename, dirname, extname } from "node:path";
 import { MonosemError } from "../errors.js";
 import type { ChatMessage } from "./chatTemplate.js";
 import { HuggingFaceTokenizer } from "./huggingFaceTokenizer.js";
@@ -35,15 +35,16 @@ export class Tokenizer {
   }
 
   /**
-   * Reads `tokenizer.json` (and `tokenizer_config.json`, `config.json`) of a model's folder, or a file `.bin` of
-   * llama2.c. BOS and EOS are the tokens that `tokenizer_config.json` names, else the ids in `config.json`.
+   * Reads `tokenizer.json` (and `tokenizer_config.json`, `config.json`) of a model's folder, which that file stands for as
+   * well, or a file `.bin` of llama2.c. BOS and EOS are the tokens that `tokenizer_config.json` names, else the ids in `config.json`.
    *
    * @throws MonosemError ERR_NOT_FOUND when there is no such file, ERR_FORMAT when a file is malformed or names a token
    *   that the vocabulary does not have
    */
   static async load(path: string): Promise<Tokenizer> {
-    const llama2c = extname(path) === ".bin";
-    return new Tokenizer(await (llama2c ? Llama2cTokenizer.load(path) : HuggingFaceTokenizer.load(path)));
+    if (extname(path) === ".bin") return new Tokenizer(await Llama2cTokenizer.load(path));
+    const directory = basename(path) === "tokenizer.json" ? dirname(path) : path;
+    return new Tokenizer(await HuggingFaceTokenizer.load(directory));
   }
 
   /**

@@ -130,7 +130,11 @@ class Pass {
       Math.max(0, first + (row % positions) - (starts?.values[Math.floor(row / positions)] ?? 0)),
     );
     this.#places = device.tensor(placeOfRow, [batch * positions]);
-    this.#rotation = rotary && { ...rotary.at(this.#places, first + positions), interleaved: rotary.interleaved };
+    const end = first + positions;
+    this.#rotation = rotary && {
+      ...rotary.at(this.#places, end, cache?.capacity ?? end),
+      interleaved: rotary.interleaved,
+    };
   }
 
   [Symbol.dispose](): void {

@@ -67,6 +67,15 @@ export class WeightLoader {
     return bytes;
   }
 
+  /** What the largest tensor takes beside that while it is read: its bytes, and f32 numbers where it becomes those. */
+  get bytesWhileReading(): number {
+    const sizes = Array.from(this.#checkpoint.entries.values(), ({ dtype, shape, byteLength }) => {
+      const stays = dtype === "F32" || (dtype === "BF16" && shape.length === 2);
+      return byteLength + (stays ? 0 : 4 * shape.reduce((product, length) => product * length, 1));
+    });
+    return Math.max(0, ...sizes);
+  }
+
   has(name: string): boolean {
     return this.#checkpoint.entries.has(name);
   }

@@ -195,6 +195,11 @@ export interface ArchitectureDefinition<
   ) => readonly (readonly [option: string, message: string])[];
   /** The latents of a trained SAE. `input` is [tokens, dIn], less the decoder bias where the SAE subtracts it. */
   encode(forward: Forward<Own> & { readonly options: Options }, input: Tensor): Codes;
+  /**
+   * Of latents g ReLU(z) whose gate g is computed beside z: both. Without it z is input · encoder + encoderBias, and
+   * alone decides.
+   */
+  gatedPreActivations?(forward: Forward<Own>, input: Tensor): GatedPreActivations;
   /** The latents in training, where they differ from `encode`'s or more is wanted of the forward pass. */
   encodeForTraining?(step: TrainingStep<Own, State> & { readonly options: Options & TrainingOptions }): Encoding;
   gradients(step: GradientStep<Own, State, Encoding> & { readonly options: Options & TrainingOptions }): Gradients;
@@ -202,9 +207,19 @@ export interface ArchitectureDefinition<
   afterStep?(step: GradientStep<Own, State, Encoding> & { readonly options: Options & TrainingOptions }): void;
 }
 
+/** f32 [tokens, dSae] each; the caller's to dispose. */
+export interface GatedPreActivations {
+  /** z */
+  readonly preActivations: Tensor;
+  /** g */
+  readonly gate: Tensor;
+}
+
 /** An architecture whose options have been filled in. */
 export interface ConfiguredEncoder {
   encode(forward: Forward, input: Tensor): Codes;
+  /** Undefined where nothing but z decides. */
+  gatedPreActivations(forward: Forward, input: Tensor): GatedPreActivations | undefined;
 }
 export interface ConfiguredTraining {
   encode(step: TrainingStep): Encoded;
@@ -254,6 +269,7 @@ export function defineArchitecture<
     check: (options) => definition.check?.(options) ?? [],
     configure: (options) => ({
       encode: (forward, input) => definition.encode({ ...(forward as Forward<Own>), options }, input),
+      gatedPreActivations: (forward, input) => definition.gatedPreActivations?.(forward as Forward<Own>, input),
     }),
     configureTraining: (options) => ({
       encode: (step) =>

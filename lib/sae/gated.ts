@@ -68,6 +68,17 @@ export const gated: Architecture<"gated", object, { readonly l1Coefficient: numb
     return codes;
   },
 
+  gatedPreActivations({ kernels, parameters: p }, input) {
+    using gatePreActivations = kernels.linear(input, p.encoder, { bias: p.gateBias });
+    using product = kernels.linear(input, p.encoder);
+    using scale = kernels.activation(p.magnitudeScale, "exp");
+    using scaled = kernels.scaleColumns(product, scale);
+    return {
+      preActivations: kernels.addRow(scaled, p.magnitudeBias),
+      gate: kernels.activation(gatePreActivations, "heaviside"),
+    };
+  },
+
   encodeForTraining(step) {
     const latents = gatedLatents(step, step.input);
     for (const handle of Object.values(latents)) step.keep(handle);

@@ -183,15 +183,51 @@ export class Sae {
 
   /**
    * The pre-activations of all latents, selected or not: x W_enc + b_enc (b_dec subtracted from x as in `encode`), of a
-   * gated SAE those of its gate; f32 [rows, dSae], the caller's to dispose.
+   * gated SAE those of its magnitudes; f32 [rows, dSae], the caller's to dispose.
    *
    * @throws MonosemError ERR_SHAPE_MISMATCH for activations of another width.
    */
   preActivations(x: Tensor): Tensor {
     using rows = this.#rowsOf("preActivations", x);
     using input = this.#encoderInput(rows);
-    const { encoder, encoderBias, gateBias } = this.parameters as Readonly<Record<string, Tensor | undefined>>;
-    return this.device.kernels.linear(input, encoder!, { bias: encoderBias ?? gateBias });
+    const { device, parameters } = this;
+    const gated = this.#encoder.gatedPreActivations({ kernels: device.kernels, parameters }, input);
+    gated?.gate.dispose();
+    return gated?.preActivations ?? device.kernels.linear(input, parameters.encoder, { bias: parameters.encoderBias });
+  }
+
+  /**
+   * The latents that are selected if the pre-activations are these and no others, f32 [rows, dSae]; the caller's to
+   * dispose. A gate that a gated SAE has beside them is that of `x`, [..., dIn].
+   *
+   * @throws MonosemError ERR_SHAPE_MISMATCH for another width or another number of rows than that of x
+   */
+  encodePreActivations(preActivations: Tensor, x: Tensor): Codes {
+    const { kernels } = this.device;
+    const { dSae } = this.config;
+    using rows = this.#rowsOf("encodePreActivations", x);
+    const [count] = rows.shape as [number];
+    if (preActivations.shape.join() !== `${count},${dSae}`) {
+      throw new MonosemError(
+        "ERR_SHAPE_MISMATCH",
+        `encodePreActivations: expected pre-activations [${count}, ${dSae}], found [${preActivations.shape.join(", ")}]`,
+      );
+    }
+    using input = this.#encoderInput(rows);
+    const gated = this.#encoder.gatedPreActivations({ kernels, parameters: this.parameters }, input);
+    gated?.preActivations.dispose();
+    using gate = gated?.gate;
+    using magnitudes = gate && kernels.activation(preActivations, "relu");
+    using latents = magnitudes && kernels.multiply(magnitudes, gate!);
+    // Under an encoder whose columns are the pre-activations, row t of the identity has exactly those of row t.
+    using identity = this.device.tensor(
+      Float32Array.from({ length: count * count }, (_, i) => (i % (count + 1) === 0 ? 1 : 0)),
+      [count, count],
+    );
+    using encoder = kernels.transpose(latents ?? preActivations);
+    using encoderBias = this.device.zeros([dSae]);
+    if (latents !== undefined) return kernels.encode(identity, encoder, encoderBias, { select: "positive" });
+    return this.#encoder.encode({ kernels, parameters: { ...this.parameters, encoder, encoderBias } }, identity);
   }
 
   /**

@@ -55,6 +55,13 @@ export const softGated: Architecture<"soft-gated", object, { readonly l1Coeffici
     return codes;
   },
 
+  gatedPreActivations({ kernels, parameters: p }, input) {
+    return {
+      preActivations: kernels.linear(input, p.encoder, { bias: p.encoderBias }),
+      gate: kernels.linear(input, p.gateEncoder, { bias: p.gateBias, activation: "sigmoid" }),
+    };
+  },
+
   encodeForTraining(step) {
     const latents = softGatedLatents(step, step.input);
     for (const handle of Object.values(latents)) step.keep(handle);

@@ -6,6 +6,7 @@ import { z } from "zod";
 import type { Json } from "../activations/source.js";
 import { MonosemError } from "../errors.js";
 import { probableName } from "../models/closestNames.js";
+import { type ProcessingName, processingNames } from "../models/processing.js";
 import { naturalNumber, nonNegative, positive, positiveInteger } from "../sae/architecture.js";
 import { type AnyArchitecture, knownArchitectures } from "../sae/architectures.js";
 import { configurationProblems, type SaeTrainingConfig } from "../sae/config.js";
@@ -25,6 +26,10 @@ export interface StoredDataConfig {
 /** Activations of a language model's hook points on a corpus. */
 export interface ModelDataConfig {
   readonly model: string;
+  /** Where the model's tokenizer is, if not with it. */
+  readonly tokenizer?: string | undefined;
+  /** What is done to the model's weights before anything runs. */
+  readonly processing: readonly ProcessingName[];
   /** What is encoded: a hook point, or several side by side (a crosscoder); where SAEs name their own, none. */
   readonly hook?: string | readonly string[] | undefined;
   /** What a transcoder reconstructs. */
@@ -215,7 +220,21 @@ const storedDataKeys = {
 
 /** The keys of `data` for a language model's activations. */
 const modelDataKeys = {
-  model: z.string().min(1).describe("Folder of a language model in the Hugging Face layout."),
+  model: z
+    .string()
+    .min(1)
+    .describe(
+      "Folder of a language model in the Hugging Face layout, file of llama2.c, or name of a model on the hub.",
+    ),
+  tokenizer: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("Folder of the model's tokenizer, or file of a llama2.c tokenizer. Default: beside the model."),
+  processing: z
+    .array(z.enum(processingNames))
+    .default([])
+    .describe("What is done to the model's weights, as TransformerLens does by default; SAEs remember it."),
   hook: names
     .optional()
     .describe(

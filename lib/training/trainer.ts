@@ -38,7 +38,7 @@ export interface TrainerOptions {
   readonly output?: string | undefined;
   /** Continue the run in `output` from its newest checkpoint, or start it when there is none yet. */
   readonly resume?: boolean | undefined;
-  /** Saved with the SAEs, besides the hooks that a configuration names. */
+  /** Saved with the SAEs, besides what the source says of its origin and the hooks that a configuration names. */
   readonly metadata?: SaeMetadata | undefined;
   /** What `output/config.json` records; by default `sae` and `training`. */
   readonly runConfig?: object | undefined;
@@ -405,7 +405,7 @@ function saeOptions({ sae, training, source, device, metadata }: TrainerOptions)
       columns,
       adam: training,
       seed: config.seed ?? training.seed,
-      metadata: metadataOf(config, columns, metadata),
+      metadata: metadataOf(config, columns, { ...source.metadata, ...metadata }),
       device,
     };
   });
@@ -415,8 +415,8 @@ function saeOptions({ sae, training, source, device, metadata }: TrainerOptions)
 function metadataOf(
   { hook, targetHook }: SaeTrainingConfig,
   { input }: SaeColumns,
-  metadata: SaeMetadata | undefined,
-): SaeMetadata | undefined {
+  metadata: SaeMetadata,
+): SaeMetadata {
   const several = input.length > 1;
   if (hook === undefined && targetHook === undefined && !several) return metadata;
   const hooks = several

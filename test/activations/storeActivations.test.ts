@@ -2,6 +2,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { ActivationBuffer } from "../../lib/activations/buffer.js";
 import { Corpus } from "../../lib/activations/corpus.js";
 import { type StoreActivationsOptions, storeActivations } from "../../lib/activations/storeActivations.js";
 import { StoredActivations } from "../../lib/activations/storedActivations.js";
@@ -123,4 +124,36 @@ test("NaN is refused, and so are folders with other activations or other files",
   await expect(storeActivations(directory, optionsFor({ rows: 0 }))).rejects.toMatchObject({
     code: "ERR_INVALID_ARGUMENT",
   });
+});
+
+test("stored activations say where they come from, in the words of an SAE's metadata", async () => {
+  const processing = { foldLn: true, centerWritingWeights: false, centerUnembed: false, foldValueBiases: true };
+  const model = new FakeModel(device);
+  const processed = Object.assign(model, { config: { ...model.config, processing } });
+  const expected = {
+    modelName: "fake",
+    hookName: "hook",
+    contextSize: 10,
+    prependBos: true,
+    exclude_special_tokens: true,
+    model_from_pretrained_kwargs: {
+      fold_ln: true,
+      center_writing_weights: false,
+      center_unembed: false,
+      fold_value_biases: true,
+    },
+  };
+  await storeActivations(directory, optionsFor({ model: processed, rows: 18 }));
+  const stored = await StoredActivations.open(directory, device, { shuffle: true, seed: 0 });
+  expect(stored.metadata).toEqual(expected);
+  stored.dispose();
+  using buffer = await ActivationBuffer.create({ ...optionsFor({ model: processed }), bufferTokens: 20, seed: 0 });
+  expect(buffer.metadata).toEqual(expected);
+  await expect(storeActivations(directory, optionsFor())).rejects.toThrow(/stored with processing \{"foldLn":true/);
+  const alone = await StoredActivations.open(join(directory, "activations-00000.safetensors"), device, {
+    shuffle: true,
+    seed: 0,
+  });
+  expect(alone.metadata).toEqual({});
+  alone.dispose();
 });

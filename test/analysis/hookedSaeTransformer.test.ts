@@ -205,7 +205,7 @@ test("several SAEs, and a transcoder in an MLP's place", async () => {
     }),
   );
   expect(await logits(all.forward(tokens))).toEqual(expected);
-  const names = [`${input}.hook_sae_input`, `${input}.hook_sae_output`, target];
+  const names = [`${target}.hook_sae_input`, `${target}.hook_sae_output`, target];
   const { output, cache } = await all.runWithCache(tokens, { names });
   output.dispose();
   expect([...cache.keys()]).toEqual([target, names[0], names[1]]);
@@ -255,7 +255,6 @@ test("what cannot be is refused", async () => {
     /did you mean .*hook_sae_acts_pre/,
   );
   await expect(spliced.runWithHooks(tokens, at("blocks.1.hook_resid_pst"))).rejects.toThrow(code("ERR_NOT_FOUND"));
-  await expect(spliced.runWithHooks(tokens, at(`${first}.hook_sae_acts_pre`))).rejects.toThrow(code("ERR_UNSUPPORTED"));
   expect(() => spliced.withSae(sae)).toThrow(/there is an SAE at hook point blocks\.1\.hook_resid_post already/);
   expect(() => withSae(model, sae, { hook: second })).toThrow(code("ERR_CONFIG"));
   expect(withSae(model, sae, { hook: second, allowMismatch: true }).hookNames).toContain(`${second}.hook_sae_recons`);
@@ -266,7 +265,13 @@ test("what cannot be is refused", async () => {
   );
   expect(() => withSae(model, backwards)).toThrow(code("ERR_UNSUPPORTED"));
   using crosscoder = topk(5, { hookNames: [first, second] }, { dIn: 2 * dModel, hookWidths: [dModel, dModel] });
-  expect(() => withSae(model, crosscoder)).toThrow(code("ERR_UNSUPPORTED"));
+  using early = topk(6, { hookName: "blocks.0.hook_mlp_out" });
+  const place =
+    /untouched model, which an SAE at blocks\.0\.hook_mlp_out, before its last hook point blocks\.2\.hook_resid_pre/;
+  expect(() => withSae(model, crosscoder).withSae(early)).toThrow(place);
+  expect(() => withSae(model, early).withSae(crosscoder)).toThrow(place);
+  expect(() => spliced.withSae(crosscoder)).toThrow(/there is an SAE at hook point blocks\.1\.hook_resid_post already/);
+  expect(() => withSae(model, crosscoder).generate("She", { maxNewTokens: 2 })).toThrow(code("ERR_UNSUPPORTED"));
   const wrong = { name: `${first}.hook_sae_acts_post`, hook: () => device.zeros([1]) };
   await expect(spliced.runWithHooks(tokens, [wrong])).rejects.toThrow(code("ERR_SHAPE_MISMATCH"));
 });
@@ -280,4 +285,94 @@ test("no memory is left behind", async () => {
   for (const tensor of cache.values()) tensor.dispose();
   await device.synchronize();
   expect(device.memory().currentBytes).toBe(before);
+});
+
+describe("a crosscoder", () => {
+  const hooks = ["blocks.0.hook_resid_post", "blocks.2.hook_mlp_out"] as const;
+  let crosscoder: Sae;
+  let last: Sae;
+  beforeAll(() => {
+    crosscoder = topk(8, { hookNames: hooks }, { dIn: 2 * dModel, hookWidths: [dModel, dModel] });
+    last = topk(9, { hookName: "blocks.3.hook_resid_pre" });
+  });
+
+  /** The model's hook points of the crosscoder, after it. */
+  async function placed(spliced: HookedSaeTransformer, userHooks: Parameters<typeof leaving>[1] = []) {
+    const seen = new Map<string, Float32Array>();
+    const read = hooks.map((name) => ({
+      name: `${name}.hook_sae_output`,
+      hook: async (x: Tensor) => void seen.set(name, await x.readFloat32()),
+    }));
+    (await spliced.runWithHooks(tokens, [...userHooks, ...read])).dispose();
+    return hooks.map((name) => seen.get(name)!);
+  }
+
+  test("puts the reconstruction of each hook point there, by latents of the untouched model", async () => {
+    using x = await model.activations(tokens, hooks);
+    using reconstruction = crosscoder.reconstruct(x);
+    const expected = hooks.map((_, index) => device.kernels.sliceColumns(reconstruction, index * dModel, dModel));
+    const spliced = withSae(model, crosscoder).withSae(last);
+    const found = await placed(spliced);
+    for (const [index, part] of expected.entries()) expect(found[index]).toEqual(await part.readFloat32());
+    const logitsOfBoth = await logits(spliced.forward(tokens));
+    const replace = hooks.map((name, index) => ({
+      name,
+      hook: (activation: Tensor) => expected[index]!.reshape(activation.shape),
+    }));
+    const behind = { name: "blocks.3.hook_resid_pre", hook: spliceHook(last) };
+    expect(logitsOfBoth).toEqual(await logits(model.forward(tokens, { hooks: [...replace, behind] })));
+    for (const part of expected) part.dispose();
+  });
+
+  test("has hook points for what it encodes at the first one, and for what it writes at each", () => {
+    const names = withSae(model, crosscoder, { errorTerm: true }).hookNames;
+    const [from, to] = hooks.map((hook) => names.indexOf(hook)) as [number, number];
+    expect(names.slice(from + 1, from + 7).map((name) => name.slice(hooks[0].length + 1))).toEqual(
+      ["input", "acts_pre", "acts_post", "recons", "error", "output"].map((own) => `hook_sae_${own}`),
+    );
+    expect(names.slice(to + 1, to + 4)).toEqual(
+      ["recons", "error", "output"].map((own) => `${hooks[1]}.hook_sae_${own}`),
+    );
+  });
+
+  test("moves every hook point by the latent's row there alone, if errors are kept", async () => {
+    const spliced = withSae(model, crosscoder, { errorTerm: true });
+    expect(largestDifference(await logits(spliced.forward(tokens)), await logits(model.forward(tokens)))).toBeLessThan(
+      1e-4,
+    );
+    const setTo = (value: number) => ({
+      name: `${hooks[0]}.hook_sae_acts_post`,
+      hook: async (latents: Tensor) => {
+        const values = await latents.readFloat32();
+        for (let i = 21; i < values.length; i += 64) values[i] = value;
+        return device.tensor(values, latents.shape);
+      },
+    });
+    const [at0, at3] = [await placed(spliced, [setTo(0)]), await placed(spliced, [setTo(3)])];
+    const decoder = await crosscoder.parameters.decoder.readFloat32();
+    for (const hook of [0, 1]) {
+      const row = decoder.subarray(21 * 2 * dModel + hook * dModel, 21 * 2 * dModel + (hook + 1) * dModel);
+      for (const [i, value] of at3[hook]!.entries())
+        expect(value - at0[hook]![i]!).toBeCloseTo(3 * row[i % dModel]!, 4);
+    }
+  });
+
+  test("leaves clean tokens, losses, shorter runs and memory as they should be", async () => {
+    const every = withSae(model, crosscoder, { cleanTokens: tokens.flat() });
+    expect(await logits(every.forward(tokens))).toEqual(await logits(model.forward(tokens)));
+    const neutral = withSae(model, crosscoder, { errorTerm: true });
+    using losses = await neutral.loss(tokens);
+    using expected = await model.loss(tokens);
+    expect(largestDifference(await losses.readFloat32(), await expected.readFloat32())).toBeLessThan(1e-4);
+    // between its hook points: the first reconstruction is there
+    const short = await logits(withSae(model, crosscoder).forward(tokens, { stopAtLayer: 1 }));
+    expect(short).toEqual((await placed(withSae(model, crosscoder)))[0]);
+    await device.synchronize();
+    const before = device.memory().currentBytes;
+    (await neutral.forward(tokens, { stopAtLayer: 1 })).dispose();
+    const failing = { name: `${hooks[1]}.hook_sae_recons`, hook: () => Promise.reject(new Error("no")) };
+    await expect(neutral.forward(tokens, { hooks: [failing] })).rejects.toThrow("no");
+    await device.synchronize();
+    expect(device.memory().currentBytes).toBe(before);
+  });
 });

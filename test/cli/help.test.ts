@@ -31,6 +31,17 @@ test.each(commands)("%s --help says what it does and shows examples", async (com
   expect(stdout).not.toMatch(/default: (false|\[\])/);
 });
 
+test("a model's tokenizer may lie elsewhere, in every command that takes a model", async () => {
+  const taking: string[] = [];
+  for (const command of [...commands.filter((name) => name !== "attribute"), "attribute lime", "attribute shap"]) {
+    const { stdout } = await runCli(...command.split(" "), "--help");
+    if (!stdout.includes("--model <")) continue;
+    taking.push(command);
+    expect(stdout, command).toContain("--tokenizer <path>");
+  }
+  expect(taking).toHaveLength(7);
+});
+
 test("help tells what numbers mean where that is not obvious", async () => {
   const help = async (command: string): Promise<string> =>
     (await runCli(command, "--help")).stdout.replaceAll(/\s+/g, " ");

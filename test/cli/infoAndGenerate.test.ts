@@ -1,9 +1,48 @@
-import { writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { modelDirectory } from "../analysis/tinyModel.js";
 import { runCli, temporaryFolder } from "./runCli.js";
 import { dIn, dSae, writeSae } from "./saeFiles.js";
+
+test("a model whose tokenizer lies elsewhere, in a folder or as a file, writes what it writes with it", async () => {
+  const folder = await temporaryFolder();
+  const [model, tokenizer] = [join(folder, "model"), join(folder, "tokenizer")];
+  for (const [to, names] of [
+    [model, ["config.json", "model.safetensors"]],
+    [tokenizer, ["tokenizer.json", "tokenizer_config.json"]],
+  ] as const) {
+    mkdirSync(to);
+    for (const name of names) copyFileSync(join(modelDirectory, name), join(to, name));
+  }
+  const options = ["--prompt", "The king", "--max-new-tokens", "8", "--temperature", "0"];
+  const { stdout } = await runCli("generate", "--model", modelDirectory, ...options);
+  for (const given of [tokenizer, join(tokenizer, "tokenizer.json")]) {
+    const elsewhere = await runCli("generate", "--model", model, "--tokenizer", given, ...options);
+    expect(elsewhere).toMatchObject({ exitCode: 0, stdout });
+  }
+  expect((await runCli("generate", "--model", model, ...options)).stderr).toMatch(/tokenizer\.json/);
+});
+
+const stories = "/work/shared/data/models/stories260K";
+
+test.skipIf(!existsSync(stories))("a llama2.c model with its tokenizer by another name", async () => {
+  const files = ["--model", join(stories, "stories260K.bin"), "--tokenizer", join(stories, "tok512.bin")];
+  const told = await runCli(
+    "generate",
+    ...files,
+    "--prompt",
+    "Once upon a time",
+    "--max-new-tokens",
+    "24",
+    "--temperature",
+    "0",
+  );
+  expect(told).toMatchObject({
+    exitCode: 0,
+    stdout: expect.stringMatching(/^Once upon a time, there was a little girl/),
+  });
+});
 
 test("info names version, device and processor, and why this device", async () => {
   const { exitCode, stdout } = await runCli("info", "--json", "--threads", "1");

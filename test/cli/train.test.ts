@@ -1,6 +1,10 @@
 import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { hookForSae } from "../../lib/analysis/saeHook.js";
+import { Device } from "../../lib/engine/device.js";
+import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
+import { Sae } from "../../lib/sae/sae.js";
 import { modelDirectory } from "../analysis/tinyModel.js";
 import { runCli, startCli, temporaryFolder } from "./runCli.js";
 import { dIn, dSae, writeActivations } from "./saeFiles.js";
@@ -250,4 +254,54 @@ test("train on a model's hook point, then features on the model; another hook po
     exitCode: 1,
     stderr: expect.stringMatching(/^monosem: .*"gpt2".*"tiny-gpt2".*\n$/),
   });
+});
+
+test("an SAE remembers how its model and text were made; commands load the model so, others are refused", async () => {
+  const { folder, config, output } = await prepareRun();
+  const text = join(folder, "text.txt");
+  writeFileSync(text, "The old man said that he would go home. She was very happy, and he looked at her. ".repeat(40));
+  const data = {
+    model: modelDirectory,
+    processing: ["foldLn", "centerWritingWeights"],
+    tokenizer: modelDirectory,
+    hook: "blocks.1.hook_resid_post",
+    corpus: [text],
+    contextSize: 32,
+    bufferTokens: 512,
+  };
+  const set = { data, "sae.dIn": 192, "sae.dSae": 64, "sae.k": 8, "training.batchSize": 128 };
+  const overrides = Object.entries(set).flatMap(([key, value]) => ["--set", `${key}=${JSON.stringify(value)}`]);
+  expect(await runCli("train", config, ...overrides)).toMatchObject({ exitCode: 0 });
+  const sae = join(output, "sae");
+  const { metadata } = JSON.parse(readFileSync(join(sae, "cfg.json"), "utf8"));
+  expect(metadata).toMatchObject({
+    model_name: "tiny-gpt2",
+    hook_name: "blocks.1.hook_resid_post",
+    context_size: 32,
+    prepend_bos: true,
+    exclude_special_tokens: true,
+    model_from_pretrained_kwargs: {
+      fold_ln: true,
+      center_writing_weights: true,
+      center_unembed: false,
+      fold_value_biases: false,
+    },
+  });
+  const onModel = ["--sae", sae, "--model", modelDirectory, "--corpus", text];
+  expect(await runCli("eval", ...onModel, "--tokens", "300")).toMatchObject({ exitCode: 0 });
+
+  const device = await Device.open("cpu", { threads: 1 });
+  try {
+    using loaded = await Sae.load(sae, device);
+    using asItIs = await HookedTransformer.load(modelDirectory, device);
+    expect(() => hookForSae(asItIs, loaded)).toThrow(
+      /centerWritingWeights true, but "tiny-gpt2" was loaded with false/,
+    );
+    using processed = await HookedTransformer.load(modelDirectory, device, { centerWritingWeights: true });
+    expect(hookForSae(processed, loaded)).toBe("blocks.1.hook_resid_post");
+  } finally {
+    await device.close();
+  }
+  const wrong = await runCli("train", config, ...overrides, "--set", 'data.processing=["foldln"]', "--set", "output=x");
+  expect(wrong.stderr).toMatch(/data\.processing\.0: must be .*"foldLn", "centerWritingWeights".*\(found "foldln"\)/);
 });

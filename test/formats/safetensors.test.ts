@@ -1,6 +1,8 @@
-import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { constants } from "node:buffer";
+import { mkdtemp, open, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { availableMemory } from "node:process";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import {
@@ -208,6 +210,46 @@ describe("reading", () => {
       await expect(file.readRows("weights", first, rows)).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
     }
     expect((await file.readFloat32Rows("weights", 2, 0)).length).toBe(0);
+  });
+
+  describe("tensors of more than 4 GiB, in sparse files", () => {
+    const columns = 65_536;
+
+    /** A tensor [rows, 65536] of zeros, but for its last two bytes, which are `last`. */
+    async function openSparse(dtype: SafetensorsDType, rows: number, elementBytes: number, last: readonly number[]) {
+      const bytes = rows * columns * elementBytes;
+      const header = fileOf(`{"t":${tensor(`[${rows},${columns}]`, 0, bytes, dtype)}}`);
+      const handle = await open(path, "w");
+      await handle.write(header);
+      await handle.write(Uint8Array.from(last), 0, last.length, header.length + bytes - last.length);
+      await handle.close();
+      return await SafetensorsFile.open(path);
+    }
+
+    test("their last rows are read", async () => {
+      await using file = await openSparse("BF16", 32_770, 2, [0x80, 0x3f]);
+      const row = await file.readFloat32Rows("t", 32_769, 1);
+      expect([row.length, row[0], row.at(-1)]).toEqual([columns, 0, 1]);
+    });
+
+    test.skipIf(availableMemory() < 10 * 2 ** 30)("they are read as a whole", async () => {
+      await using file = await openSparse("BF16", 32_770, 2, [0x80, 0x3f]);
+      const { data } = await file.read("t");
+      expect([data.length, data[0], data.at(-1)]).toEqual([32_770 * columns, 0, 0x3f80]);
+    });
+
+    test.skipIf(constants.MAX_LENGTH > 2 ** 40)(
+      "what no array holds is refused with its size, before any memory is taken",
+      async () => {
+        const rows = constants.MAX_LENGTH / columns + 1;
+        await using file = await openSparse("U8", rows, 1, [1, 2]);
+        await expect(file.read("t")).rejects.toMatchObject({
+          code: "ERR_OUT_OF_MEMORY",
+          message: expect.stringContaining(`${rows * columns} elements`),
+        });
+        expect((await file.readRows("t", rows - 1, 1)).data.at(-1)).toBe(2);
+      },
+    );
   });
 
   test("a file cut while it is open is an error, not zeros", async () => {

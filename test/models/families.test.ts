@@ -17,6 +17,8 @@ const names = [
   "llama-3",
   "llama-yarn",
   "llama-linear",
+  "llama-dynamic",
+  "llama-longrope",
   "mistral",
   "qwen2",
   "qwen3",
@@ -101,16 +103,19 @@ describe.each(names)("%s", (name) => {
     }
   });
 
-  test("generation with cached keys and values gives the tokens of whole passes", async () => {
+  test("generation with cached keys and values gives the tokens of a whole pass", async () => {
     const [generated] = await model.generate([tokens[0]!.slice(0, 5)], {
       maxNewTokens: 9,
       temperature: 0,
       stopAtEos: false,
     });
-    for (let length = 5; length < generated!.length; length++) {
-      using logits = await model.forward([generated!.slice(0, length)]);
-      const last = (await logits.readFloat32()).subarray(-model.config.vocabularySize);
-      expect(last.indexOf(Math.max(...last))).toBe(generated![length]);
+    expect(generated).toHaveLength(14);
+    using logits = await model.forward([generated!]);
+    const { vocabularySize } = model.config;
+    const all = await logits.readFloat32();
+    for (let position = 4; position < 13; position++) {
+      const row = all.subarray(position * vocabularySize, (position + 1) * vocabularySize);
+      expect(row.indexOf(Math.max(...row))).toBe(generated![position + 1]);
     }
   });
 });
@@ -157,7 +162,14 @@ describe("a config.json that asks for something else is refused", () => {
 
   test.each([
     ["llama", { model_type: "mamba" }, "ERR_UNSUPPORTED", /model_type "mamba".*"gpt_neox".*"gemma2"/],
-    ["llama", { rope_parameters: { rope_type: "longrope" } }, "ERR_UNSUPPORTED", /"longrope" is not supported/],
+    ["llama", { rope_parameters: { rope_type: "proportional" } }, "ERR_UNSUPPORTED", /"proportional" is not supported/],
+    [
+      "llama",
+      { rope_parameters: { rope_type: "longrope", short_factor: [1, 1, 1], long_factor: [1, 2] } },
+      "ERR_FORMAT",
+      /needs 3 numbers as "long_factor", found 2/,
+    ],
+    ["llama", { rope_parameters: { rope_type: "dynamic" } }, "ERR_FORMAT", /needs "factor"/],
     ["llama", { rope_parameters: { rope_type: "llama3", factor: 8 } }, "ERR_FORMAT", /needs "low_freq_factor"/],
     ["llama", { num_key_value_heads: 3 }, "ERR_FORMAT", /num_attention_heads \(4\) must be a multiple of .*\(3\)/],
     ["llama", { num_key_value_heads: 4 }, "ERR_SHAPE_MISMATCH", /k_proj\.weight.*has shape \[12, 12\].*\[24, 12\]/],
@@ -190,6 +202,26 @@ describe("a config.json that asks for something else is refused", () => {
     using newer = await HookedTransformer.load(join(folder, "llama-3"), device);
     expect(model.config.rotary).toEqual(newer.config.rotary);
   });
+});
+
+test.each(["llama-dynamic", "llama-longrope"])("%s: a context of the trained length turns otherwise", async (name) => {
+  using model = await HookedTransformer.load(join(folder, name), device);
+  const reference = await readModelReference(name);
+  const { data } = reference.get("tokens")!;
+  const tokens = [0, 1].map((i) => Array.from(data.subarray(i * 11, i * 11 + 5)));
+  const expected = reference.get("short.logits")!.data;
+  using logits = await model.forward(tokens);
+  expect(relativeError(await logits.readFloat32(), expected)).toBeLessThan(1e-5);
+  const firstOfWhole = reference.get("logits")!.data.subarray(0, 5 * 23);
+  expect(relativeError(firstOfWhole, expected.subarray(0, 5 * 23))).toBeGreaterThan(1e-3);
+});
+
+test("dynamic scaling reaches beyond the trained context, by its factor", async () => {
+  using model = await HookedTransformer.load(join(folder, "llama-dynamic"), device);
+  expect(model.config.contextSize).toBe(20);
+  const context = (length: number) => [Array.from({ length }, (_, i) => i % 23)];
+  (await model.forward(context(20))).dispose();
+  await expect(model.forward(context(21))).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
 });
 
 describe("a checkpoint in several files", () => {

@@ -1,7 +1,7 @@
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
 import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
@@ -100,6 +100,47 @@ test("a sequence ends after EOS while the others go on, and every step is told",
   const further = await small.generate(prompts, { maxNewTokens: 7, temperature: 30, stopAtEos: false });
   expect(further.every((tokens) => tokens.length === 8)).toBe(true);
   expect(further.map((tokens, sequence) => tokens.slice(0, lengths[sequence]))).toEqual(generated);
+});
+
+describe("a sequence ends after any of the tokens that end one", () => {
+  async function stopTokens(config: object, generation?: object): Promise<readonly number[]> {
+    const folder = await mkdtemp(join(tmpdir(), "monosem-stops-"));
+    try {
+      await writeGpt2(folder, { ...syntheticConfig, ...config }, syntheticWeights());
+      if (generation !== undefined) await writeFile(join(folder, "generation_config.json"), JSON.stringify(generation));
+      using small = await HookedTransformer.load(folder, device);
+      const { stopTokenIds } = small.config;
+      const options = { maxNewTokens: 7, temperature: 30 };
+      const prompts = new Array(32).fill([1]);
+      const generated = await small.generate(prompts, options);
+      const whole = await small.generate(prompts, { ...options, stopAtEos: false });
+      for (const [i, tokens] of generated.entries()) {
+        const end = whole[i]!.findIndex((token, at) => at > 0 && stopTokenIds.includes(token));
+        expect(tokens).toEqual(end < 0 ? whole[i] : whole[i]!.slice(0, end + 1));
+      }
+      return stopTokenIds;
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  }
+
+  test("those of generation_config.json, and the tokenizer's EOS", async () => {
+    expect(await stopTokens({ eos_token_id: 6 }, { eos_token_id: [3, 4] })).toEqual([6, 3, 4]);
+    expect(await stopTokens({ eos_token_id: 6 }, { eos_token_id: 6 })).toEqual([6]);
+    expect(await stopTokens({ eos_token_id: 6 }, { eos_token_id: null })).toEqual([6]);
+  });
+
+  test("without that file those of config.json", async () => {
+    expect(await stopTokens({ eos_token_id: [5, 2] })).toEqual([5, 2]);
+    expect(await stopTokens({})).toEqual([]);
+  });
+
+  test("an entry that is no token is refused", async () => {
+    await expect(stopTokens({}, { eos_token_id: "</s>" })).rejects.toMatchObject({
+      code: "ERR_FORMAT",
+      message: expect.stringMatching(/generation_config\.json: eos_token_id must be a token id.*found "<\/s>"/),
+    });
+  });
 });
 
 test("texts begin with BOS unless told otherwise, token ids only when told", async () => {

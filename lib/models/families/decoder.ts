@@ -6,8 +6,8 @@
 import { z } from "zod";
 import { type Architecture, type ModelConfig, unprocessed } from "../modelConfig.js";
 import type { BlockWeights } from "../modelWeights.js";
-import { ropeSchema, rotaryConfig } from "../rotary.js";
-import { type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
+import { contextSizeOf, ropeSchema, rotaryConfig } from "../rotary.js";
+import { allTokens, type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
 
 const positive = z.number().positive();
 
@@ -22,6 +22,7 @@ const configSchema = z.looseObject({
   head_dim: size.nullish(),
   intermediate_size: size,
   max_position_embeddings: size,
+  original_max_position_embeddings: size.nullish(), // there or within rope_scaling
   hidden_act: z.string().optional(),
   hidden_activation: z.string().nullish(), // Gemma
   rms_norm_eps: positive.default(1e-6),
@@ -82,7 +83,9 @@ export function decoderFamily(traits: DecoderTraits): Family {
       config.share("num_attention_heads", nHeads, "num_key_value_heads", nKeyValueHeads);
       const dHead =
         values.head_dim ?? traits.headSize ?? config.share("hidden_size", dModel, "num_attention_heads", nHeads);
-      const rope = { ...values.rope_scaling, ...values.rope_parameters };
+      const given = { ...values.rope_scaling, ...values.rope_parameters };
+      const trainedLength = values.original_max_position_embeddings ?? given.original_max_position_embeddings;
+      const rope = { ...given, original_max_position_embeddings: trainedLength };
       const dimensions = Math.trunc(dHead * (rope.partial_rotary_factor ?? 1));
       if (dimensions % 2 !== 0) config.refuse("ERR_FORMAT", `${dimensions} rotary dimensions make no pairs`);
       const { layer_types: layerTypes, sliding_window: window } = values;
@@ -99,7 +102,7 @@ export function decoderFamily(traits: DecoderTraits): Family {
         return true;
       };
       const scale = 1 / Math.sqrt(values.query_pre_attn_scalar ?? dHead);
-      const contextSize = values.max_position_embeddings;
+      const contextSize = contextSizeOf(rope, values.max_position_embeddings);
       return {
         architecture,
         name: config.name,
@@ -121,7 +124,11 @@ export function decoderFamily(traits: DecoderTraits): Family {
         biases: traits.biases(values),
         rotary: rotaryConfig(
           rope,
-          { base: rope.rope_theta ?? values.rope_theta ?? 10000, dimensions, contextSize },
+          {
+            base: rope.rope_theta ?? values.rope_theta ?? 10000,
+            dimensions,
+            contextSize: values.max_position_embeddings,
+          },
           config.path,
         ),
         attentionScales: Array.from({ length: nLayers }, () => scale),
@@ -133,6 +140,7 @@ export function decoderFamily(traits: DecoderTraits): Family {
         processing: unprocessed,
         bosTokenId: firstToken(values.bos_token_id),
         eosTokenId: firstToken(values.eos_token_id),
+        stopTokenIds: allTokens(values.eos_token_id),
       };
     },
 

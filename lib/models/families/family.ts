@@ -89,7 +89,11 @@ export class FamilyConfig<Schema extends z.ZodType> {
   }
 }
 
-/** The first of several tokens; undefined where there is none. */
-export function firstToken(id: number | readonly number[] | null | undefined): number | undefined {
-  return (Array.isArray(id) ? id[0] : id) ?? undefined;
+/** What a configuration says of a kind of token: one id, several or none. */
+export function allTokens(ids: number | readonly number[] | null | undefined): readonly number[] {
+  return [ids ?? []].flat();
+}
+
+export function firstToken(ids: number | readonly number[] | null | undefined): number | undefined {
+  return allTokens(ids)[0];
 }

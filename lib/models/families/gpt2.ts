@@ -9,7 +9,7 @@ import { z } from "zod";
 import { unprocessed } from "../modelConfig.js";
 import type { BlockWeights, LinearWeights } from "../modelWeights.js";
 import { slicedRows, transposed, type WeightLoader } from "../weightLoader.js";
-import { type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
+import { allTokens, type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
 
 /**
  * Every option of `GPT2Config` that changes the result; the rest (dropout, initialisation, caching) does not.
@@ -75,6 +75,7 @@ export const gpt2: Family = {
       processing: unprocessed,
       bosTokenId: firstToken(values.bos_token_id),
       eosTokenId: firstToken(values.eos_token_id),
+      stopTokenIds: allTokens(values.eos_token_id),
     };
   },
 

@@ -5,9 +5,9 @@
 import { z } from "zod";
 import { unprocessed } from "../modelConfig.js";
 import type { BlockWeights, LinearWeights } from "../modelWeights.js";
-import { ropeSchema, rotaryConfig } from "../rotary.js";
+import { contextSizeOf, ropeSchema, rotaryConfig } from "../rotary.js";
 import type { HostMatrix, WeightLoader } from "../weightLoader.js";
-import { type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
+import { allTokens, type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
 
 const configSchema = z.looseObject({
   vocab_size: size,
@@ -52,7 +52,7 @@ export const gptNeox: Family = {
       nKeyValueHeads: nHeads,
       dHead,
       dMlp: values.intermediate_size,
-      contextSize: values.max_position_embeddings,
+      contextSize: contextSizeOf(rope, values.max_position_embeddings),
       vocabularySize: values.vocab_size,
       normalization: "layer",
       normEpsilon: values.layer_norm_eps,
@@ -80,6 +80,7 @@ export const gptNeox: Family = {
       processing: unprocessed,
       bosTokenId: firstToken(values.bos_token_id),
       eosTokenId: firstToken(values.eos_token_id),
+      stopTokenIds: allTokens(values.eos_token_id),
     };
   },
 
