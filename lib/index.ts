@@ -137,6 +137,7 @@ export type { ChatMessage } from "./models/chatTemplate.js";
 // language models with hooks
 export {
   type ForwardOptions,
+  type ForwardPasses,
   type GenerationOptions,
   type GenerationStep,
   getActName,
@@ -151,6 +152,30 @@ export {
   type Tokens,
 } from "./models/hookedTransformer.js";
 export { Tokenizer, type TokensWithOffsets } from "./models/tokenizer.js";
+// activation patching: where a model carries the difference between two prompts
+export { activationPatching } from "./patching/activationPatching.js";
+export {
+  type AttributionPatchingResult,
+  attributionPatching,
+  type LatentAttribution,
+} from "./patching/attributionPatching.js";
+export type { LatentDifferences, LatentPatchingOptions } from "./patching/latentDifferences.js";
+export { type LatentPatch, latentPatching } from "./patching/latentPatching.js";
+export type { PatchingOptions, PatchingResult } from "./patching/patchedRuns.js";
+export { patchingHtml } from "./patching/patchingPage.js";
+export { patchingPicture } from "./patching/patchingPicture.js";
+export { type PatchingReport, type PatchingTextOptions, patchingText } from "./patching/patchingReport.js";
+export {
+  attributionMap,
+  latentPatchingSweep,
+  type PatchingMap,
+  type PatchingSweep,
+  patchingSweep,
+  type SweepOver,
+} from "./patching/patchingSweep.js";
+export type { PatchMetric } from "./patching/patchMetric.js";
+export type { Patch } from "./patching/patchRows.js";
+export type { PatchingDirection, PromptPair } from "./patching/promptPair.js";
 export { type PublishedSae, publishedReleases, publishedSae, publishedSaeIds } from "./pretrained/registry.js";
 // probes
 export {

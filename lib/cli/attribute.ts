@@ -4,7 +4,7 @@ import type { Game, GameOptions } from "../attribution/coalitions.js";
 import { kernelShapley } from "../attribution/kernelShapley.js";
 import { latentGame } from "../attribution/latentGame.js";
 import { type FeatureSelection, lime } from "../attribution/lime.js";
-import { likeliestToken, type NextTokenMeasure, singleToken } from "../attribution/nextToken.js";
+import { measureText, singleToken } from "../attribution/nextToken.js";
 import { owenValues } from "../attribution/owenValues.js";
 import { type PlayerTree, textTree } from "../attribution/playerTree.js";
 import {
@@ -16,9 +16,9 @@ import {
 import { tokenGame } from "../attribution/tokenGame.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
-import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { loadModel, loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
+import { measureOf } from "./measureFlags.js";
 import {
   type DeviceFlags,
   deviceOption,
@@ -378,29 +378,11 @@ async function attributed(
   });
   const facts = [
     ["prompt", flags.prompt],
-    ["measure", measureText(model, measure)],
+    ["measure", measureText(model.tokenizer, measure)],
     ...found.facts,
     ["method", `${found.method}; ${found.evaluations} combinations in ${seconds.toFixed(1)} s`],
   ] as const;
   process.stdout.write(attributionText({ facts, players: rows }, { colour: printsColour() }));
-}
-
-async function measureOf(
-  model: HookedTransformer,
-  tokens: readonly number[],
-  { target, against }: AttributeFlags,
-  signal: AbortSignal,
-): Promise<NextTokenMeasure> {
-  const token =
-    target === undefined ? await likeliestToken(model, tokens, signal) : singleToken(model.tokenizer, target);
-  if (against === undefined) return { kind: "probability", token };
-  return { kind: "logit-difference", token, against: singleToken(model.tokenizer, against) };
-}
-
-function measureText(model: HookedTransformer, measure: NextTokenMeasure): string {
-  const name = (token: number): string => JSON.stringify(model.tokenizer.tokenText(token));
-  if (measure.kind !== "logit-difference") return `${measure.kind} of ${name(measure.token)}`;
-  return `logit of ${name(measure.token)} minus logit of ${name(measure.against)}`;
 }
 
 function number(value: number): string {

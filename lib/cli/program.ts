@@ -10,6 +10,7 @@ import { registerFeatures } from "./features.js";
 import { registerGenerate } from "./generate.js";
 import { registerInfo } from "./info.js";
 import { registerInterpret } from "./interpret.js";
+import { registerPatch } from "./patch.js";
 import { registerProbe } from "./probe.js";
 import { registerToy } from "./toy.js";
 import { registerTrain } from "./train.js";
@@ -53,6 +54,7 @@ async function createProgram(): Promise<Command> {
     registerGenerate,
     registerAttribute,
     registerProbe,
+    registerPatch,
     registerInfo,
     registerConvert,
     registerDownload,

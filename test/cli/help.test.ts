@@ -10,6 +10,7 @@ const commands = [
   "generate",
   "attribute",
   "probe",
+  "patch",
   "info",
   "convert",
   "download",
