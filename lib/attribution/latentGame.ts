@@ -1,4 +1,5 @@
 import { activationsByLatent, addingHooks, checkLatents, outputScales } from "../analysis/latentWriting.js";
+import type { PairingOptions } from "../analysis/pairing.js";
 import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
@@ -6,7 +7,7 @@ import type { Sae } from "../sae/sae.js";
 import type { Game } from "./coalitions.js";
 import { batchScores, type NextTokenMeasure, sequencesAtOnce } from "./nextToken.js";
 
-export interface LatentGameOptions {
+export interface LatentGameOptions extends PairingOptions {
   /** The hook point (of a crosscoder all of them) that the SAE reads; by default that of its metadata. */
   readonly hook?: HookChoice;
   /** The latents that play; by default the `strongest`. */
@@ -42,7 +43,7 @@ export async function latentGame(
 ): Promise<LatentGame> {
   const { device } = model;
   const { kernels } = device;
-  const { input, output } = hooksForSae(model, sae, options.hook);
+  const { input, output } = hooksForSae(model, sae, options.hook, options);
   using x = await model.activations([tokens], input);
   const firing = await activationsByLatent(sae, x, tokens, model.tokenizer.specialTokenIds);
   const latents = options.latents ?? (await strongestLatents(sae, firing, options.strongest ?? 20));

@@ -1,6 +1,7 @@
 import { Command, CommanderError } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
 import { registerAttribute } from "./attribute.js";
+import { registerCompare } from "./compare.js";
 import { registerConvert } from "./convert.js";
 import { registerDownload } from "./download.js";
 import { registerEncode } from "./encode.js";
@@ -12,6 +13,7 @@ import { registerInfo } from "./info.js";
 import { registerInterpret } from "./interpret.js";
 import { registerPatch } from "./patch.js";
 import { registerProbe } from "./probe.js";
+import { registerSteer } from "./steer.js";
 import { registerToy } from "./toy.js";
 import { registerTrain } from "./train.js";
 import { packageVersion } from "./version.js";
@@ -55,6 +57,8 @@ async function createProgram(): Promise<Command> {
     registerAttribute,
     registerProbe,
     registerPatch,
+    registerSteer,
+    registerCompare,
     registerInfo,
     registerConvert,
     registerDownload,

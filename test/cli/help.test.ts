@@ -11,6 +11,8 @@ const commands = [
   "attribute",
   "probe",
   "patch",
+  "steer",
+  "compare",
   "info",
   "convert",
   "download",

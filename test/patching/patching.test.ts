@@ -101,7 +101,7 @@ describe("closed forms", () => {
     for (const direction of ["denoising", "noising"] as const) {
       const { scores, effects, clean, corrupted } = await activationPatching(
         [{ hook: last }, { hook: last, positions: [7] }, { hook: last, positions: [0, 1, 2, 3, 4, 5, 6] }],
-        { model, pair, metric, direction },
+        { model, pair, metric, direction, batchSize: 1 },
       );
       const [base, source] = direction === "denoising" ? [corrupted, clean] : [clean, corrupted];
       expect(scores[0]).toBe(source);
@@ -171,7 +171,7 @@ test("effects do not depend on how many runs go through the model together, and 
 
 test("the KL divergence is 0 for the clean run, and any function of the logits is a metric", async () => {
   const patches = [{ hook: "blocks.3.hook_resid_post" }, { hook: "blocks.2.hook_attn_out" }];
-  const kl = await activationPatching(patches, { model, pair, metric: { kind: "kl-divergence" } });
+  const kl = await activationPatching(patches, { model, pair, metric: { kind: "kl-divergence" }, batchSize: 1 });
   expect(kl.clean).toBe(0);
   expect(kl.corrupted).toBeGreaterThan(0.5);
   expect(kl.scores[0]).toBe(0);
@@ -181,6 +181,7 @@ test("the KL divergence is 0 for the clean run, and any function of the logits i
   const own = await activationPatching(patches, {
     model,
     pair,
+    batchSize: 1,
     metric: async (logits) => {
       const [batch, positions, vocabulary] = logits.shape as [number, number, number];
       const values = await logits.readFloat32();
@@ -214,7 +215,7 @@ test("prompts of different lengths are patched where they are aligned", async ()
       { hook: "hook_embed", positions: [1, 3] },
       { hook: "blocks.3.hook_resid_post", positions: [6] },
     ],
-    { model, pair: longer, metric },
+    { model, pair: longer, metric, batchSize: 1 },
   );
   expect(effects[0]).toBeGreaterThan(0.7);
   expect(Math.abs(effects[1]!)).toBeLessThan(1e-5);
