@@ -82,7 +82,7 @@ export class HookedTransformer {
     return new HookedTransformer(model, tokenizer, source);
   }
 
-  /** What this model has been asked to compute since it was loaded, by whatever method: differences tell the cost of something. */
+  /** What this model has been asked to compute since it was loaded; differences tell what something costs. */
   get forwardPasses(): ForwardPasses {
     return this.#model.passes;
   }

@@ -48,7 +48,7 @@ export interface PassOptions {
   readonly lastPositionOnly?: boolean;
 }
 
-/** What a model has been asked to compute; a pass that stops early, or goes on from cached positions, counts like any other. */
+/** What a model has been asked to compute; a pass that stops early, or goes on from cached positions, counts as any other. */
 export interface ForwardPasses {
   /** Times that the model ran. */
   readonly runs: number;

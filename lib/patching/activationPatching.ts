@@ -6,6 +6,7 @@
 import type { Tensor } from "../engine/tensor.js";
 import type { NamedHook } from "../models/hookedTransformer.js";
 import {
+  checkNotEmpty,
   type PatchHooks,
   type PatchingOptions,
   type PatchingResult,
@@ -21,10 +22,12 @@ import { checkPatch, type Patch, rowLayout } from "./patchRows.js";
  *
  * @returns scores and effects in the order of `patches`; the source run, the base run and the patched ones are
  *   3 + patches forward passes
- * @throws MonosemError as `withSetting` and `checkPatch`; ERR_NON_FINITE for a metric that is NaN or infinite; ERR_ABORTED
+ * @throws MonosemError as `withSetting` and `checkPatch`; ERR_INVALID_ARGUMENT for no patches; ERR_NON_FINITE for a metric
+ *   that is NaN or infinite; ERR_ABORTED
  */
 export async function activationPatching(patches: readonly Patch[], options: PatchingOptions): Promise<PatchingResult> {
   const { model, pair, signal } = options;
+  checkNotEmpty(patches);
   return await withSetting(options, async (setting) => {
     const { source, places } = setting.directed;
     const lengths = { clean: pair.clean.length, corrupted: pair.corrupted.length };

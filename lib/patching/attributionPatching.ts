@@ -5,10 +5,10 @@
  *   effect of latent i at position t  ≈  (f_source - f_base) ∂m/∂f_i at t,   ∂m/∂f_i = decoder row i · ∂m/∂x_t
  *
  * There is no backward pass here: derivatives are central differences of the model itself, ± 2 % of the activation's
- * norm along a direction, which holds for every family of models. Where a position has no more differing latents than
- * the activation has dimensions, the directions are those latents' decoder rows, else the axes, which give the derivative
- * for all latents. This costs 5 + 2 Σ_t min(latents that differ at t, width) forward passes: with few latents more
- * than patching them, which is exact; less where more than twice the width differ, as in dense SAEs.
+ * norm along a direction, which works for every family of models. Where no more latents differ at a position than the
+ * activation has dimensions, the directions are those latents' decoder rows, else the axes, which give the derivative
+ * for all latents. This costs 5 + 2 Σ_t min(latents that differ at t, width) forward passes: with few latents more than
+ * patching them at each position, which is exact; less where more than twice the width differ, as in dense SAEs.
  */
 import type { Tensor } from "../engine/tensor.js";
 import { directionHooks } from "./directionHooks.js";

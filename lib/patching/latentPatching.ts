@@ -2,6 +2,7 @@ import { checkLatents } from "../analysis/latentWriting.js";
 import { type Addition, directionHooks } from "./directionHooks.js";
 import { type LatentDifferences, type LatentPatchingOptions, latentDifferences } from "./latentDifferences.js";
 import {
+  checkNotEmpty,
   type PatchHooks,
   type PatchingResult,
   type PatchingSetting,
@@ -37,6 +38,7 @@ export async function latentPatching(
   return await withSetting(options, async (setting) => {
     const found = await latentDifferences(setting, options);
     const list = typeof patches === "function" ? await patches(found) : patches;
+    checkNotEmpty(list);
     for (const { latents, positions } of list) {
       checkLatents(latents, sae.config.dSae);
       checkPositions(positions, setting.directed.places);

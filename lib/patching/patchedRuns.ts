@@ -107,6 +107,11 @@ export interface PatchHooks extends Disposable {
   readonly hooks: readonly NamedHook[];
 }
 
+/** @throws MonosemError ERR_INVALID_ARGUMENT */
+export function checkNotEmpty(patches: readonly unknown[]): void {
+  if (patches.length === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", "there is nothing to patch: no patches");
+}
+
 /** Scores with what they mean. */
 export function resultOf(
   { clean, corrupted, direction }: PatchingSetting,

@@ -5,11 +5,12 @@ import { exactShapley } from "../../lib/attribution/shapley.js";
 import { tokenGame } from "../../lib/attribution/tokenGame.js";
 import { type Comparison, type ComparisonOptions, compareMethods } from "../../lib/comparison/compareMethods.js";
 import { comparisonHtml } from "../../lib/comparison/comparisonPage.js";
-import { comparisonText } from "../../lib/comparison/comparisonReport.js";
+import { type ComparisonReport, comparisonText } from "../../lib/comparison/comparisonReport.js";
 import type { Device } from "../../lib/engine/device.js";
 import type { HookedTransformer } from "../../lib/models/hookedTransformer.js";
 import { activationPatching } from "../../lib/patching/activationPatching.js";
 import { Sae } from "../../lib/sae/sae.js";
+import { chromium, domOf } from "../analysis/browser.js";
 import { hostileTokens } from "../analysis/hostileReport.js";
 import { HOOK, openTinyModel } from "../analysis/tinyModel.js";
 
@@ -147,7 +148,7 @@ test("what is given and cannot be used is an error", async () => {
   expect(seen).toEqual(["patching", "probing", "LIME"]);
 });
 
-test("hostile tokens and facts are harmless on a terminal and in a page", () => {
+function hostileComparison(): ComparisonReport {
   const values = hostileTokens.map((_, i) => i - 5);
   const comparison: Comparison = {
     hook: HOOK,
@@ -165,7 +166,11 @@ test("hostile tokens and facts are harmless on a terminal and in a page", () => 
     latents: hostileTokens.map(() => [{ latent: 1, value: 2 }]),
     latentEffects: [{ latent: 1, effect: 0 }],
   };
-  const report = { title: "<script>", facts: [["model", "\u001b[31m<img>"]] as const, comparison };
+  return { title: "<script>", facts: [["model", "\u001b[31m<img>"]], comparison };
+}
+
+test("hostile tokens and facts are harmless on a terminal and in a page", () => {
+  const report = hostileComparison();
   for (const shown of [comparisonText(report), comparisonHtml(report)]) {
     expect(shown).not.toContain("\u001b");
     expect(shown).not.toContain("\u202e");
@@ -175,4 +180,10 @@ test("hostile tokens and facts are harmless on a terminal and in a page", () => 
   expect(html.match(/<style>/g)).toHaveLength(1);
   expect(html).toContain("Content-Security-Policy");
   expect(html).not.toContain("NaN");
+});
+
+test.skipIf(chromium === undefined)("a browser runs nothing of the page", () => {
+  const dom = domOf(comparisonHtml(hostileComparison()));
+  expect(dom).toContain("<title>&lt;script&gt;</title>");
+  expect(dom).not.toMatch(/<(script|img)\b/);
 });

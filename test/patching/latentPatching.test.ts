@@ -151,6 +151,7 @@ describe("patching latents", () => {
         message: expect.stringContaining(message),
       });
     }
+    await expect(run([])).rejects.toThrow("no patches");
     using other = exactSae(device, 192, { modelName: "gpt2", hookName: HOOK });
     await expect(latentPatching([{ latents: [0] }], { ...options, sae: other })).rejects.toMatchObject({
       code: "ERR_CONFIG",
@@ -169,6 +170,7 @@ describe("attribution patching", () => {
       }),
     ]) {
       using owned = sae;
+      const effects: Map<number, number>[] = [];
       for (const direction of ["denoising", "noising"] as const) {
         const found = await attributionPatching({ ...options, direction, sae: owned });
         const patched = await latentPatching(
@@ -179,7 +181,12 @@ describe("attribution patching", () => {
         found.latents.forEach(({ effect }, i) => {
           expect(Math.abs(effect - patched.effects[i]!)).toBeLessThan(2e-4);
         });
+        effects.push(new Map(found.latents.map(({ latent }, i) => [latent, patched.effects[i]!])));
       }
+      // what is enough to restore a part of a sum is what is needed for it
+      const [denoised, noised] = effects;
+      expect(noised!.size).toBe(denoised!.size);
+      for (const [latent, effect] of denoised!) expect(Math.abs(noised!.get(latent)! - effect)).toBeLessThan(2e-4);
     }
   });
 

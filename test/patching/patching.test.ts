@@ -273,6 +273,7 @@ describe("what cannot be patched is refused", () => {
         message: expect.stringContaining(message),
       });
     }
+    await expect(run([])).rejects.toThrow("no patches");
     await expect(run([{ hook }], { clean: [] })).rejects.toThrow("the clean prompt has no tokens");
     await expect(patchingSweep(["resid_pre"], "head", { model, pair, metric })).rejects.toThrow("and no heads");
     await expect(patchingSweep([], "position", { model, pair, metric })).rejects.toThrow("no components");

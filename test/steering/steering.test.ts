@@ -7,6 +7,7 @@ import { interventions } from "../../lib/steering/interventions.js";
 import { type SteeringOptions, steer } from "../../lib/steering/steering.js";
 import { steeringHtml } from "../../lib/steering/steeringPage.js";
 import { type SteeringReport, steeringText, wrapped } from "../../lib/steering/steeringReport.js";
+import { chromium, domOf } from "../analysis/browser.js";
 import { hostileTokens } from "../analysis/hostileReport.js";
 import { HOOK, openTinyModel } from "../analysis/tinyModel.js";
 
@@ -165,4 +166,10 @@ test("hostile texts are harmless on a terminal and in a page", () => {
   expect(html).not.toMatch(/<(script|img|svg|b)\b/);
   expect(html).toContain("Content-Security-Policy");
   expect(html.match(/<style>/g)).toHaveLength(1);
+});
+
+test.skipIf(chromium === undefined)("a browser runs nothing of the page", () => {
+  const dom = domOf(steeringHtml(reportOf(hostileTokens)));
+  expect(dom).toContain("<title>Steering &lt;script&gt;");
+  expect(dom).not.toMatch(/<(script|img)\b/);
 });
