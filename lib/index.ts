@@ -71,6 +71,15 @@ export {
 } from "./attribution/shapley.js";
 export { type TokenGame, type TokenGameOptions, tokenGame } from "./attribution/tokenGame.js";
 export { type WordOptions, WordPlayers } from "./attribution/words.js";
+// five methods on one prompt
+export {
+  type Comparison,
+  type ComparisonOptions,
+  compareMethods,
+  type MethodOutcome,
+} from "./comparison/compareMethods.js";
+export { comparisonHtml } from "./comparison/comparisonPage.js";
+export { type ComparisonReport, comparisonText } from "./comparison/comparisonReport.js";
 // engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
 export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./engine/device.js";
@@ -137,6 +146,7 @@ export type { ChatMessage } from "./models/chatTemplate.js";
 // language models with hooks
 export {
   type ForwardOptions,
+  type ForwardPasses,
   type GenerationOptions,
   type GenerationStep,
   getActName,
@@ -151,6 +161,30 @@ export {
   type Tokens,
 } from "./models/hookedTransformer.js";
 export { Tokenizer, type TokensWithOffsets } from "./models/tokenizer.js";
+// activation patching: where a model carries the difference between two prompts
+export { activationPatching } from "./patching/activationPatching.js";
+export {
+  type AttributionPatchingResult,
+  attributionPatching,
+  type LatentAttribution,
+} from "./patching/attributionPatching.js";
+export type { LatentDifferences, LatentPatchingOptions } from "./patching/latentDifferences.js";
+export { type LatentPatch, latentPatching } from "./patching/latentPatching.js";
+export type { PatchingOptions, PatchingResult } from "./patching/patchedRuns.js";
+export { patchingHtml } from "./patching/patchingPage.js";
+export { patchingPicture } from "./patching/patchingPicture.js";
+export { type PatchingReport, type PatchingTextOptions, patchingText } from "./patching/patchingReport.js";
+export {
+  attributionMap,
+  latentPatchingSweep,
+  type PatchingMap,
+  type PatchingSweep,
+  patchingSweep,
+  type SweepOver,
+} from "./patching/patchingSweep.js";
+export type { PatchMetric } from "./patching/patchMetric.js";
+export type { Patch } from "./patching/patchRows.js";
+export type { PatchingDirection, PromptPair } from "./patching/promptPair.js";
 export { type PublishedSae, publishedReleases, publishedSae, publishedSaeIds } from "./pretrained/registry.js";
 // probes
 export {
@@ -228,6 +262,23 @@ export { type DensityHistogram, type Metrics, MetricsAccumulator } from "./sae/m
 export type { ReconstructedBatch, ReconstructionOptions } from "./sae/reconstructions.js";
 export { type PretrainedOptions, Sae, type SaeCreateOptions, type SaeMetadata } from "./sae/sae.js";
 export type { SaeLoadOptions } from "./sae/storedSae.js";
+// latents changed while a model runs or writes
+export {
+  type ChosenPositions,
+  type InterventionOptions,
+  interventions,
+  latentIntervention,
+} from "./steering/interventions.js";
+export type { LatentChange } from "./steering/latentChange.js";
+export {
+  type SteeredPart,
+  type SteeredTexts,
+  type SteeringOptions,
+  type SteeringTrial,
+  steer,
+} from "./steering/steering.js";
+export { steeringHtml } from "./steering/steeringPage.js";
+export { type SteeringReport, steeringText } from "./steering/steeringReport.js";
 // synthetic data with known features, and what an SAE recovers of them
 export { maximumAssignment } from "./toy/linearAssignment.js";
 export { heldOutSample, measureRecovery, type Recovery } from "./toy/recovery.js";

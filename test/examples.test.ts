@@ -85,6 +85,50 @@ test("steer-and-ablate makes the loss worse and moves the next word from he to s
   expect(he[0]).toBeGreaterThan(he[2]! + 50);
 });
 
+/** A TopK SAE at the hook point that the examples use, not trained. */
+async function writeSae(name: string): Promise<string> {
+  const directory = join(folder, name);
+  const device = await Device.open(testDevice, { threads: 1 });
+  const metadata = { modelName: "tiny-gpt2", hookName: "blocks.2.hook_resid_post" };
+  const config = { architecture: "topk" as const, dIn: 192, dSae: 32, k: 3, applyBDecToInput: true };
+  await Sae.create(config, device, 0, { metadata }).save(directory);
+  await device.close();
+  return directory;
+}
+
+test("steer-and-ablate writes with a latent turned up", async () => {
+  const printed = await runExample("steer-and-ablate", await writeSae("steered-sae"), "5");
+  const written = [...printed.matchAll(/^latent 5 plus (\d): .+\n {2}"(The child was happy, because.+)"$/gm)];
+  expect(written.map((match) => match[1])).toEqual(["0", "6"]);
+  expect(written[1]![2]).not.toBe(written[0]![2]);
+});
+
+test("patch-a-prompt finds the layer, the heads and the latents that carry the difference", async () => {
+  const printed = await runExample("patch-a-prompt", await writeSae("patched-sae"));
+  const row = (map: string, name: string): string[] => {
+    const lines = printed.slice(printed.indexOf(map)).split("\n");
+    return lines
+      .find((line) => line.startsWith(`${name} `))!
+      .split(/ +/)
+      .slice(1);
+  };
+  expect(row("resid_pre", "0")).toEqual(["·", "·", "·", "+1.00", "·", "·", "·", "·"]);
+  expect(Number(row("resid_pre", "3")[7])).toBeGreaterThan(0.9);
+  expect(Number(row("attn_out", "2")[7])).toBeGreaterThan(0.9);
+  expect(Number(row("by head", "2")[4])).toBeGreaterThan(0.7);
+  const tried = [...printed.matchAll(/^latent \d+: estimated (-?\d\.\d{3}), patched (-?\d\.\d{3})$/gm)];
+  expect(tried.length).toBeGreaterThan(2);
+  for (const match of tried) expect(Math.abs(Number(match[1]) - Number(match[2]))).toBeLessThan(0.05);
+});
+
+test("compare-methods asks five methods about one prompt", async () => {
+  const page = join(folder, "compared.html");
+  const printed = await runExample("compare-methods", await writeSae("compared-sae"), page);
+  expect(printed).toMatch(/^token +patching +probing +LIME +SHAP +latents \(activation\)$/m);
+  expect(printed.match(/^(patching|probing|LIME|SHAP|SAE features) +\d+ forward passes, /gm)).toHaveLength(5);
+  expect(await readFile(page, "utf8")).toContain("Content-Security-Policy");
+});
+
 test("features-of-a-text lists the latents that fire on each token", async () => {
   const directory = join(folder, "some-sae");
   const device = await Device.open(testDevice, { threads: 1 });

@@ -1,12 +1,13 @@
+import { activationsByLatent, addingHooks, checkLatents, outputScales } from "../analysis/latentWriting.js";
+import type { PairingOptions } from "../analysis/pairing.js";
 import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
-import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
-import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
-import { layerNormEpsilon, type Sae } from "../sae/sae.js";
+import type { HookedTransformer } from "../models/hookedTransformer.js";
+import type { Sae } from "../sae/sae.js";
 import type { Game } from "./coalitions.js";
 import { batchScores, type NextTokenMeasure, sequencesAtOnce } from "./nextToken.js";
 
-export interface LatentGameOptions {
+export interface LatentGameOptions extends PairingOptions {
   /** The hook point (of a crosscoder all of them) that the SAE reads; by default that of its metadata. */
   readonly hook?: HookChoice;
   /** The latents that play; by default the `strongest`. */
@@ -42,7 +43,7 @@ export async function latentGame(
 ): Promise<LatentGame> {
   const { device } = model;
   const { kernels } = device;
-  const { input, output } = hooksForSae(model, sae, options.hook);
+  const { input, output } = hooksForSae(model, sae, options.hook, options);
   using x = await model.activations([tokens], input);
   const firing = await activationsByLatent(sae, x, tokens, model.tokenizer.specialTokenIds);
   const latents = options.latents ?? (await strongestLatents(sae, firing, options.strongest ?? 20));
@@ -84,47 +85,6 @@ export async function latentGame(
   return { game, latents, activations };
 }
 
-/** Hooks that add `change` [rows, the hook points' widths side by side] to the activations. */
-function addingHooks(model: HookedTransformer, output: readonly string[], change: Tensor): readonly NamedHook[] {
-  const { kernels } = model.device;
-  let column = 0;
-  return output.map((name) => {
-    const [from, width] = [column, model.hookWidth(name)];
-    column += width;
-    return {
-      name,
-      hook: (activation: Tensor) => {
-        using part = kernels.sliceColumns(change, from, width);
-        using shaped = part.reshape(activation.shape);
-        return kernels.add(activation, shaped);
-      },
-    };
-  });
-}
-
-/** The activations of every latent that fires at a position that counts, [positions]. */
-async function activationsByLatent(
-  sae: Sae,
-  x: Tensor,
-  tokens: readonly number[],
-  special: ReadonlySet<number>,
-): Promise<Map<number, Float64Array>> {
-  using codes = sae.encode(x);
-  const { rowOffsets, features, values } = await codes.read();
-  const found = new Map<number, Float64Array>();
-  tokens.forEach((token, position) => {
-    if (special.has(token)) return;
-    for (let entry = rowOffsets[position]!; entry < rowOffsets[position + 1]!; entry++) {
-      if (values[entry] === 0) continue;
-      const latent = features[entry]!;
-      const activations = found.get(latent) ?? new Float64Array(tokens.length);
-      activations[position] = values[entry]!;
-      found.set(latent, activations);
-    }
-  });
-  return found;
-}
-
 async function strongestLatents(
   sae: Sae,
   firing: ReadonlyMap<number, Float64Array>,
@@ -143,30 +103,4 @@ async function strongestLatents(
     .sort((a, b) => b.strength - a.strength || a.latent - b.latent)
     .slice(0, count)
     .map(({ latent }) => latent);
-}
-
-/** What a latent's activation at each position is multiplied by besides its decoder row: not 1 for layer norm. */
-async function outputScales(sae: Sae, x: Tensor): Promise<Float32Array> {
-  if (sae.config.normalizeActivations !== "layer-norm") return new Float32Array(x.shape[0]!).fill(1);
-  const parts = sae.device.kernels.standardiseRows(x, { epsilon: layerNormEpsilon });
-  try {
-    return await parts.standardDeviation.readFloat32();
-  } finally {
-    for (const part of Object.values(parts)) part.dispose();
-  }
-}
-
-function checkLatents(latents: readonly number[], dSae: number): void {
-  latents.forEach((latent, index) => {
-    if (!Number.isInteger(latent) || latent < 0 || latent >= dSae) {
-      throw new MonosemError(
-        "ERR_INVALID_ARGUMENT",
-        `there is no latent ${latent}; the SAE has ${dSae}, numbered 0 to ${dSae - 1}`,
-      );
-    }
-    if (latents.indexOf(latent) !== index) {
-      throw new MonosemError("ERR_INVALID_ARGUMENT", `latent ${latent} is named twice`);
-    }
-  });
-  if (latents.length === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", "no latents were named");
 }

@@ -122,28 +122,49 @@ export async function batchScores(
   { hooks, signal }: { readonly hooks: readonly NamedHook[]; readonly signal: AbortSignal | undefined },
 ): Promise<Float64Array> {
   throwIfAborted(signal, "the attribution");
-  const { kernels } = model.device;
-  const positions = sequences[0]!.length;
-  const { vocabularySize } = model.config;
   using logits = await model.forward(sequences, { hooks, ...(signal === undefined ? {} : { signal }) });
-  using rows = logits.reshape([sequences.length * positions, vocabularySize]);
-  using last = model.device.tensor(
-    Int32Array.from(sequences, (_, index) => (index + 1) * positions - 1),
-    [sequences.length],
+  using last = lastPositions(logits);
+  return await measured(last, measure);
+}
+
+/** Of logits [batch, positions, vocabulary] those of the last positions, [batch, vocabulary]; the caller's to dispose. */
+export function lastPositions(logits: Tensor): Tensor {
+  const [batch = 0, positions = 0, vocabulary = 0] = logits.shape;
+  using rows = logits.reshape([batch * positions, vocabulary]);
+  using last = logits.device.tensor(
+    Int32Array.from({ length: batch }, (_, index) => (index + 1) * positions - 1),
+    [batch],
   );
-  using lastRows = kernels.gatherRows(rows, last);
+  return logits.device.kernels.gatherRows(rows, last);
+}
+
+/**
+ * The measure of each row of logits [rows, vocabulary].
+ *
+ * @throws MonosemError ERR_INVALID_ARGUMENT for a token that is not in the vocabulary
+ */
+export async function measured(logits: Tensor, measure: NextTokenMeasure): Promise<Float64Array> {
+  const { kernels } = logits.device;
+  const vocabulary = logits.shape[1]!;
   const column = async (values: Tensor, token: number): Promise<Float64Array> => {
-    if (!(token >= 0 && token < vocabularySize)) {
-      throw new MonosemError("ERR_INVALID_ARGUMENT", `token ${token} is not in the vocabulary of ${vocabularySize}`);
+    if (!(token >= 0 && token < vocabulary)) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `token ${token} is not in the vocabulary of ${vocabulary}`);
     }
     using part = kernels.sliceColumns(values, token, 1);
     return Float64Array.from(await part.readFloat32());
   };
   if (measure.kind === "logit-difference") {
-    const [target, against] = [await column(lastRows, measure.token), await column(lastRows, measure.against)];
+    const [target, against] = [await column(logits, measure.token), await column(logits, measure.against)];
     return target.map((logit, i) => logit - against[i]!);
   }
-  using logProbabilities = kernels.logSoftmax(lastRows);
+  using logProbabilities = kernels.logSoftmax(logits);
   const found = await column(logProbabilities, measure.token);
   return measure.kind === "probability" ? found.map(Math.exp) : found;
+}
+
+/** What is measured, in words; tokens stand as JSON strings. */
+export function measureText(tokenizer: Tokenizer, measure: NextTokenMeasure): string {
+  const name = (token: number): string => JSON.stringify(tokenizer.tokenText(token));
+  if (measure.kind !== "logit-difference") return `${measure.kind} of ${name(measure.token)}`;
+  return `logit of ${name(measure.token)} minus logit of ${name(measure.against)}`;
 }

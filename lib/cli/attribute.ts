@@ -6,7 +6,7 @@ import type { Game, GameOptions } from "../attribution/coalitions.js";
 import { kernelShapley } from "../attribution/kernelShapley.js";
 import { latentGame } from "../attribution/latentGame.js";
 import { type FeatureSelection, lime } from "../attribution/lime.js";
-import { likeliestToken, type NextTokenMeasure, singleToken } from "../attribution/nextToken.js";
+import { measureText, singleToken } from "../attribution/nextToken.js";
 import { owenValues } from "../attribution/owenValues.js";
 import { type PlayerTree, textTree } from "../attribution/playerTree.js";
 import {
@@ -19,9 +19,9 @@ import { tokenGame } from "../attribution/tokenGame.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
-import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { loadModel, loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
+import { measureOf } from "./measureFlags.js";
 import {
   type DeviceFlags,
   deviceOption,
@@ -370,11 +370,11 @@ async function attributed(
   }).finally(() => progress?.stop());
   const seconds = (performance.now() - started) / 1000;
   const report: AttributionPage = {
-    title: `What the ${measureText(model, measure)} is owed to`,
+    title: `What the ${measureText(model.tokenizer, measure)} is owed to`,
     facts: [
       ["model", model.config.name],
       ["prompt", flags.prompt],
-      ["measure", measureText(model, measure)],
+      ["measure", measureText(model.tokenizer, measure)],
       ...found.facts,
       ["method", `${found.method}; ${found.evaluations} combinations in ${seconds.toFixed(1)} s`],
     ],
@@ -411,24 +411,6 @@ async function attributed(
 function attributedPlayer(label: string, player: number, { values, standardErrors }: Attribution): AttributedPlayer {
   const error = standardErrors === undefined ? {} : { standardError: standardErrors[player]! };
   return { label, value: values[player]!, ...error };
-}
-
-async function measureOf(
-  model: HookedTransformer,
-  tokens: readonly number[],
-  { target, against }: AttributeFlags,
-  signal: AbortSignal,
-): Promise<NextTokenMeasure> {
-  const token =
-    target === undefined ? await likeliestToken(model, tokens, signal) : singleToken(model.tokenizer, target);
-  if (against === undefined) return { kind: "probability", token };
-  return { kind: "logit-difference", token, against: singleToken(model.tokenizer, against) };
-}
-
-function measureText(model: HookedTransformer, measure: NextTokenMeasure): string {
-  const name = (token: number): string => JSON.stringify(model.tokenizer.tokenText(token));
-  if (measure.kind !== "logit-difference") return `${measure.kind} of ${name(measure.token)}`;
-  return `logit of ${name(measure.token)} minus logit of ${name(measure.against)}`;
 }
 
 function number(value: number): string {

@@ -11,7 +11,7 @@ import { locateModel, type ModelSource } from "./locateModel.js";
 import type { ModelConfig } from "./modelConfig.js";
 import type { Tokenizer } from "./tokenizer.js";
 import { checkTokens, type TokenBatch, type Tokens } from "./tokens.js";
-import type { Transformer } from "./transformer.js";
+import type { ForwardPasses, Transformer } from "./transformer.js";
 
 export type { GenerationOptions, GenerationStep } from "./generation.js";
 export { getActName } from "./hookPoints.js";
@@ -20,6 +20,7 @@ export type { ModelLoadOptions } from "./loadModel.js";
 export type { ModelSource } from "./locateModel.js";
 export type { ModelConfig } from "./modelConfig.js";
 export type { Tokens } from "./tokens.js";
+export type { ForwardPasses } from "./transformer.js";
 
 /** How to run a model. */
 export interface ForwardOptions {
@@ -79,6 +80,11 @@ export class HookedTransformer {
     const source = await locateModel(name, options);
     const { model, tokenizer } = await loadModel(source, device, options);
     return new HookedTransformer(model, tokenizer, source);
+  }
+
+  /** What this model has been asked to compute since it was loaded; differences tell what something costs. */
+  get forwardPasses(): ForwardPasses {
+    return this.#model.passes;
   }
 
   /**

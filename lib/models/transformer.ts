@@ -48,9 +48,20 @@ export interface PassOptions {
   readonly lastPositionOnly?: boolean;
 }
 
+/** What a model has been asked to compute; a pass that stops early, or goes on from cached positions, counts as any other. */
+export interface ForwardPasses {
+  /** Times that the model ran. */
+  readonly runs: number;
+  /** Sequences that went through it: a run of a batch of eight is eight. */
+  readonly sequences: number;
+  /** Tokens that went through it, padding included. */
+  readonly tokens: number;
+}
+
 export class Transformer {
   readonly config: ModelConfig;
   readonly device: Device;
+  passes: ForwardPasses = { runs: 0, sequences: 0, tokens: 0 };
   readonly #weights: ModelWeights;
   readonly #rotary: RotaryTable | undefined;
 
@@ -64,6 +75,8 @@ export class Transformer {
   /** Logits [batch * positions, vocabularySize], or with `stopAtLayer` the residual stream [batch * positions, dModel]. */
   *forward(options: PassOptions): ForwardPass {
     const { batch, positions, cache, stopAtLayer = this.config.nLayers } = options;
+    const { runs, sequences, tokens } = this.passes;
+    this.passes = { runs: runs + 1, sequences: sequences + batch, tokens: tokens + batch * positions };
     using pass = new Pass(this.config, this.device, this.#weights, this.#rotary, options);
     let residual = yield* pass.embed();
     for (let layer = 0; layer < stopAtLayer; layer++) residual = yield* pass.block(layer, residual);

@@ -1,0 +1,247 @@
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { visibleText } from "../analysis/visibleText.js";
+import type { Device } from "../engine/device.js";
+import { MonosemError } from "../errors.js";
+import { writeFileAtomically } from "../formats/atomicFile.js";
+import type { HookedTransformer } from "../models/hookedTransformer.js";
+import { attributionPatching } from "../patching/attributionPatching.js";
+import type { LatentPatchingOptions } from "../patching/latentDifferences.js";
+import type { PatchingOptions } from "../patching/patchedRuns.js";
+import { patchingHtml } from "../patching/patchingPage.js";
+import { patchingPictures } from "../patching/patchingPicture.js";
+import { patchingText } from "../patching/patchingReport.js";
+import {
+  attributionMap,
+  latentPatchingSweep,
+  type PatchingSweep,
+  patchingSweep,
+  type SweepOver,
+} from "../patching/patchingSweep.js";
+import { metricText, type PatchMetric } from "../patching/patchMetric.js";
+import type { PatchingDirection, PromptPair } from "../patching/promptPair.js";
+import type { Sae } from "../sae/sae.js";
+import { pictureFile } from "../toy/superpositionPicture.js";
+import { loadModel, loadSae } from "./folders.js";
+import { withInterruption } from "./interruption.js";
+import { type MeasureFlags, measureOf } from "./measureFlags.js";
+import {
+  type DeviceFlags,
+  deviceOption,
+  positiveInteger,
+  type TokenizerFlags,
+  threadsOption,
+  tokenizerOption,
+  withDevice,
+} from "./options.js";
+import { checkOutputFiles } from "./outputFiles.js";
+import { type Progress, startProgress } from "./progress.js";
+import { printedColumns, printsColour } from "./terminal.js";
+
+interface PatchFlags extends DeviceFlags, TokenizerFlags, MeasureFlags {
+  readonly model: string;
+  readonly clean: string;
+  readonly corrupted: string;
+  readonly kl?: boolean;
+  readonly direction: PatchingDirection;
+  readonly align?: readonly (readonly [number, number])[];
+  readonly components?: readonly string[];
+  readonly by?: SweepOver;
+  readonly sae?: string;
+  readonly hook?: readonly string[];
+  readonly allowMismatch?: boolean;
+  readonly strongest?: number;
+  readonly attribution?: boolean;
+  readonly html?: string;
+  readonly svg?: string;
+  readonly json?: boolean;
+}
+
+export function registerPatch(program: Command): void {
+  program
+    .command("patch")
+    .summary("find where a model carries the difference between two prompts (activation patching)")
+    .description(
+      `Puts activations of one prompt into the model's run on another, one place at a
+time, and says how far that takes the prediction from the one to the other: 0,
+nothing happens; 1, the place alone makes the difference. The prompts should have
+as many tokens; which positions correspond can be said with --align.
+
+Without --sae, every layer is patched at every position (or head by head); with
+it, the latents that differ most between the prompts, the SAE's error kept.`,
+    )
+    .requiredOption("--model <dir>", "folder of the model")
+    .addOption(tokenizerOption())
+    .requiredOption("--clean <text>", "prompt after which the model does what is to be explained; BOS is put before it")
+    .requiredOption("--corrupted <text>", "prompt after which it does something else")
+    .option("--target <token>", "the next token that is scored (default: the likeliest one after the clean prompt)")
+    .option("--against <token>", "score the difference of the logits of the target and of this token")
+    .option("--kl", "score how far the next token's distribution is from the clean run's, instead of a token")
+    .addOption(
+      new Option(
+        "--direction <which>",
+        "denoising: clean activations into the corrupted run; noising: the other way round",
+      )
+        .choices(["denoising", "noising"])
+        .default("denoising"),
+    )
+    .option(
+      "--align <clean:corrupted...>",
+      "positions that correspond, BOS being 0, in prompts of different lengths",
+      alignedPair,
+    )
+    .option(
+      "--components <names...>",
+      "what is patched in every layer, or whole names of hook points (default: resid_pre attn_out mlp_out; by head: z)",
+    )
+    .addOption(
+      new Option("--by <columns>", "of the table (default: position)").choices([
+        "position",
+        "head",
+        "head-and-position",
+      ]),
+    )
+    .option("--sae <dir>", "patch latents of this SAE")
+    .option("--hook <name...>", "hook point of the SAE, of a crosscoder all of them (default: the SAE's)")
+    .option("--allow-mismatch", "use an SAE that was trained on another model or hook point")
+    .option("--strongest <n>", "with --sae: as many latents (default: 20)", positiveInteger)
+    .option("--attribution", "with --sae: estimate the effects of all latents from derivatives (attribution patching)")
+    .option("--html <file>", "also write a self-contained HTML page")
+    .option("--svg <file>", "also write a picture")
+    .option("--json", "print JSON instead of a table")
+    .addOption(deviceOption())
+    .addOption(threadsOption())
+    .addHelpText(
+      "after",
+      `
+Examples:
+  monosem patch --model models/gpt2 --clean "The girl said that" --corrupted "The boy said that" --target " she" --against " he"
+  monosem patch --model models/gpt2 --clean "The girl said that" --corrupted "The boy said that" --by head --html heads.html
+  monosem patch --model models/gpt2 --clean "The girl said that" --corrupted "The boy said that" --sae runs/first/sae`,
+    )
+    .action((flags: PatchFlags) => {
+      checkFlags(flags);
+      return withInterruption((signal) => withDevice(flags, (device) => patch(flags, device, signal)));
+    });
+}
+
+function alignedPair(
+  text: string,
+  earlier: readonly (readonly [number, number])[] = [],
+): readonly (readonly [number, number])[] {
+  const found = /^(\d+):(\d+)$/.exec(text);
+  if (found === null) throw new InvalidArgumentError("expected two positions, such as 3:2.");
+  return [...earlier, [Number(found[1]), Number(found[2])]];
+}
+
+function checkFlags(flags: PatchFlags): void {
+  const needsSae = ["hook", "allowMismatch", "strongest", "attribution"] as const;
+  const unusable = flags.sae === undefined ? needsSae : (["components", "by"] as const);
+  const wrong = unusable.find((name) => flags[name] !== undefined);
+  if (wrong !== undefined) {
+    const option = wrong.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    const why = flags.sae === undefined ? "needs --sae" : "is for patching without --sae";
+    throw new MonosemError("ERR_CONFIG", `--${option} ${why}`);
+  }
+  if (flags.kl && (flags.target ?? flags.against) !== undefined) {
+    throw new MonosemError("ERR_CONFIG", "--kl looks at all tokens; leave --target and --against out");
+  }
+}
+
+async function patch(flags: PatchFlags, device: Device, signal: AbortSignal): Promise<void> {
+  await checkOutputFiles(flags.html, flags.svg);
+  using sae = flags.sae === undefined ? undefined : await loadSae(flags.sae, device, signal);
+  using model = await loadModel(flags.model, device, {
+    tokenizer: flags.tokenizer,
+    signal,
+    saes: sae === undefined ? [] : [sae],
+  });
+  const pair: PromptPair = {
+    clean: model.promptTokens(flags.clean)[0]!,
+    corrupted: model.promptTokens(flags.corrupted)[0]!,
+    aligned: flags.align,
+  };
+  const metric: PatchMetric = flags.kl ? { kind: "kl-divergence" } : await measureOf(model, pair.clean, flags, signal);
+  let progress: Progress | undefined;
+  const started = performance.now();
+  const found = await sweep(flags, sae, {
+    model,
+    pair,
+    metric,
+    direction: flags.direction,
+    signal,
+    onProgress: ({ patches, of }) => {
+      progress ??= startProgress("patching", of, "runs");
+      progress.update(patches);
+    },
+  }).finally(() => progress?.stop());
+  const seconds = (performance.now() - started) / 1000;
+  const report = {
+    title: "Activation patching",
+    facts: factsOf(flags, model, metric, found, seconds),
+    maps: found.maps,
+  };
+  // Before anything is printed: whoever reads that may have had enough, as in `| head`, which ends the program.
+  if (flags.html !== undefined) await writeFileAtomically(flags.html, patchingHtml(report));
+  if (flags.svg !== undefined) await writeFileAtomically(flags.svg, pictureFile(patchingPictures(found.maps)));
+  if (flags.json) {
+    const { maps, ...numbers } = found;
+    const result = {
+      model: model.config.name,
+      ...(flags.sae === undefined ? {} : { sae: flags.sae }),
+      prompts: { clean: flags.clean, corrupted: flags.corrupted },
+      metric: metricText(model.tokenizer, metric),
+      ...numbers,
+      seconds,
+      maps,
+    };
+    process.stdout.write(`${JSON.stringify(result)}\n`);
+    return;
+  }
+  process.stdout.write(patchingText(report, { colour: printsColour(), width: printedColumns() }));
+  for (const file of [flags.html, flags.svg]) {
+    if (file !== undefined) process.stdout.write(`\nwrote ${visibleText(file)}\n`);
+  }
+}
+
+async function sweep(flags: PatchFlags, sae: Sae | undefined, options: PatchingOptions): Promise<PatchingSweep> {
+  if (sae === undefined) {
+    const by = flags.by ?? "position";
+    return await patchingSweep(flags.components ?? defaultComponents[by], by, options);
+  }
+  const { hook, allowMismatch, strongest = 20 } = flags;
+  const latentOptions: LatentPatchingOptions = { ...options, sae, hook, allowMismatch };
+  if (!flags.attribution) return await latentPatchingSweep(strongest, latentOptions);
+  const found = await attributionPatching(latentOptions);
+  const { latents, ...result } = found;
+  return { ...result, maps: [attributionMap(found, strongest, options)] };
+}
+
+const defaultComponents: Readonly<Record<SweepOver, readonly string[]>> = {
+  position: ["resid_pre", "attn_out", "mlp_out"],
+  head: ["z"],
+  "head-and-position": ["z"],
+};
+
+function factsOf(
+  flags: PatchFlags,
+  model: HookedTransformer,
+  metric: PatchMetric,
+  { clean, corrupted, forwardPasses }: PatchingSweep,
+  seconds: number,
+): readonly (readonly [string, string])[] {
+  return [
+    ["model", model.config.name],
+    ...(flags.sae === undefined ? [] : [["SAE", flags.sae] as const]),
+    ["clean", flags.clean],
+    ["corrupted", flags.corrupted],
+    ["metric", metricText(model.tokenizer, metric)],
+    ["score", `${clean.toFixed(4)} clean, ${corrupted.toFixed(4)} corrupted`],
+    [
+      "direction",
+      flags.direction === "denoising"
+        ? "denoising: clean activations in the corrupted run"
+        : "noising: corrupted activations in the clean run",
+    ],
+    ["cost", `${forwardPasses} forward passes, ${seconds.toFixed(1)} s`],
+  ];
+}

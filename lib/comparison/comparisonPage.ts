@@ -1,0 +1,94 @@
+import { htmlPage } from "../analysis/htmlPage.js";
+import { escapeHtml, visibleText } from "../analysis/visibleText.js";
+import type { MethodOutcome } from "./compareMethods.js";
+import { type ComparisonReport, costText, latentsText, methodsByToken, valueText } from "./comparisonReport.js";
+
+/** Five methods on one prompt as one self-contained HTML page. See `htmlPage` for what it may do: nothing. */
+export function comparisonHtml({ title, facts, comparison }: ComparisonReport): string {
+  const { tokens, latents, latentEffects, methods } = comparison;
+  const shown = methodsByToken(comparison);
+  const largest = shown.map(({ values }) => Math.max(...values.map((value) => Math.abs(value ?? 0))));
+  const rows = tokens.map((token, position) => {
+    const cells = shown.map(({ values }, i) => {
+      const value = values[position];
+      return value === undefined ? "<td></td>" : `<td>${valueText(value)}${bar(value, largest[i]!)}</td>`;
+    });
+    const active =
+      latents === undefined ? "" : `<td class="latents">${escapeHtml(latentsText(latents[position]!))}</td>`;
+    return `<tr><th scope="row"><code>${inHtml(token, 40)}</code></th>${cells.join("")}${active}</tr>`;
+  });
+  const titles = [
+    ...shown.map(({ method }) => `<th scope="col">${method}</th>`),
+    ...(latents === undefined ? [] : ['<th scope="col" class="latents">SAE features</th>']),
+  ];
+  const effects =
+    latentEffects === undefined
+      ? ""
+      : `<section><h2>Latents switched off</h2><p>What becomes of the score without one of the latents that are the strongest on the prompt.</p><table>${latentEffects
+          .map(({ latent, effect }) => {
+            const most = Math.max(...latentEffects.map((other) => Math.abs(other.effect)));
+            return `<tr><th scope="row">latent ${latent}</th><td>${valueText(effect)}${bar(effect, most)}</td></tr>`;
+          })
+          .join("")}</table></section>`;
+  const body = `<header>
+<h1>${inHtml(title)}</h1>
+<table class="facts">
+${facts.map(([name, value]) => `<tr><th scope="row">${inHtml(name)}</th><td>${inHtml(value)}</td></tr>`).join("\n")}
+</table>
+</header>
+<main>
+<section><table>
+<thead><tr><th scope="col">token</th>${titles.join("")}</tr></thead>
+<tbody>
+${rows.join("\n")}
+</tbody>
+</table></section>
+<div class="methods">
+${methods.map(methodHtml).join("\n")}
+${effects}
+</div>
+</main>`;
+  return htmlPage({ title, style: STYLE, body });
+}
+
+function methodHtml(outcome: MethodOutcome): string {
+  const { method, question, facts, leftOut } = outcome;
+  const rows = facts.map(([name, value]) => `<tr><th scope="row">${inHtml(name)}</th><td>${inHtml(value)}</td></tr>`);
+  const table = rows.length === 0 ? "" : `<table class="facts">${rows.join("")}</table>`;
+  return `<section${leftOut === undefined ? "" : ' class="left"'}><h2>${method}</h2><p>${escapeHtml(question)}</p>${table}<p class="cost">${inHtml(costText(outcome))}</p></section>`;
+}
+
+/** From the middle to the right above 0, to the left below; half the width is the largest of its column. */
+function bar(value: number, largest: number): string {
+  const length = largest === 0 ? 0 : Math.round((24 * Math.abs(value)) / largest);
+  const x = value < 0 ? 25 - length : 25;
+  return `<svg width="50" height="12" aria-hidden="true"><path d="M25 0V12" stroke="currentColor" stroke-opacity=".25"/><rect x="${x}" y="1" width="${length}" height="10" fill="${value < 0 ? "#2f6fd0" : "#e8710a"}"/></svg>`;
+}
+
+function inHtml(text: string, maximumLength?: number): string {
+  return escapeHtml(visibleText(text, maximumLength));
+}
+
+const STYLE = `
+:root{color-scheme:light dark;--text:#1d2129;--quiet:#667085;--page:#f7f7f5;--card:#fff;--line:#e2e2de}
+@media (prefers-color-scheme:dark){:root{--text:#e6e6e3;--quiet:#9aa1ac;--page:#16181c;--card:#1f2228;--line:#343840}}
+*{box-sizing:border-box}
+body{margin:0 auto;padding:2rem 1.25rem 3rem;max-width:72rem;background:var(--page);color:var(--text);font:16px/1.5 system-ui,"Segoe UI","Helvetica Neue",Arial,sans-serif}
+h1{margin:0 0 .5rem;font-size:1.6rem;letter-spacing:-.01em;overflow-wrap:anywhere}
+h2{margin:0 0 .3rem;font-size:1rem}
+header{margin-bottom:1rem}
+table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem 1.3rem .25rem 0;text-align:right;font-weight:400;border-bottom:1px solid var(--line);white-space:nowrap}
+th:first-child,.latents{text-align:left}
+td.latents{white-space:pre}
+thead th{color:var(--quiet)}
+.facts th,.facts td{padding:.1rem 1.2rem .1rem 0;border:0;text-align:left;vertical-align:top;white-space:normal;overflow-wrap:anywhere}
+.facts th{color:var(--quiet);white-space:nowrap}
+code{font:.85rem ui-monospace,Menlo,Consolas,monospace;white-space:pre}
+svg{margin-left:.6rem;vertical-align:middle}
+section{min-width:0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.9rem 1.1rem;overflow-x:auto}
+section p{margin:0 0 .5rem;color:var(--quiet);font-size:.85rem}
+section p.cost{margin:.6rem 0 0;color:var(--text)}
+.left{opacity:.65}
+.methods{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(19rem,100%),1fr));gap:1rem;margin-top:1rem}
+`;

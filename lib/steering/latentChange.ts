@@ -1,0 +1,92 @@
+import { checkLatents } from "../analysis/latentWriting.js";
+import type { Kernels } from "../engine/kernels.js";
+import type { Tensor } from "../engine/tensor.js";
+import { MonosemError } from "../errors.js";
+
+/**
+ * What becomes of one latent, or of several: its value v becomes `scale` v; `set`; the nearest number within `clamp`; or
+ * v + `add`, which adds so much of its decoder direction whether it fires or not. `scale: 0` ablates.
+ */
+export type LatentChange = { readonly latent: number | readonly number[] } & (
+  | { readonly scale: number }
+  | { readonly set: number }
+  | { readonly clamp: readonly [lowest: number, highest: number] }
+  | { readonly add: number }
+);
+
+/** The latents that changes touch, each once, in order of appearance. */
+export function changedLatents(changes: readonly LatentChange[]): readonly number[] {
+  return [...new Set(changes.flatMap(({ latent }) => latent))];
+}
+
+/**
+ * @throws MonosemError ERR_INVALID_ARGUMENT for a latent that the SAE does not have, for one named twice in a change and
+ *   for none; for numbers that are not finite (a clamp may be open: ±Infinity) and a clamp whose ends are swapped
+ */
+export function checkChanges(changes: readonly LatentChange[], dSae: number): void {
+  if (changes.length === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", "no changes of latents were given");
+  for (const change of changes) {
+    checkLatents([change.latent].flat(), dSae);
+    if ("clamp" in change) {
+      const [lowest, highest] = change.clamp;
+      if (lowest <= highest && lowest < Number.POSITIVE_INFINITY && highest > Number.NEGATIVE_INFINITY) continue;
+      throw new MonosemError(
+        "ERR_INVALID_ARGUMENT",
+        `a clamp is two numbers, the lower one first, found ${lowest} and ${highest}`,
+      );
+    }
+    const [name, value] =
+      "scale" in change ? ["scale", change.scale] : "set" in change ? ["set", change.set] : ["add", change.add];
+    if (!Number.isFinite(value)) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `${name} must be a finite number, found ${value}`);
+    }
+  }
+}
+
+/**
+ * Applies changes, one after the other.
+ *
+ * @param columns - values of latents, [rows, latents.length]
+ * @returns the same, changed; the caller's to dispose
+ */
+export function changeColumns(
+  kernels: Kernels,
+  columns: Tensor,
+  latents: readonly number[],
+  changes: readonly LatentChange[],
+): Tensor {
+  const changed = kernels.scale(columns, 1);
+  for (const change of changes) {
+    for (const latent of [change.latent].flat()) {
+      const place = latents.indexOf(latent);
+      using column = kernels.sliceColumns(changed, place, 1);
+      changeInPlace(kernels, column, change);
+      kernels.copyColumns(column, changed, place);
+    }
+  }
+  return changed;
+}
+
+function changeInPlace(kernels: Kernels, column: Tensor, change: LatentChange): void {
+  if ("scale" in change) kernels.scale(column, change.scale, { out: column });
+  else if ("set" in change) kernels.fill(column, change.set);
+  else if ("add" in change) addConstant(kernels, column, change.add);
+  else {
+    const [lowest, highest] = change.clamp;
+    if (lowest !== Number.NEGATIVE_INFINITY) raiseTo(kernels, column, lowest, 1);
+    if (highest !== Number.POSITIVE_INFINITY) raiseTo(kernels, column, highest, -1);
+  }
+}
+
+/** x + relu(bound - x) is max(x, bound), and x itself where that is the larger; sign -1: min(x, bound) likewise. */
+function raiseTo(kernels: Kernels, column: Tensor, bound: number, sign: 1 | -1): void {
+  using gap = kernels.scale(column, -sign);
+  addConstant(kernels, gap, sign * bound);
+  using missing = kernels.activation(gap, "relu");
+  kernels.add(column, missing, { scale: sign, out: column });
+}
+
+function addConstant(kernels: Kernels, column: Tensor, value: number): void {
+  using row = column.device.tensor(Float32Array.of(value), [1]);
+  kernels.addRow(column, row, { out: column });
+}
