@@ -42,7 +42,7 @@ test("a model's tokenizer may lie elsewhere, in every command that takes a model
     taking.push(command);
     expect(stdout, command).toContain("--tokenizer <path>");
   }
-  expect(taking).toHaveLength(7);
+  expect(taking.length).toBeGreaterThanOrEqual(10);
 });
 
 test("help tells what numbers mean where that is not obvious", async () => {
