@@ -1,18 +1,17 @@
 import type { Command } from "commander";
 import { Corpus } from "../activations/corpus.js";
-import { decoderNormsPerHook } from "../analysis/decoderNorms.js";
 import { FEWEST_EXAMPLES, rankLatents } from "../analysis/featureRanking.js";
-import { type FeatureReport, featureReportHtml } from "../analysis/featureReport.js";
 import { featureSummary } from "../analysis/featureSummary.js";
-import { collectFeatures } from "../analysis/features.js";
-import { featureReportText } from "../analysis/featureText.js";
-import { hasLogitEffects, logitEffects } from "../analysis/logitEffects.js";
+import { collectFeatures, type FeatureStatistics } from "../analysis/features.js";
 import { hooksForSae } from "../analysis/saeHook.js";
 import { architectureText } from "../analysis/trainedArchitecture.js";
 import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
-import { writeFileAtomically } from "../formats/atomicFile.js";
+import { recordPrompt } from "../features/recordPrompt.js";
+import type { FeatureReport, RecordedPrompt } from "../features/report.js";
+import { featureReportText } from "../features/reportText.js";
+import { latentsInModel } from "../features/statisticsLatents.js";
 import { addCorpusOptions, type CorpusFlags, contextsForSae } from "./corpusOptions.js";
 import { loadModel, loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
@@ -24,8 +23,8 @@ import {
   threadsOption,
   withDevice,
 } from "./options.js";
-import { checkOutputFiles } from "./outputFiles.js";
 import { startProgress } from "./progress.js";
+import { checkReportOutput, writeReport } from "./reportOutput.js";
 import { printedColumns, printsColour } from "./terminal.js";
 
 interface FeaturesFlags extends DeviceFlags, CorpusFlags {
@@ -34,6 +33,8 @@ interface FeaturesFlags extends DeviceFlags, CorpusFlags {
   readonly corpus: readonly string[];
   readonly hook?: readonly string[];
   readonly html?: string;
+  readonly htmlPrompts?: readonly string[];
+  readonly all?: boolean;
   readonly top: number;
   readonly examples: number;
   readonly latents?: readonly number[];
@@ -55,8 +56,13 @@ export function registerFeatures(program: Command): void {
       naturalNumber(text),
     ])
     .option("--top <n>", "show this many latents", positiveInteger, 20)
+    .option("--all", "put every latent that fires into the report, not only those printed")
     .option("--examples <n>", "examples printed per latent, and of its negative activations", positiveInteger, 5)
-    .option("--html <file>", "also write a self-contained HTML page");
+    .option(
+      "--html <path>",
+      "also write a self-contained HTML page, or, where the path ends in / or is a folder, a folder of pages",
+    )
+    .option("--html-prompts <text...>", "texts for that report to show the active latents of, token by token");
   addCorpusOptions(command, 500_000)
     .addOption(deviceOption())
     .addOption(threadsOption())
@@ -66,6 +72,7 @@ export function registerFeatures(program: Command): void {
 Examples:
   monosem features --sae runs/first/sae --model models/gpt2 --corpus 'texts/*.txt'
   monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --html features.html --top 100
+  monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --html report/ --all --html-prompts "The king said" "Once upon a time"
   monosem features --sae runs/first/sae --model models/gpt2 --corpus a.txt --latents 17 512`,
     )
     .action((flags: FeaturesFlags) =>
@@ -74,7 +81,7 @@ Examples:
 }
 
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
-  await checkOutputFiles(flags.html);
+  await checkReportOutput(flags.html);
   using sae = await loadSae(flags.sae, device, signal);
   using model = await loadModel(flags.model, device, signal, [sae]);
   const { allowMismatch } = flags;
@@ -98,6 +105,8 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
   }).finally(() => progress.stop());
   const tokenText = (id: number): string => model.tokenizer.tokenText(id);
   const latents = flags.latents ?? rankLatents(statistics, tokenText, flags.top);
+  const prompts: RecordedPrompt[] = [];
+  for (const prompt of flags.htmlPrompts ?? []) prompts.push(await recordPrompt({ sae, model, ...chosen, prompt }));
   const report: FeatureReport = {
     title: `Features of ${flags.sae}`,
     facts: [
@@ -108,25 +117,17 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
       ["latents", String(dSae)],
     ],
     summary: featureSummary({ statistics, metrics }),
-    statistics,
+    densities: statistics,
     latents,
-    logitEffects: hasLogitEffects(model, sae, flags.hook, { allowMismatch })
-      ? await logitEffects({ sae, model, ...chosen, latents })
-      : undefined,
-    decoderNorms:
-      output.length === 1
-        ? undefined
-        : await decoderNormsPerHook(
-            sae,
-            output.map((name) => ({ name, width: model.hookWidth(name) })),
-            latents,
-          ),
+    latent: latentsInModel({ statistics, sae, model, ...chosen }),
+    prompts,
     tokenText,
   };
   // Before anything is printed: whoever reads that may have had enough, as in `| head`, which ends the program.
-  if (flags.html !== undefined) await writeFileAtomically(flags.html, featureReportHtml(report));
+  const written = flags.all ? { ...report, latents: firingLatents(statistics) } : report;
+  if (flags.html !== undefined) await writeReport(flags.html, written, signal);
   process.stdout.write(
-    featureReportText(report, { colour: printsColour(), width: printedColumns(), examples: flags.examples }),
+    await featureReportText(report, { colour: printsColour(), width: printedColumns(), examples: flags.examples }),
   );
   if (latents.length === 0) {
     process.stdout.write(
@@ -134,4 +135,8 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
     );
   }
   if (flags.html !== undefined) process.stdout.write(`\nwrote ${visibleText(flags.html)}\n`);
+}
+
+function firingLatents({ firingCounts }: FeatureStatistics): number[] {
+  return [...firingCounts.keys()].filter((latent) => firingCounts[latent]! > 0);
 }
