@@ -91,7 +91,8 @@ export type { Selection } from "./engine/selection.js";
 export { type DType, Tensor, type TypedArray } from "./engine/tensor.js";
 export type { Activation, AttentionOperands, Sampling } from "./engine/transformerKernels.js";
 export { type ErrorCode, MonosemError } from "./errors.js";
-// reports on latents
+// reports on latents, and exports to other dashboards
+export type { ExportedLatents, ExportedRun } from "./features/dashboardFeature.js";
 export type {
   ActivationQuantile,
   CoActiveLatent,
@@ -102,6 +103,7 @@ export type {
   PositionStatistics,
   TokenCount,
 } from "./features/latentRecord.js";
+export { type NeuronpediaOptions, writeNeuronpedia } from "./features/neuronpedia.js";
 export { type RecordPromptOptions, recordPrompt } from "./features/recordPrompt.js";
 export type {
   ActiveLatent,
@@ -113,6 +115,7 @@ export type {
 export { type ReportFolderOptions, writeReportFolder } from "./features/reportFolder.js";
 export { writeReportPage } from "./features/reportPage.js";
 export { featureReportText } from "./features/reportText.js";
+export { type SaeDashboardOptions, writeSaeDashboard } from "./features/saeDashboard.js";
 export { type LatentsInModelOptions, latentsInModel, statisticsLatents } from "./features/statisticsLatents.js";
 // files
 export {

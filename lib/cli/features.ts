@@ -12,7 +12,8 @@ import { recordPrompt } from "../features/recordPrompt.js";
 import type { FeatureReport, RecordedPrompt } from "../features/report.js";
 import { featureReportText } from "../features/reportText.js";
 import { latentsInModel } from "../features/statisticsLatents.js";
-import { addCorpusOptions, type CorpusFlags, contextsForSae } from "./corpusOptions.js";
+import { addCorpusOptions, type CorpusFlags, contextShapeForSae, contextsForSae } from "./corpusOptions.js";
+import { addExportOptions, type ExportFlags, planExports } from "./featureExports.js";
 import { loadModel, loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import {
@@ -27,7 +28,7 @@ import { startProgress } from "./progress.js";
 import { checkReportOutput, writeReport } from "./reportOutput.js";
 import { printedColumns, printsColour } from "./terminal.js";
 
-interface FeaturesFlags extends DeviceFlags, CorpusFlags {
+interface FeaturesFlags extends DeviceFlags, CorpusFlags, ExportFlags {
   readonly sae: string;
   readonly model: string;
   readonly corpus: readonly string[];
@@ -56,13 +57,14 @@ export function registerFeatures(program: Command): void {
       naturalNumber(text),
     ])
     .option("--top <n>", "show this many latents", positiveInteger, 20)
-    .option("--all", "put every latent that fires into the report, not only those printed")
+    .option("--all", "put every latent that fires into the report and the exports, not only those printed")
     .option("--examples <n>", "examples printed per latent, and of its negative activations", positiveInteger, 5)
     .option(
       "--html <path>",
       "also write a self-contained HTML page, or, where the path ends in / or is a folder, a folder of pages",
     )
     .option("--html-prompts <text...>", "texts for that report to show the active latents of, token by token");
+  addExportOptions(command);
   addCorpusOptions(command, 500_000)
     .addOption(deviceOption())
     .addOption(threadsOption())
@@ -73,6 +75,7 @@ Examples:
   monosem features --sae runs/first/sae --model models/gpt2 --corpus 'texts/*.txt'
   monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --html features.html --top 100
   monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --html report/ --all --html-prompts "The king said" "Once upon a time"
+  monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --all --neuronpedia exports --source-set res-mine
   monosem features --sae runs/first/sae --model models/gpt2 --corpus a.txt --latents 17 512`,
     )
     .action((flags: FeaturesFlags) =>
@@ -87,6 +90,7 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
   const { allowMismatch } = flags;
   const chosen = { allowMismatch, ...(flags.hook === undefined ? {} : { hook: flags.hook }) };
   const { input, output } = hooksForSae(model, sae, flags.hook, { allowMismatch });
+  const writeExports = await planExports(flags, { sae, model, input });
   const { dSae } = sae.config;
   for (const latent of flags.latents ?? []) {
     if (latent < dSae) continue;
@@ -126,6 +130,8 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
   // Before anything is printed: whoever reads that may have had enough, as in `| head`, which ends the program.
   const written = flags.all ? { ...report, latents: firingLatents(statistics) } : report;
   if (flags.html !== undefined) await writeReport(flags.html, written, signal);
+  const { contextSize } = contextShapeForSae(model, sae, flags);
+  const exported = await writeExports(written, { contexts: statistics.contexts, contextSize }, signal);
   process.stdout.write(
     await featureReportText(report, { colour: printsColour(), width: printedColumns(), examples: flags.examples }),
   );
@@ -134,7 +140,8 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
       `\nno latent fires in ${FEWEST_EXAMPLES} contexts of these ${statistics.tokens} tokens: give more text, or name latents with --latents\n`,
     );
   }
-  if (flags.html !== undefined) process.stdout.write(`\nwrote ${visibleText(flags.html)}\n`);
+  const paths = [...(flags.html === undefined ? [] : [flags.html]), ...exported];
+  if (paths.length > 0) process.stdout.write(`\n${paths.map((path) => `wrote ${visibleText(path)}\n`).join("")}`);
 }
 
 function firingLatents({ firingCounts }: FeatureStatistics): number[] {
