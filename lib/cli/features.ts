@@ -84,6 +84,7 @@ Examples:
 }
 
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
+  checkOutputsAreAskedFor(flags);
   await checkReportOutput(flags.html);
   using sae = await loadSae(flags.sae, device, signal);
   using model = await loadModel(flags.model, device, signal, [sae]);
@@ -97,6 +98,8 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
     const message = `--latents: there is no latent ${latent}; the SAE has ${dSae}, numbered 0 to ${dSae - 1}`;
     throw new MonosemError("ERR_INVALID_ARGUMENT", message);
   }
+  const prompts: RecordedPrompt[] = [];
+  for (const prompt of flags.htmlPrompts ?? []) prompts.push(await recordPrompt({ sae, model, ...chosen, prompt }));
   const contexts = contextsForSae(await Corpus.fromFiles(flags.corpus), model, sae, flags);
   const progress = startProgress("collecting", undefined, "tokens");
   const { statistics, metrics } = await collectFeatures({
@@ -109,8 +112,6 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
   }).finally(() => progress.stop());
   const tokenText = (id: number): string => model.tokenizer.tokenText(id);
   const latents = flags.latents ?? rankLatents(statistics, tokenText, flags.top);
-  const prompts: RecordedPrompt[] = [];
-  for (const prompt of flags.htmlPrompts ?? []) prompts.push(await recordPrompt({ sae, model, ...chosen, prompt }));
   const report: FeatureReport = {
     title: `Features of ${flags.sae}`,
     facts: [
@@ -142,6 +143,17 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
   }
   const paths = [...(flags.html === undefined ? [] : [flags.html]), ...exported];
   if (paths.length > 0) process.stdout.write(`\n${paths.map((path) => `wrote ${visibleText(path)}\n`).join("")}`);
+}
+
+/** @throws MonosemError ERR_CONFIG for options of outputs that nobody asked for */
+function checkOutputsAreAskedFor({ all, html, htmlPrompts, saedashboard, neuronpedia }: FeaturesFlags): void {
+  const ignored =
+    htmlPrompts !== undefined && html === undefined
+      ? "--html-prompts are shown in a report: give --html, too"
+      : all && html === undefined && saedashboard === undefined && neuronpedia === undefined
+        ? "--all is for a report or an export: give --html, --saedashboard or --neuronpedia, too"
+        : undefined;
+  if (ignored !== undefined) throw new MonosemError("ERR_CONFIG", ignored);
 }
 
 function firingLatents({ firingCounts }: FeatureStatistics): number[] {

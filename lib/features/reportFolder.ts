@@ -9,7 +9,7 @@ import type { FeatureReport, ReportedLatent } from "./report.js";
 import { percent } from "./reportNumbers.js";
 import { densitySection, REPORT_FOOTER, reportFrame, reportHeader, shown } from "./reportParts.js";
 
-/** Latents per page: pages of about half a megabyte. */
+/** Latents per page: pages of half a megabyte to one. */
 const LATENTS_PER_PAGE = 25;
 
 /** What such a folder holds: nothing else is ever in it. */
