@@ -2,15 +2,13 @@ import type { Command } from "commander";
 import { Corpus } from "../activations/corpus.js";
 import { FEWEST_EXAMPLES, rankLatents } from "../analysis/featureRanking.js";
 import { featureSummary } from "../analysis/featureSummary.js";
-import { collectFeatures, type FeatureStatistics } from "../analysis/features.js";
+import { collectFeatures } from "../analysis/features.js";
 import { hooksForSae } from "../analysis/saeHook.js";
 import { architectureText } from "../analysis/trainedArchitecture.js";
-import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { recordPrompt } from "../features/recordPrompt.js";
 import type { FeatureReport, RecordedPrompt } from "../features/report.js";
-import { featureReportText } from "../features/reportText.js";
 import { latentsInModel } from "../features/statisticsLatents.js";
 import { addCorpusOptions, type CorpusFlags, contextShapeForSae, contextsForSae } from "./corpusOptions.js";
 import { addExportOptions, type ExportFlags, planExports } from "./featureExports.js";
@@ -25,19 +23,14 @@ import {
   withDevice,
 } from "./options.js";
 import { startProgress } from "./progress.js";
-import { checkReportOutput, writeReport } from "./reportOutput.js";
-import { printedColumns, printsColour } from "./terminal.js";
+import { checkReportOutput, presentReport, type ReportFlags } from "./reportOutput.js";
 
-interface FeaturesFlags extends DeviceFlags, CorpusFlags, ExportFlags {
+interface FeaturesFlags extends DeviceFlags, CorpusFlags, ExportFlags, ReportFlags {
   readonly sae: string;
   readonly model: string;
   readonly corpus: readonly string[];
   readonly hook?: readonly string[];
-  readonly html?: string;
-  readonly htmlPrompts?: readonly string[];
-  readonly all?: boolean;
   readonly top: number;
-  readonly examples: number;
   readonly latents?: readonly number[];
 }
 
@@ -84,8 +77,7 @@ Examples:
 }
 
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
-  checkOutputsAreAskedFor(flags);
-  await checkReportOutput(flags.html);
+  await checkReportOutput(flags);
   using sae = await loadSae(flags.sae, device, signal);
   using model = await loadModel(flags.model, device, signal, [sae]);
   const { allowMismatch } = flags;
@@ -128,34 +120,15 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
     prompts,
     tokenText,
   };
-  // Before anything is printed: whoever reads that may have had enough, as in `| head`, which ends the program.
-  const written = flags.all ? { ...report, latents: firingLatents(statistics) } : report;
-  if (flags.html !== undefined) await writeReport(flags.html, written, signal);
   const { contextSize } = contextShapeForSae(model, sae, flags);
-  const exported = await writeExports(written, { contexts: statistics.contexts, contextSize }, signal);
-  process.stdout.write(
-    await featureReportText(report, { colour: printsColour(), width: printedColumns(), examples: flags.examples }),
-  );
+  await presentReport(report, flags, {
+    firing: [...statistics.firingCounts.keys()].filter((latent) => statistics.firingCounts[latent] !== 0),
+    writeExports: (latents) => writeExports(latents, { contexts: statistics.contexts, contextSize }, signal),
+    signal,
+  });
   if (latents.length === 0) {
     process.stdout.write(
       `\nno latent fires in ${FEWEST_EXAMPLES} contexts of these ${statistics.tokens} tokens: give more text, or name latents with --latents\n`,
     );
   }
-  const paths = [...(flags.html === undefined ? [] : [flags.html]), ...exported];
-  if (paths.length > 0) process.stdout.write(`\n${paths.map((path) => `wrote ${visibleText(path)}\n`).join("")}`);
-}
-
-/** @throws MonosemError ERR_CONFIG for options of outputs that nobody asked for */
-function checkOutputsAreAskedFor({ all, html, htmlPrompts, saedashboard, neuronpedia }: FeaturesFlags): void {
-  const ignored =
-    htmlPrompts !== undefined && html === undefined
-      ? "--html-prompts are shown in a report: give --html, too"
-      : all && html === undefined && saedashboard === undefined && neuronpedia === undefined
-        ? "--all is for a report or an export: give --html, --saedashboard or --neuronpedia, too"
-        : undefined;
-  if (ignored !== undefined) throw new MonosemError("ERR_CONFIG", ignored);
-}
-
-function firingLatents({ firingCounts }: FeatureStatistics): number[] {
-  return [...firingCounts.keys()].filter((latent) => firingCounts[latent]! > 0);
 }
