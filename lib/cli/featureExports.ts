@@ -2,7 +2,7 @@
 import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { MonosemError } from "../errors.js";
-import type { ExportedLatents } from "../features/dashboardFeature.js";
+import type { ExportedLatents, ExportedRun } from "../features/dashboardFeature.js";
 import { NEURONPEDIA_FILES, sourceFolder, writeNeuronpedia } from "../features/neuronpedia.js";
 import { SAE_DASHBOARD_FILES, writeSaeDashboard } from "../features/saeDashboard.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
@@ -12,7 +12,6 @@ import { checkOutputFolder, checkReplaceable } from "./outputFiles.js";
 import { startProgress } from "./progress.js";
 
 export interface ExportFlags {
-  readonly corpus: readonly string[];
   readonly saedashboard?: string;
   readonly neuronpedia?: string;
   readonly sourceSet?: string;
@@ -28,10 +27,7 @@ export function addExportOptions(command: Command): Command {
 }
 
 /** The text that latents were observed on. */
-export interface ExportedText {
-  readonly contexts: number;
-  readonly contextSize: number;
-}
+export type ExportedText = Pick<ExportedRun, "contexts" | "contextSize" | "dataset">;
 
 /** Writes what was asked for, and tells the folders. */
 export type WriteExports = (latents: ExportedLatents, text: ExportedText, signal: AbortSignal) => Promise<string[]>;
@@ -71,7 +67,6 @@ export async function planExports(
     const progress = startProgress("exporting", undefined, "latents");
     const shared = {
       ...text,
-      dataset: flags.corpus.join(" "),
       direction: (latent: number) => decoderRow(sae, latent),
       signal,
       onProgress: (written: number) => progress.update(written),

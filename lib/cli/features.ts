@@ -121,9 +121,10 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
     tokenText,
   };
   const { contextSize } = contextShapeForSae(model, sae, flags);
+  const text = { contexts: statistics.contexts, contextSize, dataset: flags.corpus.join(" ") };
   await presentReport(report, flags, {
     firing: [...statistics.firingCounts.keys()].filter((latent) => statistics.firingCounts[latent] !== 0),
-    writeExports: (latents) => writeExports(latents, { contexts: statistics.contexts, contextSize }, signal),
+    writeExports: (latents) => writeExports(latents, text, signal),
     signal,
   });
   if (latents.length === 0) {
