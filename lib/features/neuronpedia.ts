@@ -6,7 +6,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGzip } from "node:zlib";
 import { MonosemError, throwIfAborted } from "../errors.js";
-import { writeDirectoryAtomically } from "../formats/atomicFile.js";
+import { ioError, writeDirectoryAtomically } from "../formats/atomicFile.js";
 import {
   type DashboardActivation,
   type DashboardFeature,
@@ -67,7 +67,9 @@ export async function writeNeuronpedia(
 ): Promise<string> {
   const { signal, onProgress } = options;
   const source = sourceFolder(folder, options);
-  await mkdir(join(folder, options.model.id), { recursive: true });
+  await mkdir(join(folder, options.model.id), { recursive: true }).catch((error: unknown) => {
+    throw ioError(`cannot write ${source}`, error);
+  });
   const createdAt = (options.createdAt ?? new Date()).toISOString();
   const creatorId = options.creatorId ?? DEFAULT_CREATOR;
   const row: RowContext = { options, sourceId: sourceId(options), createdAt, creatorId };

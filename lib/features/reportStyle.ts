@@ -19,6 +19,7 @@ details{border-top:1px solid var(--line);padding:.35rem 0}
 summary{cursor:pointer;font-size:.9rem;overflow-wrap:anywhere}
 summary span{color:var(--quiet);margin-left:.6em}
 details .examples{margin-top:.35rem}
+details .examples li:last-child{border-bottom:0}
 .number{color:var(--quiet);font-size:.8rem;margin-right:.7em}
 .related{list-style:none;margin:0;padding:0;display:flex;flex-wrap:wrap;gap:.3rem;font-size:.85rem;font-variant-numeric:tabular-nums}
 .related li{border:1px solid var(--line);border-radius:999px;padding:.05rem .65rem}

@@ -269,6 +269,15 @@ test("names that could lead out of the folder are refused", async () => {
   }
 });
 
+test("a folder that cannot be made is an error of the file system, naming what was to be written", async () => {
+  const file = join(folder, "file");
+  await writeFile(file, "");
+  await expect(writeNeuronpedia(file, fullReport(1), neuronpediaOptions)).rejects.toMatchObject({
+    code: "ERR_IO",
+    message: expect.stringContaining(join(file, "tiny-gpt2", "2-res-64")),
+  });
+});
+
 test("an export that is aborted leaves the one before", async () => {
   const path = join(folder, "aborted");
   await mkdir(path);
