@@ -12,7 +12,7 @@
  *
  * --tokens (how much the model writes) and --steps (of training) make it shorter or longer.
  */
-import { rm, writeFile } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -23,15 +23,16 @@ import {
   contexts,
   Device,
   evaluateInModel,
-  featureReportHtml,
   featureReportText,
   featureSummary,
   HookedTransformer,
+  latentsInModel,
   limitTokens,
-  logitEffects,
   parseConfig,
   rankLatents,
+  recordPrompt,
   Trainer,
+  writeReportPage,
 } from "monosem";
 import { describeFailure } from "../dist/cli/failure.js";
 import { withInterruption } from "../dist/cli/interruption.js";
@@ -49,6 +50,10 @@ const BATCH_SIZE = 2_048;
 const LATENTS_PRINTED = 12;
 const PAGE = "features.html";
 const LATENTS_IN_PAGE = 60;
+const PROMPTS = [
+  "The king said that he would go home.",
+  "She was very happy, because her mother gave her a big red ball.",
+];
 
 /**
  * Documents that the model makes up: it begins at BOS and writes on, many at a time; where it ends a document itself,
@@ -196,9 +201,10 @@ async function describeSae(model, sae, { heldOut, corpus, signal }) {
       ["text", `${statistics.tokens} tokens, most of them written by the model itself`],
     ]),
     summary: featureSummary({ statistics, metrics, evaluation }),
-    statistics,
+    densities: statistics,
     latents,
-    logitEffects: await logitEffects({ sae, model, latents }),
+    latent: latentsInModel({ statistics, sae, model }),
+    prompts: await Promise.all(PROMPTS.map((prompt) => recordPrompt({ sae, model, prompt }))),
     tokenText,
   };
 }
@@ -236,10 +242,11 @@ async function demo(signal) {
   const sae = await trainSae(model, corpus, { output, steps, bufferTokens, seed, device, signal });
   const report = await describeSae(model, sae, { heldOut, corpus, signal });
   const page = join(output, PAGE);
-  await writeFile(page, featureReportHtml(report));
+  await writeReportPage(page, report);
 
   const printed = { ...report, latents: report.latents.slice(0, LATENTS_PRINTED) };
-  process.stdout.write(featureReportText(printed, { colour: printsColour(), width: printedColumns(), examples: 4 }));
+  const style = { colour: printsColour(), width: printedColumns(), examples: 4 };
+  process.stdout.write(await featureReportText(printed, style));
   process.stdout.write(`
 ${report.latents.length} features with more examples: ${page}
 the SAE, readable by SAELens: ${join(output, "sae")}

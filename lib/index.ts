@@ -21,7 +21,7 @@ export { type Contexts as ContextSource, limitTokens } from "./analysis/contextB
 export { coreEvaluation, type EvaluatedSae, type EvaluationSetting } from "./analysis/coreEvaluation.js";
 export { decoderNormsPerHook, type LatentDecoderNorms } from "./analysis/decoderNorms.js";
 export { rankLatents } from "./analysis/featureRanking.js";
-export { type FeatureReport, featureReportHtml, type SummaryNumber } from "./analysis/featureReport.js";
+export type { SummaryNumber } from "./analysis/featureReport.js";
 export { featureSummary } from "./analysis/featureSummary.js";
 export {
   type CollectedFeatures,
@@ -31,7 +31,7 @@ export {
   type FeatureOptions,
   type FeatureStatistics,
 } from "./analysis/features.js";
-export { type FeatureTextOptions, featureReportText } from "./analysis/featureText.js";
+export type { FeatureTextOptions } from "./analysis/featureText.js";
 export { type AttachOptions, HookedSaeTransformer, withSae } from "./analysis/hookedSaeTransformer.js";
 export type { HookVariance } from "./analysis/hookVariance.js";
 export {
@@ -100,6 +100,32 @@ export type { Selection } from "./engine/selection.js";
 export { type DType, Tensor, type TypedArray } from "./engine/tensor.js";
 export type { Activation, AttentionOperands, Sampling } from "./engine/transformerKernels.js";
 export { type ErrorCode, MonosemError } from "./errors.js";
+// reports on latents, and exports to other dashboards
+export type { ExportedLatents, ExportedRun } from "./features/dashboardFeature.js";
+export type {
+  ActivationQuantile,
+  CoActiveLatent,
+  DecoderNeighbour,
+  DocumentActivation,
+  LatentLogits,
+  LatentRecord,
+  PositionStatistics,
+  TokenCount,
+} from "./features/latentRecord.js";
+export { type NeuronpediaOptions, writeNeuronpedia } from "./features/neuronpedia.js";
+export { type RecordPromptOptions, recordPrompt } from "./features/recordPrompt.js";
+export type {
+  ActiveLatent,
+  FeatureReport,
+  LatentDensities,
+  RecordedPrompt,
+  ReportedLatent,
+} from "./features/report.js";
+export { type ReportFolderOptions, writeReportFolder } from "./features/reportFolder.js";
+export { writeReportPage } from "./features/reportPage.js";
+export { featureReportText } from "./features/reportText.js";
+export { type SaeDashboardOptions, writeSaeDashboard } from "./features/saeDashboard.js";
+export { type LatentsInModelOptions, latentsInModel, statisticsLatents } from "./features/statisticsLatents.js";
 // files
 export {
   type SafetensorsArray,

@@ -188,6 +188,23 @@ test("interpret-latents explains latents by a word and tests the explanations on
   expect(printed).toMatch(/^ {2}the word "[^"]+" \(confidence \d\.\d\d\)$/m);
 });
 
+test("write-a-report writes linked pages and an export of every latent that fires", async () => {
+  const device = await Device.open(testDevice, { threads: 1 });
+  const directory = join(folder, "reported-sae");
+  const metadata = { modelName: "tiny-gpt2", hookName: "blocks.2.hook_resid_post" };
+  const config = { architecture: "topk" as const, dIn: 192, dSae: 40, k: 4, applyBDecToInput: true };
+  await Sae.create(config, device, 0, { metadata }).save(directory);
+  await device.close();
+  const printed = await runExample("write-a-report", directory, join(folder, "reported"));
+  const firing = Number(/^(\d+) of 40 latents fire on \d+ tokens$/m.exec(printed)![1]);
+  expect(firing).toBeGreaterThan(25);
+  const index = await readFile(/^pages: (.+)$/m.exec(printed)![1]!, "utf8");
+  expect(index.match(/<tr><td><a href="latents-[12]\.html#latent-\d+">/g)).toHaveLength(firing);
+  expect(index).toContain("The king said that he would go home.");
+  const source = /^for Neuronpedia: (.+)$/m.exec(printed)![1]!;
+  expect(readdirSync(join(source, "features"))).toEqual(["batch-0.jsonl.gz"]);
+});
+
 test("the demo goes all the way from generated text to a page of features", async () => {
   const output = join(folder, "demo");
   const printed = await runExample("demo", "--tokens", "6000", "--steps", "3", "--output", output);

@@ -1,7 +1,4 @@
-import type { LatentDecoderNorms } from "./decoderNorms.js";
-import { type FeatureReport, LONGEST_TOKEN, type ShownExample, shade } from "./featureReport.js";
-import { type FeatureStatistics, strongestActivation } from "./features.js";
-import type { TokenEffect } from "./logitEffects.js";
+import { LONGEST_TOKEN, type ShownExample, shade } from "./featureReport.js";
 import { visibleText } from "./visibleText.js";
 
 export interface FeatureTextOptions {
@@ -14,40 +11,6 @@ export interface FeatureTextOptions {
   readonly width: number;
   /** Examples per latent, and per sign of its activations. */
   readonly examples: number;
-}
-
-/** The features of a report as lines for a terminal, hostile token text made harmless. */
-export function featureReportText(report: FeatureReport, options: FeatureTextOptions): string {
-  const style = textStyle(options.colour);
-  const numbers = report.summary.map(({ name, value }) => `${visibleText(name)} ${style.bold(visibleText(value))}`);
-  const features = report.latents.map((latent, index) => {
-    const { statistics } = report;
-    const shown = [statistics.examples(latent), statistics.negativeExamples(latent)].flatMap((examples) =>
-      examples.slice(0, options.examples),
-    );
-    const effects = report.logitEffects?.[index];
-    const norms = report.decoderNorms?.[index];
-    return [
-      `${style.bold(`latent ${latent}`)}  ${style.quiet(firingText(statistics, latent))}`,
-      ...(norms === undefined ? [] : decoderNormLines(norms).map((line) => style.quiet(line))),
-      ...(effects === undefined ? [] : [style.quiet(effectLine("raises", effects.raised, report, options.width))]),
-      ...shown.map((example) =>
-        exampleLine(example, report, strongestActivation(statistics, latent), options.width, style),
-      ),
-    ].join("\n");
-  });
-  return `${[numbers.join("   "), ...features].join("\n\n")}\n`;
-}
-
-/** Where activations are negative, too, how far they go on both sides. */
-function firingText(
-  { firingCounts, tokens, maxActivations, minActivations }: FeatureStatistics,
-  latent: number,
-): string {
-  const density = (100 * firingCounts[latent]!) / tokens;
-  const firing = `fires on ${Number(density.toPrecision(2))}% of tokens`;
-  const [largest, smallest] = [maxActivations[latent]!, minActivations[latent]!];
-  return smallest < 0 ? `${firing}, from ${smallest.toFixed(2)} to ${largest.toFixed(2)}` : firing;
 }
 
 /** As `FeatureTextOptions.colour` says. */
@@ -94,25 +57,10 @@ const plain: TextStyle = {
   markWidth: 2,
 };
 
-/** Hook points have long names, so that each stands on a line of its own. */
-function decoderNormLines({ norms }: LatentDecoderNorms): readonly string[] {
-  return norms.map(({ hook, norm }) => `  decoder norm ${norm.toFixed(2)} at ${visibleText(hook, 80)}`);
-}
-
-function effectLine(verb: string, effects: readonly TokenEffect[], report: FeatureReport, width: number): string {
-  let line = `  ${verb}`;
-  for (const { token } of effects) {
-    const text = visibleText(report.tokenText(token), LONGEST_TOKEN).trim();
-    if (line.length + text.length + 2 > width) break;
-    line += `  ${text}`;
-  }
-  return line;
-}
-
 /** The activation, and as many tokens on both sides of the peak as the line holds. */
 export function exampleLine(
   { tokens, activations, peak, activation }: ShownExample,
-  { tokenText }: Pick<FeatureReport, "tokenText">,
+  { tokenText }: { readonly tokenText: (id: number) => string },
   strongest: number,
   width: number,
   style: TextStyle,

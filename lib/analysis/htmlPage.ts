@@ -9,9 +9,15 @@ import { escapeHtml, visibleText } from "./visibleText.js";
  * @param page.body HTML: what it holds of unknown origin must be escaped already
  */
 export function htmlPage({ title, style, body }: { title: string; style: string; body: string }): string {
+  const { head, tail } = htmlFrame({ title, style });
+  return `${head}${body}${tail}`;
+}
+
+/** What stands before and after the body in such a page, for bodies that are written piece by piece. */
+export function htmlFrame({ title, style }: { title: string; style: string }): { head: string; tail: string } {
   const styleHash = createHash("sha256").update(style).digest("base64");
   const policy = `default-src 'none'; style-src 'sha256-${styleHash}'; base-uri 'none'; form-action 'none'`;
-  return `<!DOCTYPE html>
+  const head = `<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -22,8 +28,6 @@ export function htmlPage({ title, style, body }: { title: string; style: string;
 <style>${style}</style>
 </head>
 <body>
-${body}
-</body>
-</html>
 `;
+  return { head, tail: "\n</body>\n</html>\n" };
 }

@@ -1,5 +1,8 @@
-/** Everything that has no glyph of its own, or changes how its neighbours are drawn: controls, formats (bidi overrides, zero widths), separators, lone surrogates. */
-const INVISIBLE = /[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu;
+/**
+ * Everything that has no glyph of its own, or changes how its neighbours are drawn: controls, formats (bidi overrides, zero
+ * widths), separators, lone surrogates, and combining marks after the fourth in a row, which would tower over other lines.
+ */
+const INVISIBLE = /[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}|(?<=\p{M}{4})\p{M}/gu;
 
 const SYMBOLS: Readonly<Record<string, string>> = { "\n": "↵", "\t": "⇥" };
 
@@ -9,7 +12,7 @@ function escapeCharacter(character: string): string {
 
 /**
  * Text of unknown origin (tokens, tensor names, paths) as one line that is safe on a terminal and in a page: a line
- * break becomes `↵`, a tab `⇥`, any other invisible or direction-changing character its escape, such as `\u{202e}`.
+ * break becomes `↵`, a tab `⇥`, any other invisible, direction-changing or towering character its escape, such as `\u{202e}`.
  * Longer than `maximumLength` code points, it is cut and ends in `…`.
  */
 export function visibleText(text: string, maximumLength: number = Number.POSITIVE_INFINITY): string {

@@ -1,19 +1,17 @@
 import type { Command } from "commander";
 import { Corpus } from "../activations/corpus.js";
-import { decoderNormsPerHook } from "../analysis/decoderNorms.js";
 import { FEWEST_EXAMPLES, rankLatents } from "../analysis/featureRanking.js";
-import { type FeatureReport, featureReportHtml } from "../analysis/featureReport.js";
 import { featureSummary } from "../analysis/featureSummary.js";
 import { collectFeatures } from "../analysis/features.js";
-import { featureReportText } from "../analysis/featureText.js";
-import { hasLogitEffects, logitEffects } from "../analysis/logitEffects.js";
 import { hooksForSae } from "../analysis/saeHook.js";
 import { architectureText } from "../analysis/trainedArchitecture.js";
-import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
-import { writeFileAtomically } from "../formats/atomicFile.js";
-import { addCorpusOptions, type CorpusFlags, contextsForSae } from "./corpusOptions.js";
+import { recordPrompt } from "../features/recordPrompt.js";
+import type { FeatureReport, RecordedPrompt } from "../features/report.js";
+import { latentsInModel } from "../features/statisticsLatents.js";
+import { addCorpusOptions, type CorpusFlags, contextShapeForSae, contextsForSae } from "./corpusOptions.js";
+import { addExportOptions, type ExportFlags, planExports } from "./featureExports.js";
 import { loadModel, loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import {
@@ -26,18 +24,15 @@ import {
   tokenizerOption,
   withDevice,
 } from "./options.js";
-import { checkOutputFiles } from "./outputFiles.js";
 import { startProgress } from "./progress.js";
-import { printedColumns, printsColour } from "./terminal.js";
+import { checkReportOutput, presentReport, type ReportFlags } from "./reportOutput.js";
 
-interface FeaturesFlags extends DeviceFlags, TokenizerFlags, CorpusFlags {
+interface FeaturesFlags extends DeviceFlags, TokenizerFlags, CorpusFlags, ExportFlags, ReportFlags {
   readonly sae: string;
   readonly model: string;
   readonly corpus: readonly string[];
   readonly hook?: readonly string[];
-  readonly html?: string;
   readonly top: number;
-  readonly examples: number;
   readonly latents?: readonly number[];
 }
 
@@ -58,8 +53,14 @@ export function registerFeatures(program: Command): void {
       naturalNumber(text),
     ])
     .option("--top <n>", "show this many latents", positiveInteger, 20)
+    .option("--all", "put every latent that fires into the report and the exports, not only those printed")
     .option("--examples <n>", "examples printed per latent, and of its negative activations", positiveInteger, 5)
-    .option("--html <file>", "also write a self-contained HTML page");
+    .option(
+      "--html <path>",
+      "also write a self-contained HTML page, or, where the path ends in / or is a folder, a folder of pages",
+    )
+    .option("--html-prompts <text...>", "texts for that report to show the active latents of, token by token");
+  addExportOptions(command);
   addCorpusOptions(command, 500_000)
     .addOption(deviceOption())
     .addOption(threadsOption())
@@ -69,6 +70,8 @@ export function registerFeatures(program: Command): void {
 Examples:
   monosem features --sae runs/first/sae --model models/gpt2 --corpus 'texts/*.txt'
   monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --html features.html --top 100
+  monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --html report/ --all --html-prompts "The king said" "Once upon a time"
+  monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --all --neuronpedia exports --source-set res-mine
   monosem features --sae runs/first/sae --model models/gpt2 --corpus a.txt --latents 17 512`,
     )
     .action((flags: FeaturesFlags) =>
@@ -77,18 +80,21 @@ Examples:
 }
 
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
-  await checkOutputFiles(flags.html);
+  await checkReportOutput(flags);
   using sae = await loadSae(flags.sae, device, signal);
   using model = await loadModel(flags.model, device, { tokenizer: flags.tokenizer, signal, saes: [sae] });
   const { allowMismatch } = flags;
   const chosen = { allowMismatch, ...(flags.hook === undefined ? {} : { hook: flags.hook }) };
   const { input, output } = hooksForSae(model, sae, flags.hook, { allowMismatch });
+  const writeExports = await planExports(flags, { sae, model, input });
   const { dSae } = sae.config;
   for (const latent of flags.latents ?? []) {
     if (latent < dSae) continue;
     const message = `--latents: there is no latent ${latent}; the SAE has ${dSae}, numbered 0 to ${dSae - 1}`;
     throw new MonosemError("ERR_INVALID_ARGUMENT", message);
   }
+  const prompts: RecordedPrompt[] = [];
+  for (const prompt of flags.htmlPrompts ?? []) prompts.push(await recordPrompt({ sae, model, ...chosen, prompt }));
   const contexts = contextsForSae(await Corpus.fromFiles(flags.corpus), model, sae, flags);
   const progress = startProgress("collecting", undefined, "tokens");
   const { statistics, metrics } = await collectFeatures({
@@ -111,30 +117,22 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
       ["latents", String(dSae)],
     ],
     summary: featureSummary({ statistics, metrics }),
-    statistics,
+    densities: statistics,
     latents,
-    logitEffects: hasLogitEffects(model, sae, flags.hook, { allowMismatch })
-      ? await logitEffects({ sae, model, ...chosen, latents })
-      : undefined,
-    decoderNorms:
-      output.length === 1
-        ? undefined
-        : await decoderNormsPerHook(
-            sae,
-            output.map((name) => ({ name, width: model.hookWidth(name) })),
-            latents,
-          ),
+    latent: latentsInModel({ statistics, sae, model, ...chosen }),
+    prompts,
     tokenText,
   };
-  // Before anything is printed: whoever reads that may have had enough, as in `| head`, which ends the program.
-  if (flags.html !== undefined) await writeFileAtomically(flags.html, featureReportHtml(report));
-  process.stdout.write(
-    featureReportText(report, { colour: printsColour(), width: printedColumns(), examples: flags.examples }),
-  );
+  const { contextSize } = contextShapeForSae(model, sae, flags);
+  const text = { contexts: statistics.contexts, contextSize, dataset: flags.corpus.join(" ") };
+  await presentReport(report, flags, {
+    firing: [...statistics.firingCounts.keys()].filter((latent) => statistics.firingCounts[latent] !== 0),
+    writeExports: (latents) => writeExports(latents, text, signal),
+    signal,
+  });
   if (latents.length === 0) {
     process.stdout.write(
       `\nno latent fires in ${FEWEST_EXAMPLES} contexts of these ${statistics.tokens} tokens: give more text, or name latents with --latents\n`,
     );
   }
-  if (flags.html !== undefined) process.stdout.write(`\nwrote ${visibleText(flags.html)}\n`);
 }

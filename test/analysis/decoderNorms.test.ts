@@ -1,11 +1,8 @@
 import { expect, test } from "vitest";
 import { decoderNormsPerHook } from "../../lib/analysis/decoderNorms.js";
-import { featureReportHtml } from "../../lib/analysis/featureReport.js";
-import { featureReportText } from "../../lib/analysis/featureText.js";
 import { Device } from "../../lib/engine/device.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { testDevice } from "../testDevice.js";
-import { hostileReport } from "./hostileReport.js";
 
 test("a crosscoder's decoder norms are those of the columns of each hook, for the latents asked for", async () => {
   const device = await Device.open(testDevice, { threads: 1 });
@@ -39,19 +36,4 @@ test("a crosscoder's decoder norms are those of the columns of each hook, for th
   ]);
   expect(await decoderNormsPerHook(sae, hooks, [])).toEqual([]);
   await device.close();
-});
-
-test("reports show them under the latent, hostile hook names made harmless", () => {
-  const report = hostileReport();
-  const norms = [
-    { hook: "blocks.1.hook_resid_post", norm: 0.25 },
-    { hook: "<b>\u001b[2J", norm: 1.5 },
-  ];
-  const crosscoder = { ...report, decoderNorms: report.latents.map((latent) => ({ latent, norms })) };
-  const text = featureReportText(crosscoder, { colour: false, width: 80, examples: 1 });
-  expect(text).toContain("  decoder norm 0.25 at blocks.1.hook_resid_post\n  decoder norm 1.50 at <b>\\u{1b}[2J\n");
-  const html = featureReportHtml(crosscoder);
-  expect(html.match(/<span>blocks\.1\.hook_resid_post <b>0\.25<\/b><\/span>/g)).toHaveLength(2);
-  expect(html).toContain("<span>&lt;b&gt;\\u{1b}[2J <b>1.50</b></span>");
-  expect(featureReportHtml(report)).not.toContain("decoder norm");
 });

@@ -4,7 +4,7 @@ import { paretoFront, qualitiesOf, type SweepPoint } from "../../lib/analysis/pa
 import { paretoHtml } from "../../lib/analysis/paretoPage.js";
 import { paretoSvg } from "../../lib/analysis/paretoPicture.js";
 import { paretoText } from "../../lib/analysis/paretoText.js";
-import { hostileTokens } from "./hostileReport.js";
+import { hostileTokens } from "../features/hostileReport.js";
 
 function point(l0: number, explainedVariance: number, rest: Partial<SweepPoint> = {}): SweepPoint {
   return { name: `${l0}/${explainedVariance}`, architecture: "topk", dSae: 64, l0, explainedVariance, ...rest };

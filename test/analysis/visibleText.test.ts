@@ -16,6 +16,11 @@ test("direction overrides, zero widths, odd spaces, separators and lone surrogat
   );
 });
 
+test("combining marks stay up to four in a row, those above them are shown as escapes", () => {
+  expect(visibleText("a\u0301\u0323\u0302\u0308 b")).toBe("a\u0301\u0323\u0302\u0308 b");
+  expect(visibleText(`a${"\u0301".repeat(6)}b`)).toBe(`a${"\u0301".repeat(4)}\\u{301}\\u{301}b`);
+});
+
 test("text is cut by whole characters and the cut is marked", () => {
   expect(visibleText("🙂".repeat(5), 3)).toBe("🙂🙂🙂…");
   expect(visibleText("🙂🙂🙂", 3)).toBe("🙂🙂🙂");

@@ -8,7 +8,7 @@ import type { Interpretation } from "../../lib/interpretation/interpret.js";
 import { interpretationHtml } from "../../lib/interpretation/interpretationPage.js";
 import { type InterpretationReport, interpretationJson } from "../../lib/interpretation/interpretationReport.js";
 import { interpretationText } from "../../lib/interpretation/interpretationText.js";
-import { hostileTokens } from "../analysis/hostileReport.js";
+import { hostileTokens } from "../features/hostileReport.js";
 
 const evil = "<img src=x onerror=alert(1)>\u001b[2J\u202e\u009b31m'\"&\nEND";
 

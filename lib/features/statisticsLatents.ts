@@ -1,0 +1,56 @@
+import { decoderNormsPerHook } from "../analysis/decoderNorms.js";
+import type { FeatureStatistics } from "../analysis/features.js";
+import { hasLogitEffects } from "../analysis/logitEffects.js";
+import type { PairingOptions } from "../analysis/pairing.js";
+import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
+import type { HookedTransformer } from "../models/hookedTransformer.js";
+import type { Sae } from "../sae/sae.js";
+import { latentLogits } from "./latentLogits.js";
+import type { ReportedLatent } from "./report.js";
+
+/**
+ * Latents for a report from statistics in memory (`collectFeatures`).
+ *
+ * @throws MonosemError ERR_INVALID_ARGUMENT for a latent that does not exist
+ */
+export function statisticsLatents(statistics: FeatureStatistics): (latent: number) => ReportedLatent {
+  return (latent) => ({
+    latent,
+    histogram: statistics.activationHistogram(latent), // refuses a latent that does not exist
+    firingCount: statistics.firingCounts[latent]!,
+    density: statistics.tokens === 0 ? 0 : statistics.firingCounts[latent]! / statistics.tokens,
+    maxActivation: statistics.maxActivations[latent]!,
+    minActivation: statistics.minActivations[latent]!,
+    meanActivation: statistics.meanActivations[latent]!,
+    examples: statistics.examples(latent),
+    negativeExamples: statistics.negativeExamples(latent),
+  });
+}
+
+export interface LatentsInModelOptions extends PairingOptions {
+  readonly statistics: FeatureStatistics;
+  readonly sae: Sae;
+  readonly model: HookedTransformer;
+  /** The hook point that the SAE reads. Default: the one in the SAE's metadata. */
+  readonly hook?: HookChoice;
+}
+
+/**
+ * The same with what the weights say of a latent, computed when it is asked for: its effects on the logits where the SAE
+ * writes to the residual stream, of a crosscoder its decoder norms at each hook.
+ *
+ * @throws MonosemError ERR_CONFIG if model, hook and SAE do not belong together
+ */
+export function latentsInModel(options: LatentsInModelOptions): (latent: number) => Promise<ReportedLatent> {
+  const { statistics, sae, model, hook } = options;
+  const inStatistics = statisticsLatents(statistics);
+  const { output } = hooksForSae(model, sae, hook, options);
+  const hooks = output.map((name) => ({ name, width: model.hookWidth(name) }));
+  const withLogits = hasLogitEffects(model, sae, hook, options);
+  return async (latent) => {
+    const known = inStatistics(latent);
+    const [logits] = withLogits ? await latentLogits({ ...options, latents: [latent] }) : [];
+    const [norms] = output.length > 1 ? await decoderNormsPerHook(sae, hooks, [latent]) : [];
+    return { ...known, logits, decoderNorms: norms?.norms };
+  };
+}
