@@ -11,7 +11,7 @@ import type { HookedTransformer } from "../../lib/models/hookedTransformer.js";
 import { activationPatching } from "../../lib/patching/activationPatching.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { chromium, domOf } from "../analysis/browser.js";
-import { hostileTokens } from "../analysis/hostileReport.js";
+import { hostileTokens } from "../features/hostileReport.js";
 import { HOOK, openTinyModel } from "../analysis/tinyModel.js";
 
 let device: Device;

@@ -4,7 +4,7 @@ import { patchingPicture, patchingPictures } from "../../lib/patching/patchingPi
 import { effectText, type PatchingReport, patchingText } from "../../lib/patching/patchingReport.js";
 import { pictureFile } from "../../lib/toy/superpositionPicture.js";
 import { chromium, domOf } from "../analysis/browser.js";
-import { hostileTokens } from "../analysis/hostileReport.js";
+import { hostileTokens } from "../features/hostileReport.js";
 
 function reportOf(columns: readonly string[], effects: readonly (readonly number[])[]): PatchingReport {
   return {

@@ -8,7 +8,7 @@ import { type SteeringOptions, steer } from "../../lib/steering/steering.js";
 import { steeringHtml } from "../../lib/steering/steeringPage.js";
 import { type SteeringReport, steeringText, wrapped } from "../../lib/steering/steeringReport.js";
 import { chromium, domOf } from "../analysis/browser.js";
-import { hostileTokens } from "../analysis/hostileReport.js";
+import { hostileTokens } from "../features/hostileReport.js";
 import { HOOK, openTinyModel } from "../analysis/tinyModel.js";
 
 let device: Device;
