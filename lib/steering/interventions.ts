@@ -78,7 +78,8 @@ export function interventions(
 }
 
 /**
- * The same as a hook for `H.hook_sae_acts_post` of a `HookedSaeTransformer`, where the SAE stands in the model anyway.
+ * The same as a hook for `H.hook_sae_acts_post` of a `HookedSaeTransformer`, where the SAE stands in the model anyway
+ * (H: where it writes).
  *
  * @throws MonosemError ERR_INVALID_ARGUMENT as `checkChanges`, when it runs; for an empty list of positions
  */

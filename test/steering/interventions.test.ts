@@ -42,6 +42,9 @@ function saeOf(kind: keyof typeof kinds): Sae {
   });
 }
 
+/** The hook point that the hook points inside an SAE are named after. */
+const writesAt = ({ metadata }: Sae): unknown => metadata.hookNameOut ?? metadata.hookName;
+
 async function logits(hooks: readonly NamedHook[], tokens: readonly number[] = prompt): Promise<Float32Array> {
   using result = await model.forward([tokens], { hooks });
   return await result.readFloat32();
@@ -62,7 +65,7 @@ const changes: readonly LatentChange[] = [
 describe.each(["topk", "layer-norm", "transcoder"] as const)("latents of an SAE (%s)", (kind) => {
   test("changed in the activations are changed as in an SAE that stands in the model, error term or not", async () => {
     using sae = saeOf(kind);
-    const name = `${sae.metadata.hookName}.hook_sae_acts_post`;
+    const name = `${writesAt(sae)}.hook_sae_acts_post`;
     const plain = await logits([]);
     for (const errorTerm of [true, false]) {
       const found = await logits(interventions(model, sae, changes, { errorTerm }));
@@ -99,7 +102,7 @@ describe.each(["topk", "layer-norm", "transcoder"] as const)("latents of an SAE 
     expect(largestDifference(found, everywhere)).toBeGreaterThan(0.01);
     const inSae = latentIntervention(changes, { positions: [4, 5, 6, 7] });
     using expected = await withSae(model, sae, { errorTerm: true }).forward([prompt], {
-      hooks: [{ name: `${sae.metadata.hookName}.hook_sae_acts_post`, hook: inSae }],
+      hooks: [{ name: `${writesAt(sae)}.hook_sae_acts_post`, hook: inSae }],
     });
     expect(largestDifference(found, await expected.readFloat32())).toBeLessThan(2e-4);
   });

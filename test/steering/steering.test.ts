@@ -8,8 +8,8 @@ import { type SteeringOptions, steer } from "../../lib/steering/steering.js";
 import { steeringHtml } from "../../lib/steering/steeringPage.js";
 import { type SteeringReport, steeringText, wrapped } from "../../lib/steering/steeringReport.js";
 import { chromium, domOf } from "../analysis/browser.js";
-import { hostileTokens } from "../features/hostileReport.js";
 import { HOOK, openTinyModel } from "../analysis/tinyModel.js";
+import { hostileTokens } from "../features/hostileReport.js";
 
 let device: Device;
 let model: HookedTransformer;
