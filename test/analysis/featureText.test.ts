@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { FeatureReport } from "../../lib/analysis/featureReport.js";
-import { FeatureCollector } from "../../lib/analysis/features.js";
 import { featureReportText } from "../../lib/analysis/featureText.js";
+import { FeatureCollector } from "../../lib/features/featureCollector.js";
 import { hostileReport, signedReport } from "./hostileReport.js";
 
 const ESCAPE = "\u001b";
@@ -14,8 +14,7 @@ function smallReport(): FeatureReport {
   const values = [0, 9, 1, 0, 0, 6, 0, 0, 0];
   const active = values.flatMap((value, position) => (value > 0 ? [{ value, position }] : []));
   collector.addContext(
-    Int32Array.from(words.keys()),
-    Int32Array.from(words.keys()),
+    { tokens: Int32Array.from(words.keys()), positions: Int32Array.from(words.keys()) },
     {
       rowOffsets: Float64Array.from({ length: 10 }, (_, row) => active.filter(({ position }) => position < row).length),
       features: new Uint32Array(active.length),
