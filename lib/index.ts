@@ -91,6 +91,23 @@ export type { Selection } from "./engine/selection.js";
 export { type DType, Tensor, type TypedArray } from "./engine/tensor.js";
 export type { Activation, AttentionOperands, Sampling } from "./engine/transformerKernels.js";
 export { type ErrorCode, MonosemError } from "./errors.js";
+// one pass over a corpus for all latents, and the store of what it finds
+export {
+  buildFeatureStore,
+  type FeatureStoreOptions,
+  type FeatureStoreProgress,
+} from "./features/buildFeatureStore.js";
+export { FeatureStore, type FeatureStoreSummary } from "./features/featureStore.js";
+export type {
+  ActivationQuantile,
+  CoActiveLatent,
+  DecoderNeighbour,
+  DocumentActivation,
+  LatentLogits,
+  LatentRecord,
+  PositionStatistics,
+  TokenCount,
+} from "./features/latentRecord.js";
 // files
 export {
   type SafetensorsArray,
