@@ -97,6 +97,12 @@ export {
   type FeatureStoreOptions,
   type FeatureStoreProgress,
 } from "./features/buildFeatureStore.js";
+export {
+  type FeatureActivationOptions,
+  type FeatureActivations,
+  featureActivations,
+  type LatentOnText,
+} from "./features/featureActivations.js";
 export { FeatureStore, type FeatureStoreSummary } from "./features/featureStore.js";
 export type {
   ActivationQuantile,
@@ -108,6 +114,7 @@ export type {
   PositionStatistics,
   TokenCount,
 } from "./features/latentRecord.js";
+export { type PromptFeatures, type PromptRanking, promptFeatures } from "./features/promptFeatures.js";
 // files
 export {
   type SafetensorsArray,

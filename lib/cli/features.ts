@@ -1,4 +1,4 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { Corpus } from "../activations/corpus.js";
 import { decoderNormsPerHook } from "../analysis/decoderNorms.js";
 import { FEWEST_EXAMPLES, rankLatents } from "../analysis/featureRanking.js";
@@ -11,33 +11,16 @@ import { hooksForSae } from "../analysis/saeHook.js";
 import { architectureText } from "../analysis/trainedArchitecture.js";
 import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
-import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
-import { addCorpusOptions, type CorpusFlags, contextsForSae } from "./corpusOptions.js";
-import { loadModel, loadSae } from "./folders.js";
+import { addCorpusOptions, contextsForSae } from "./corpusOptions.js";
+import { checkLatents, type FeaturesFlags, loadSaeInModel, required } from "./featureFlags.js";
+import { featuresOfPrompt } from "./featuresOfPrompt.js";
 import { withInterruption } from "./interruption.js";
-import {
-  type DeviceFlags,
-  deviceOption,
-  naturalNumber,
-  positiveInteger,
-  threadsOption,
-  withDevice,
-} from "./options.js";
+import { deviceOption, naturalNumber, positiveInteger, threadsOption, withDevice } from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
 import { startProgress } from "./progress.js";
+import { featuresFromStore, storeFeatures } from "./storedFeatures.js";
 import { printedColumns, printsColour } from "./terminal.js";
-
-interface FeaturesFlags extends DeviceFlags, CorpusFlags {
-  readonly sae: string;
-  readonly model: string;
-  readonly corpus: readonly string[];
-  readonly hook?: readonly string[];
-  readonly html?: string;
-  readonly top: number;
-  readonly examples: number;
-  readonly latents?: readonly number[];
-}
 
 export function registerFeatures(program: Command): void {
   const command = program
@@ -46,9 +29,9 @@ export function registerFeatures(program: Command): void {
     .description(
       "Runs text through the model and the SAE once, gathers statistics and the strongest examples of every latent, and prints a page of latents: by default those whose examples are the most uniform and specific. Strongly active tokens are shaded, or stand in [brackets] where there is no colour. A latent fires where it is not 0: of an architecture whose latents can be negative, each latent's most negative examples follow its largest ones, shaded blue or in {braces}.",
     )
-    .requiredOption("--sae <dir>", "folder of the SAE")
-    .requiredOption("--model <dir>", "folder of the model that the SAE was trained on")
-    .requiredOption("--corpus <glob...>", "text files (.txt, .jsonl, .parquet)")
+    .option("--sae <dir>", "folder of the SAE")
+    .option("--model <dir>", "folder of the model that the SAE was trained on")
+    .option("--corpus <glob...>", "text files (.txt, .jsonl, .parquet)")
     .option("--hook <name...>", "hook point, of a crosscoder all of them (default: the SAE's)")
     .option("--latents <n...>", "show these latents", (text: string, earlier: readonly number[] = []) => [
       ...earlier,
@@ -56,7 +39,20 @@ export function registerFeatures(program: Command): void {
     ])
     .option("--top <n>", "show this many latents", positiveInteger, 20)
     .option("--examples <n>", "examples printed per latent, and of its negative activations", positiveInteger, 5)
-    .option("--html <file>", "also write a self-contained HTML page");
+    .option("--html <file>", "also write a self-contained HTML page")
+    .option("--store <dir>", "write what is found of all latents into this folder; Ctrl-C keeps what there is so far")
+    .option("--resume", "continue an interrupted --store, to the same result")
+    .option("--from <dir>", "show what such a folder holds: needs no model, SAE or corpus")
+    .option("--prompt <text>", "show the latents that are active on this text; needs no corpus")
+    .addOption(
+      new Option(
+        "--by <score>",
+        "rank them by activation, by quantile among their firings (of --from), or by effect on --target",
+      )
+        .choices(["activation", "quantile", "logit"])
+        .default("activation"),
+    )
+    .option("--target <token>", "next token whose logit to rank by");
   addCorpusOptions(command, 500_000)
     .addOption(deviceOption())
     .addOption(threadsOption())
@@ -66,7 +62,11 @@ export function registerFeatures(program: Command): void {
 Examples:
   monosem features --sae runs/first/sae --model models/gpt2 --corpus 'texts/*.txt'
   monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --html features.html --top 100
-  monosem features --sae runs/first/sae --model models/gpt2 --corpus a.txt --latents 17 512`,
+  monosem features --sae runs/first/sae --model models/gpt2 --corpus a.txt --latents 17 512
+  monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --store features --tokens 1000000
+  monosem features --from features --latents 3 17
+  monosem features --sae runs/first/sae --model models/gpt2 --prompt "The king said" --by quantile --from features
+  monosem features --sae runs/first/sae --model models/gpt2 --prompt "The king said that" --by logit --target " he"`,
     )
     .action((flags: FeaturesFlags) =>
       withInterruption((signal) => withDevice(flags, (device) => features(flags, device, signal))),
@@ -75,18 +75,18 @@ Examples:
 
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
   await checkOutputFiles(flags.html);
-  using sae = await loadSae(flags.sae, device, signal);
-  using model = await loadModel(flags.model, device, signal, [sae]);
+  if (flags.resume) required(flags, "store", ": --resume continues it");
+  if (flags.prompt !== undefined) return await featuresOfPrompt(flags, device, signal);
+  if (flags.from !== undefined) return await featuresFromStore(flags);
+  if (flags.store !== undefined) return await storeFeatures(flags, device, signal);
+  const corpus = required(flags, "corpus");
+  using loaded = await loadSaeInModel(flags, device, signal);
+  const { sae, model, chosen } = loaded;
   const { allowMismatch } = flags;
-  const chosen = { allowMismatch, ...(flags.hook === undefined ? {} : { hook: flags.hook }) };
   const { input, output } = hooksForSae(model, sae, flags.hook, { allowMismatch });
   const { dSae } = sae.config;
-  for (const latent of flags.latents ?? []) {
-    if (latent < dSae) continue;
-    const message = `--latents: there is no latent ${latent}; the SAE has ${dSae}, numbered 0 to ${dSae - 1}`;
-    throw new MonosemError("ERR_INVALID_ARGUMENT", message);
-  }
-  const contexts = contextsForSae(await Corpus.fromFiles(flags.corpus), model, sae, flags);
+  checkLatents(flags, dSae);
+  const contexts = contextsForSae(await Corpus.fromFiles(corpus), model, sae, flags);
   const progress = startProgress("collecting", undefined, "tokens");
   const { statistics, metrics } = await collectFeatures({
     sae,

@@ -7,6 +7,7 @@ import { tokenizerFingerprint } from "../activations/storeActivations.js";
 import { rankLatents } from "../analysis/featureRanking.js";
 import { hasLogitEffects } from "../analysis/logitEffects.js";
 import { hooksForSae } from "../analysis/saeHook.js";
+import { architectureText } from "../analysis/trainedArchitecture.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import { removeTemporaries } from "../formats/atomicFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
@@ -128,7 +129,7 @@ async function identityOf(options: FeatureStoreOptions): Promise<PassIdentity> {
     tokenizer: tokenizerFingerprint(model.tokenizer),
     hooks: [...hooksForSae(model, sae, options.hook, options).input],
     sae: await saeFingerprint(sae),
-    architecture: sae.config.architecture,
+    architecture: architectureText(sae),
     dSae: sae.config.dSae,
     corpus: corpus.fingerprint,
     contextSize,

@@ -133,16 +133,13 @@ export class FeatureStore {
   }
 
   /**
-   * What pages show of some latents.
-   *
-   * @returns statistics of all latents, with examples and histograms of `latents` alone: asking for others' throws ERR_INVALID_ARGUMENT
-   * @throws MonosemError as `latent`
+   * What pages show: statistics of all latents, with the examples and histograms of `records`; asking for those of others
+   * throws ERR_INVALID_ARGUMENT.
    */
-  async statistics(latents: readonly number[]): Promise<FeatureStatistics> {
-    const records = new Map<number, LatentRecord>();
-    for (const latent of latents) records.set(latent, await this.latent(latent));
+  statistics(records: readonly LatentRecord[]): FeatureStatistics {
+    const byLatent = new Map(records.map((record) => [record.latent, record]));
     const recordOf = (latent: number): LatentRecord => {
-      const record = records.get(latent);
+      const record = byLatent.get(latent);
       if (record !== undefined) return record;
       throw new MonosemError("ERR_INVALID_ARGUMENT", `latent ${latent} was not read from the store`);
     };

@@ -104,7 +104,7 @@ test("a store says what the pass in memory says, and what the decoder does, of e
       }
     }
   }
-  const shown = await store.statistics([3, 5]);
+  const shown = store.statistics([await store.latent(3), await store.latent(5)]);
   expect(shown.examples(5)).toEqual(statistics.examples(5));
   expect(() => shown.examples(4)).toThrow(/latent 4 was not read/);
 });
