@@ -104,6 +104,16 @@ export {
   type LatentOnText,
 } from "./features/featureActivations.js";
 export { FeatureStore, type FeatureStoreSummary } from "./features/featureStore.js";
+export {
+  type BehaviourFigures,
+  behaviourFigures,
+  type ContextPattern,
+  contextPatterns,
+} from "./features/kinds/behaviour.js";
+export { type ConceptFigures, type ConceptOptions, conceptFigures } from "./features/kinds/concept.js";
+export { type MeaningFigures, type MeaningOptions, meaningFigures } from "./features/kinds/meaning.js";
+export { redTeamScan, type SafetyFigures, type SafetyOptions } from "./features/kinds/safety.js";
+export { type SyntaxFigures, syntaxFigures } from "./features/kinds/syntax.js";
 export type {
   ActivationQuantile,
   CoActiveLatent,

@@ -14,6 +14,7 @@ import type { Device } from "../engine/device.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
 import { addCorpusOptions, contextsForSae } from "./corpusOptions.js";
 import { checkLatents, type FeaturesFlags, loadSaeInModel, required } from "./featureFlags.js";
+import { featureKinds } from "./featureKinds.js";
 import { featuresOfPrompt } from "./featuresOfPrompt.js";
 import { withInterruption } from "./interruption.js";
 import { deviceOption, naturalNumber, positiveInteger, threadsOption, withDevice } from "./options.js";
@@ -52,7 +53,14 @@ export function registerFeatures(program: Command): void {
         .choices(["activation", "quantile", "logit"])
         .default("activation"),
     )
-    .option("--target <token>", "next token whose logit to rank by");
+    .option("--target <token>", "next token whose logit to rank by")
+    .option(
+      "--kinds",
+      "say what speaks for each kind of feature of --from: syntax, behaviour; with --sae and --model also meaning",
+    )
+    .option("--labels <file>", "with --kinds: labelled texts (.jsonl: text, label), for concepts")
+    .option("--pattern <name=regex...>", "with --kinds: further patterns of the text before a peak, for behaviour")
+    .option("--red-team <file>", "with --kinds: a list of texts, one a line, to scan for safety");
   addCorpusOptions(command, 500_000)
     .addOption(deviceOption())
     .addOption(threadsOption())
@@ -66,7 +74,8 @@ Examples:
   monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --store features --tokens 1000000
   monosem features --from features --latents 3 17
   monosem features --sae runs/first/sae --model models/gpt2 --prompt "The king said" --by quantile --from features
-  monosem features --sae runs/first/sae --model models/gpt2 --prompt "The king said that" --by logit --target " he"`,
+  monosem features --sae runs/first/sae --model models/gpt2 --prompt "The king said that" --by logit --target " he"
+  monosem features --from features --kinds --sae runs/first/sae --model models/gpt2 --labels people.jsonl`,
     )
     .action((flags: FeaturesFlags) =>
       withInterruption((signal) => withDevice(flags, (device) => features(flags, device, signal))),
@@ -76,6 +85,11 @@ Examples:
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
   await checkOutputFiles(flags.html);
   if (flags.resume) required(flags, "store", ": --resume continues it");
+  for (const name of ["labels", "pattern", "redTeam"] as const) {
+    if (flags[name] !== undefined)
+      required(flags, "kinds", `: --${name === "redTeam" ? "red-team" : name} belongs to it`);
+  }
+  if (flags.kinds) return await featureKinds(flags, device, signal);
   if (flags.prompt !== undefined) return await featuresOfPrompt(flags, device, signal);
   if (flags.from !== undefined) return await featuresFromStore(flags);
   if (flags.store !== undefined) return await storeFeatures(flags, device, signal);

@@ -208,6 +208,7 @@ async function writePass(
       tokens: statistics.tokens,
       l0: statistics.l0,
       vocabularySize,
+      specialTokens: [...model.tokenizer.specialTokenIds].sort((a, b) => a - b),
       hasLogits,
       explainedVariance: Number.isNaN(explainedVariance) ? null : explainedVariance,
     },

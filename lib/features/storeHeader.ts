@@ -63,6 +63,8 @@ export interface StoreHeader {
   /** Active latents per counted token, on average. */
   readonly l0: number;
   readonly vocabularySize: number;
+  /** Ids of tokens that are no text, such as BOS. */
+  readonly specialTokens: readonly number[];
   /** Whether the SAE writes to the residual stream, so that latents have logit effects. */
   readonly hasLogits: boolean;
   /** null where the activations do not vary. */
@@ -76,6 +78,7 @@ const headerSchema: z.ZodType<StoreHeader> = z.strictObject({
   tokens: count.positive(),
   l0: z.number().nonnegative(),
   vocabularySize: count.positive(),
+  specialTokens: z.array(count),
   hasLogits: z.boolean(),
   explainedVariance: z.number().nullable(),
 });
