@@ -103,7 +103,14 @@ export {
   featureActivations,
   type LatentOnText,
 } from "./features/featureActivations.js";
+export {
+  type CollectedContext,
+  type CollectorOptions,
+  FeatureCollector,
+  type LatentText,
+} from "./features/featureCollector.js";
 export { FeatureStore, type FeatureStoreSummary } from "./features/featureStore.js";
+export type { CodeEntries } from "./features/firingChains.js";
 export {
   type BehaviourFigures,
   behaviourFigures,
