@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { textStyle } from "../analysis/featureText.js";
 import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
@@ -12,9 +13,12 @@ import type { LatentRecord } from "../features/latentRecord.js";
 import { binaryLabels, readLabelledTexts } from "../probing/labelledTexts.js";
 import { checkLatents, type FeaturesFlags, loadSaeInModel, required, type SaeInModel } from "./featureFlags.js";
 import { shownLatents } from "./storedFeatures.js";
+import { printsColour } from "./terminal.js";
 
 /** Latents of a scan that are printed. */
 const SCANNED = 10;
+/** Latents of the store's ranking whose samples are compared with, besides those shown. */
+const COMPARED = 64;
 /** Patterns printed per latent. */
 const PATTERNS = 3;
 
@@ -31,6 +35,10 @@ export async function featureKinds(flags: FeaturesFlags, device: Device, signal:
   }
   const records: LatentRecord[] = [];
   for (const latent of shownLatents(store, flags)) records.push(await store.latent(latent));
+  const compared = [...records];
+  for (const latent of store.summary.ranking.subarray(0, COMPARED)) {
+    if (!records.some((record) => record.latent === latent)) compared.push(await store.latent(latent));
+  }
   const concept = await conceptOf(flags, loaded, records, signal);
   const definitions = [
     syntaxDefinition,
@@ -44,8 +52,8 @@ export async function featureKinds(flags: FeaturesFlags, device: Device, signal:
   const plainText = (token: number): string => (special.has(token) ? "" : store.tokenText(token));
   for (const [index, record] of records.entries()) {
     const meaning = loaded === undefined ? undefined : await meaningFigures({ ...loaded, ...loaded.chosen, record });
-    // Compared with samples from all over the range of the other latents shown.
-    const others = records
+    // From all over their ranges: what text is like where a latent fires.
+    const others = compared
       .filter((other) => other !== record)
       .flatMap(({ quantiles }) => quantiles.flatMap(({ examples }) => examples));
     const behaviour = behaviourFigures(record, others, plainText, patterns);
@@ -91,7 +99,8 @@ async function conceptOf(
 
 function headline({ latent, density, tokens }: LatentRecord, { tokenText }: FeatureStore): string {
   const most = tokens.slice(0, 5).map(({ token }) => JSON.stringify(visibleText(tokenText(token), 24)));
-  return `latent ${latent}  fires on ${percent(density)} of tokens${most.length === 0 ? "" : `, most on ${most.join(" ")}`}`;
+  const style = textStyle(printsColour());
+  return `${style.bold(`latent ${latent}`)}  fires on ${percent(density)} of tokens${most.length === 0 ? "" : `, most on ${most.join(" ")}`}`;
 }
 
 function syntaxLine(record: LatentRecord, { tokenText }: FeatureStore): string {
