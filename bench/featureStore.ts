@@ -7,7 +7,7 @@
  *
  * Random activations are the hard case: every latent fires, on many different tokens, and none is rare.
  */
-import { copyFileSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -168,7 +168,7 @@ try {
   const corpus = Corpus.fromDocuments(["She looked at him for a long time, and then she said no. ".repeat(400)]);
   const store = join(folder, "store");
   let writing: (() => Cost) | undefined;
-  await using written = await buildFeatureStore(store, {
+  const written = await buildFeatureStore(store, {
     sae,
     model,
     corpus,
@@ -180,9 +180,9 @@ try {
     },
   });
   const cost = writing!();
-  const bytes = statSync(join(store, "features.safetensors")).size;
+  await written.close();
   console.log(
-    `\nneighbours, logit effects and the store of ${dSae} latents: ${(cost.wallMs / 1e3).toFixed(0)} s (${(cost.cpuMs / 1e3).toFixed(0)} s CPU); ${(bytes / dSae / 1e3).toFixed(1)} kB per latent after ${written.summary.tokens} tokens; peak memory ${(process.resourceUsage().maxRSS / 2 ** 20).toFixed(2)} GiB`,
+    `\nneighbours, logit effects and the store of ${dSae} latents: ${(cost.wallMs / 1e3).toFixed(0)} s (${(cost.cpuMs / 1e3).toFixed(0)} s CPU); peak memory ${(process.resourceUsage().maxRSS / 2 ** 20).toFixed(2)} GiB`,
   );
   await device.close();
 } finally {

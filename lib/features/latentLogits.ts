@@ -13,20 +13,15 @@ export const LOGIT_BINS = 40;
  * @throws MonosemError as `logitEffects`
  */
 export async function latentLogits(options: Omit<LogitEffectOptions, "count">): Promise<LatentLogits[]> {
-  return await mapLogitEffects(options, (effects) => ({
-    raised: largestEffects(effects, LOGITS_TOLD, 1),
-    lowered: largestEffects(effects, LOGITS_TOLD, -1),
-    histogram: histogramOf(effects),
-  }));
+  return await mapLogitEffects(options, (effects) => {
+    const raised = largestEffects(effects, LOGITS_TOLD, 1);
+    const lowered = largestEffects(effects, LOGITS_TOLD, -1);
+    return { raised, lowered, histogram: histogramOf(effects, lowered[0]!.effect, raised[0]!.effect) };
+  });
 }
 
 /** In equal bins from the smallest effect to the largest; where all are the same, over a range of 1 with them in its middle. */
-function histogramOf(effects: Float64Array): Histogram {
-  let [least, most] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
-  for (const effect of effects) {
-    if (effect < least) least = effect;
-    if (effect > most) most = effect;
-  }
+function histogramOf(effects: Float64Array, least: number, most: number): Histogram {
   const [firstEdge, range] = least === most ? [least - 0.5, 1] : [least, most - least];
   const binWidth = range / LOGIT_BINS;
   const counts = new Array<number>(LOGIT_BINS).fill(0);

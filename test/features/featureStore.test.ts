@@ -13,6 +13,8 @@ import type { Device } from "../../lib/engine/device.js";
 import { buildFeatureStore, type FeatureStoreOptions } from "../../lib/features/buildFeatureStore.js";
 import { FeatureStore } from "../../lib/features/featureStore.js";
 import type { HookedTransformer } from "../../lib/models/hookedTransformer.js";
+import { defineArchitecture, positiveInteger } from "../../lib/sae/architecture.js";
+import { registerArchitecture } from "../../lib/sae/architectures.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { HOOK, openTinyModel } from "../analysis/tinyModel.js";
 
@@ -200,6 +202,59 @@ test("an interrupted pass goes on to the same store, byte for byte, wherever it 
     expect(await readdir(folder)).toEqual(["features.safetensors"]);
     expect(expected.equals(await readFile(join(folder, "features.safetensors")))).toBe(true);
   }
+});
+
+test("latents that can be negative, read outside of the residual stream: stored with their signs, without logits", async () => {
+  const architecture = defineArchitecture({
+    name: "abstopk-store",
+    options: { k: positiveInteger },
+    trainingOptions: {},
+    parameters: { encoderBias: { shape: "latents", initial: 0, savedAs: "b_enc" } },
+    initialDecoderNorm: 1,
+    decoderUnitNorm: true,
+    saved: { name: "abstopk-store", keys: ({ k }) => ({ k }) },
+    encode: ({ kernels, parameters: p, options: { k } }, input) =>
+      kernels.encode(input, p.encoder, p.encoderBias, { select: "topk", k, by: "magnitude" }),
+    gradients: () => {
+      throw new Error("not trained here");
+    },
+  });
+  registerArchitecture(architecture);
+  const config = { architecture: "abstopk-store", dIn: 192, dSae: 50, k: 4, applyBDecToInput: false };
+  using signed = Sae.create(config as never, device, 1, {
+    metadata: { hookName: "blocks.1.attn.hook_z", prependBos: true },
+  });
+  const [whole, folder] = [newFolder(), newFolder()];
+  await using store = await buildFeatureStore(whole, options({ sae: signed }));
+  expect(store.summary.hasLogits).toBe(false);
+  const text = limitTokens(contexts(corpus, model.tokenizer, options()), 400);
+  const { statistics } = await collectFeatures({ sae: signed, model, contexts: text, contextsPerBatch: 3 });
+  let negative = 0;
+  for (let latent = 0; latent < 50; latent++) {
+    const record = await store.latent(latent);
+    expect(record.logits).toBeUndefined();
+    expect(record.minActivation).toBe(statistics.minActivations[latent]);
+    expect(record.negativeExamples).toEqual(statistics.negativeExamples(latent));
+    negative += record.negativeExamples.length;
+    const shares = record.quantiles.reduce((sum, { share }) => sum + share, 0);
+    if (record.firingCount > 0) expect(shares).toBeCloseTo(1, 12);
+    for (const { low, high, examples } of record.quantiles) {
+      for (const { activation } of examples) {
+        if (high > 0) expect(activation > low && activation <= high).toBe(true);
+        else expect(activation >= low && activation < high).toBe(true);
+      }
+    }
+  }
+  expect(negative).toBeGreaterThan(50);
+  const controller = new AbortController();
+  const onProgress = ({ done }: { done: number }): void => {
+    if (done >= 192) controller.abort();
+  };
+  const interrupted = buildFeatureStore(folder, options({ sae: signed, signal: controller.signal, onProgress }));
+  await expect(interrupted).rejects.toMatchObject({ code: "ERR_ABORTED" });
+  await (await buildFeatureStore(folder, options({ sae: signed, resume: true }))).close();
+  const [expected, found] = await Promise.all([whole, folder].map((at) => readFile(join(at, "features.safetensors"))));
+  expect(expected!.equals(found!)).toBe(true);
 });
 
 test("what is there already is not written again, and nothing is written over", async () => {

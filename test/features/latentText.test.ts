@@ -216,6 +216,54 @@ test("overlaps of latents that fire often are estimated within the stated error"
   expect(Math.sqrt(squares / pairs)).toBeLessThan(0.044);
 });
 
+test("the order of contexts changes nothing but their numbers", () => {
+  fc.assert(
+    fc.property(dense, ({ dSae, contexts }) => {
+      const [one, other] = [contexts, contexts.toReversed()].map((order) => collectorOf(dSae, order));
+      const [coActive, reversed] = [one!.coActive(), other!.coActive()];
+      for (let latent = 0; latent < dSae; latent++) {
+        const [first, second] = [one!.latent(latent), other!.latent(latent)];
+        for (const key of [
+          "firingCount",
+          "maxActivation",
+          "minActivation",
+          "histogram",
+          "positions",
+          "tokens",
+        ] as const) {
+          expect(second[key]).toEqual(first[key]); // sums of quarters are exact in any order
+        }
+        const strengths = ({ examples }: typeof first): number[] => examples.map(({ activation }) => activation);
+        // Fewer contexts than examples are kept: none is left out.
+        expect(strengths(second)).toEqual(strengths(first));
+        expect(second.documents.map(({ meanActivation }) => meanActivation)).toEqual(
+          first.documents.map(({ meanActivation }) => meanActivation),
+        );
+        const slices = ({ quantiles }: typeof first): unknown => quantiles.map(({ low, share }) => [low, share]);
+        expect(slices(second)).toEqual(slices(first));
+        expect(reversed(latent)).toEqual(coActive(latent));
+      }
+    }),
+  );
+});
+
+test("a collector that is given the state of another goes on as that would have", () => {
+  fc.assert(
+    fc.property(dense, fc.nat(8), ({ dSae, contexts }, cut) => {
+      const whole = collectorOf(dSae, contexts);
+      const before = new FeatureCollector(dSae);
+      for (const context of contexts.slice(0, cut)) addDense(before, context);
+      const after = new FeatureCollector(dSae);
+      if (Object.keys(before.state).some((name) => name.startsWith("smallest."))) after.expectNegative();
+      for (const [name, array] of Object.entries(after.state)) array.set(before.state[name] as never);
+      for (const context of contexts.slice(cut)) addDense(after, context);
+      after.end();
+      expect(after.state).toEqual(whole.state);
+      for (let latent = 0; latent < dSae; latent++) expect(after.latent(latent)).toEqual(whole.latent(latent));
+    }),
+  );
+});
+
 test("the memory that a collector says it takes at most is that of its arrays", () => {
   const collector = new FeatureCollector(1000);
   addDense(collector, { tokens: [1], activations: [Array.from({ length: 1000 }, (_, i) => (i === 0 ? -1 : 1))] });
