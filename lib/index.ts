@@ -100,8 +100,38 @@ export type { Selection } from "./engine/selection.js";
 export { type DType, Tensor, type TypedArray } from "./engine/tensor.js";
 export type { Activation, AttentionOperands, Sampling } from "./engine/transformerKernels.js";
 export { type ErrorCode, MonosemError } from "./errors.js";
+// one pass over a corpus for all latents, and the store of what it finds
+export {
+  buildFeatureStore,
+  type FeatureStoreOptions,
+  type FeatureStoreProgress,
+} from "./features/buildFeatureStore.js";
 // reports on latents, and exports to other dashboards
 export type { ExportedLatents, ExportedRun } from "./features/dashboardFeature.js";
+export {
+  type FeatureActivationOptions,
+  type FeatureActivations,
+  featureActivations,
+  type LatentOnText,
+} from "./features/featureActivations.js";
+export {
+  type CollectedContext,
+  type CollectorOptions,
+  FeatureCollector,
+  type LatentText,
+} from "./features/featureCollector.js";
+export { FeatureStore, type FeatureStoreSummary } from "./features/featureStore.js";
+export type { CodeEntries } from "./features/firingChains.js";
+export {
+  type BehaviourFigures,
+  behaviourFigures,
+  type ContextPattern,
+  contextPatterns,
+} from "./features/kinds/behaviour.js";
+export { type ConceptFigures, type ConceptOptions, conceptFigures } from "./features/kinds/concept.js";
+export { type MeaningFigures, type MeaningOptions, meaningFigures } from "./features/kinds/meaning.js";
+export { redTeamScan, type SafetyFigures, type SafetyOptions } from "./features/kinds/safety.js";
+export { type SyntaxFigures, syntaxFigures } from "./features/kinds/syntax.js";
 export type {
   ActivationQuantile,
   CoActiveLatent,
@@ -113,6 +143,7 @@ export type {
   TokenCount,
 } from "./features/latentRecord.js";
 export { type NeuronpediaOptions, writeNeuronpedia } from "./features/neuronpedia.js";
+export { type PromptFeatures, type PromptRanking, promptFeatures } from "./features/promptFeatures.js";
 export { type RecordPromptOptions, recordPrompt } from "./features/recordPrompt.js";
 export type {
   ActiveLatent,

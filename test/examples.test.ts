@@ -141,6 +141,29 @@ test("features-of-a-text lists the latents that fire on each token", async () =>
   for (const line of lines) expect(line).toMatch(/^"[^"]+" +\d+ \(\d+\.\d\d\)( {2}\d+ \(\d+\.\d\d\))*$/);
 });
 
+test("read-a-feature-store gathers features, and reads a latent without model and SAE", async () => {
+  const directory = join(folder, "stored-sae");
+  const device = await Device.open(testDevice, { threads: 1 });
+  const metadata = { modelName: "tiny-gpt2", hookName: "blocks.2.hook_resid_post", contextSize: 32, prependBos: true };
+  const config = { architecture: "topk" as const, dIn: 192, dSae: 32, k: 3, applyBDecToInput: true };
+  await Sae.create(config, device, 0, { metadata }).save(directory);
+  await device.close();
+  const text = join(folder, "stored.txt");
+  await writeFile(
+    text,
+    "The old man said that he would go home. She was very happy, and he looked at her. ".repeat(30),
+  );
+  const paths = [directory, text, join(folder, "stored-features")];
+  const printed = await runExample("read-a-feature-store", ...paths);
+  expect(printed).toMatch(/^32 latents, \d+ tokens, \d+ never fire$/m);
+  expect(printed).toMatch(/^latent \d+ fires on [\d.]+% of tokens, at most [\d.]+$/m);
+  expect(printed).toMatch(/^ {2}[\d.]+ {2}".*\[.+\].*"$/m);
+  expect(printed).toMatch(/^\d+% of its activations in \(/m);
+  expect(printed).toMatch(/^raises {12}("[^"]+" ?){10}$/m);
+  // The store is there now: it is only read, and the same is printed.
+  expect(await runExample("read-a-feature-store", ...paths)).toBe(printed);
+});
+
 test("attribute-a-prediction finds out, from tokens, words and latents, why the model says she", async () => {
   const directory = join(folder, "attributed-sae");
   const device = await Device.open(testDevice, { threads: 1 });

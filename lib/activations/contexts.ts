@@ -34,6 +34,7 @@ export interface ContextPosition {
 
 interface Cut {
   readonly context: Int32Array;
+  readonly documents: Uint32Array;
   readonly next: ContextPosition;
 }
 
@@ -56,6 +57,7 @@ export class Contexts implements AsyncIterable<Int32Array> {
   readonly #bos: number | undefined;
   readonly #repeat: boolean;
   #position: ContextPosition = { epoch: 0, document: 0, piece: 0, token: 0 };
+  #documents: Uint32Array = new Uint32Array(0);
   #running: AsyncGenerator<Cut, void, undefined> | undefined;
   #signal: AbortSignal | undefined;
 
@@ -88,6 +90,11 @@ export class Contexts implements AsyncIterable<Int32Array> {
     return this.#position;
   }
 
+  /** Of each token of the context given last, which document of the corpus it is from. */
+  get documents(): Uint32Array {
+    return this.#documents;
+  }
+
   /** Continues at a position that an iteration over the same corpus with the same options was at. */
   seek(position: ContextPosition): void {
     this.#position = position;
@@ -108,6 +115,7 @@ export class Contexts implements AsyncIterable<Int32Array> {
       const { value, done } = await this.#running.next();
       if (done) return undefined;
       this.#position = value.next;
+      this.#documents = value.documents;
       return value.context;
     } catch (error) {
       this.#running = undefined;
@@ -130,6 +138,7 @@ export class Contexts implements AsyncIterable<Int32Array> {
   async *#pass(start: ContextPosition): AsyncGenerator<Cut, void, undefined> {
     const { epoch } = start;
     let context = new Int32Array(this.#contextSize);
+    let documents = new Uint32Array(this.#contextSize);
     let length = 0;
     let lastDocument = -1;
     let tokensSeen = 0;
@@ -145,13 +154,15 @@ export class Contexts implements AsyncIterable<Int32Array> {
       let token = inFirstDocument && piece === start.piece ? start.token : 0;
       while (token < tokens.length) {
         const isFirst = length === 0 || document !== lastDocument;
+        documents[length] = document;
         if (isFirst && this.#bos !== undefined && tokens[token] !== this.#bos) context[length++] = this.#bos;
         else context[length++] = tokens[token++]!;
         lastDocument = document;
         if (length < this.#contextSize) continue;
         contextsCut += 1;
-        yield { context, next: { epoch, document, piece, token } };
+        yield { context, documents, next: { epoch, document, piece, token } };
         context = new Int32Array(this.#contextSize);
+        documents = new Uint32Array(this.#contextSize);
         length = 0;
       }
     }

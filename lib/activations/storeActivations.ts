@@ -88,7 +88,7 @@ async function beginOrContinue(
   const identity = {
     model: model.config.name,
     hook,
-    tokenizer: fingerprintOf(model.tokenizer),
+    tokenizer: tokenizerFingerprint(model.tokenizer),
     corpus: corpus.fingerprint,
     contextSize,
     prependBos,
@@ -157,7 +157,8 @@ function requireFinite(values: Float32Array, hook: string): void {
   }
 }
 
-function fingerprintOf(tokenizer: ActivationModel["tokenizer"]): string {
+/** SHA-256 of the texts of all tokens, in order of their ids. */
+export function tokenizerFingerprint(tokenizer: ActivationModel["tokenizer"]): string {
   const texts = tokenizer.tokenTexts(Array.from({ length: tokenizer.vocabularySize }, (_, id) => id));
   return createHash("sha256").update(JSON.stringify(texts)).digest("hex");
 }

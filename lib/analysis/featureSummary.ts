@@ -6,7 +6,7 @@ import type { ModelEvaluation } from "./modelEvaluation.js";
 /** The numbers at the head of a feature page, from whatever has been measured. */
 export function featureSummary(measured: {
   readonly statistics: FeatureStatistics;
-  readonly metrics: Metrics;
+  readonly metrics: Pick<Metrics, "explainedVariance">;
   readonly evaluation?: ModelEvaluation;
 }): readonly SummaryNumber[] {
   const { statistics, evaluation, metrics } = measured;

@@ -55,7 +55,22 @@ export function hasLogitEffects(
  * SAE do not belong together, ERR_INVALID_ARGUMENT for a latent that does not exist
  */
 export async function logitEffects(options: LogitEffectOptions): Promise<readonly LatentLogitEffects[]> {
-  const { sae, model, latents, count = 10 } = options;
+  return await mapLogitEffects(options, (effects, latent) => ({
+    latent,
+    raised: largestEffects(effects, options.count ?? 10, 1),
+    lowered: largestEffects(effects, options.count ?? 10, -1),
+  }));
+}
+
+/**
+ * What `measure` makes of the effects of each latent on all tokens of the vocabulary, as `logitEffects` defines them; the
+ * effects are only there during its call.
+ */
+export async function mapLogitEffects<Measured>(
+  options: Omit<LogitEffectOptions, "count">,
+  measure: (effects: Float64Array, latent: number) => Measured,
+): Promise<Measured[]> {
+  const { sae, model, latents } = options;
   const { dSae } = sae.config;
   const { kernels } = sae.device;
   if (!hasLogitEffects(model, sae, options.hook, options)) {
@@ -70,7 +85,7 @@ export async function logitEffects(options: LogitEffectOptions): Promise<readonl
       throw new MonosemError("ERR_INVALID_ARGUMENT", `there is no latent ${latent}: the SAE has ${dSae}`);
     }
   }
-  const effects: LatentLogitEffects[] = [];
+  const measured: Measured[] = [];
   for (let first = 0; first < latents.length; first += BLOCK) {
     const block = latents.slice(first, first + BLOCK);
     using rows = sae.device.tensor(Int32Array.from(block), [block.length]);
@@ -78,20 +93,30 @@ export async function logitEffects(options: LogitEffectOptions): Promise<readonl
     using logits = model.directionLogits(directions);
     const values = await logits.readFloat32();
     const width = values.length / block.length;
-    block.forEach((latent, row) => {
-      effects.push({ latent, ...extremes(values.subarray(row * width, (row + 1) * width), count) });
-    });
+    const effects = new Float64Array(width);
+    for (const [row, latent] of block.entries()) {
+      let sum = 0;
+      for (let token = 0; token < width; token++) sum += values[row * width + token]!;
+      const mean = sum / width; // a shift of all logits changes no probability
+      for (let token = 0; token < width; token++) effects[token] = values[row * width + token]! - mean;
+      measured.push(measure(effects, latent));
+    }
   }
-  return effects;
+  return measured;
 }
 
-/** The `count` largest and smallest logits, less their mean (a shift of all logits changes no probability). */
-function extremes(logits: Float32Array, count: number): Pick<LatentLogitEffects, "raised" | "lowered"> {
-  const mean = logits.reduce((sum, logit) => sum + logit, 0) / logits.length;
-  const order = Uint32Array.from(logits.keys()).sort((a, b) => logits[b]! - logits[a]! || a - b);
-  const effect = (token: number): TokenEffect => ({ token, effect: logits[token]! - mean });
-  return {
-    raised: Array.from(order.subarray(0, count), effect),
-    lowered: Array.from(order.subarray(Math.max(0, order.length - count)), effect).reverse(),
-  };
+/** The `count` largest effects, or with sign -1 the smallest, strongest first; of equals the lower token, or with -1 the higher. */
+export function largestEffects(effects: Float64Array, count: number, sign: 1 | -1): TokenEffect[] {
+  const kept: TokenEffect[] = [];
+  let least = Number.NEGATIVE_INFINITY;
+  for (let index = 0; index < effects.length; index++) {
+    const token = sign > 0 ? index : effects.length - 1 - index;
+    const strength = sign * effects[token]!;
+    if (strength <= least) continue;
+    const after = kept.findIndex(({ effect }) => sign * effect < strength);
+    kept.splice(after === -1 ? kept.length : after, 0, { token, effect: effects[token]! });
+    if (kept.length > count) kept.pop();
+    if (kept.length === count) least = sign * (kept.at(-1)?.effect ?? Number.POSITIVE_INFINITY);
+  }
+  return kept;
 }

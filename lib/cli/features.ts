@@ -1,4 +1,4 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { Corpus } from "../activations/corpus.js";
 import { FEWEST_EXAMPLES, rankLatents } from "../analysis/featureRanking.js";
 import { featureSummary } from "../analysis/featureSummary.js";
@@ -6,35 +6,18 @@ import { collectFeatures } from "../analysis/features.js";
 import { hooksForSae } from "../analysis/saeHook.js";
 import { architectureText } from "../analysis/trainedArchitecture.js";
 import type { Device } from "../engine/device.js";
-import { MonosemError } from "../errors.js";
-import { recordPrompt } from "../features/recordPrompt.js";
-import type { FeatureReport, RecordedPrompt } from "../features/report.js";
+import type { FeatureReport } from "../features/report.js";
 import { latentsInModel } from "../features/statisticsLatents.js";
-import { addCorpusOptions, type CorpusFlags, contextShapeForSae, contextsForSae } from "./corpusOptions.js";
-import { addExportOptions, type ExportFlags, planExports } from "./featureExports.js";
-import { loadModel, loadSae } from "./folders.js";
+import { addCorpusOptions, contextShapeForSae, contextsForSae } from "./corpusOptions.js";
+import { addExportOptions, planExports } from "./featureExports.js";
+import { checkLatents, type FeaturesFlags, loadSaeInModel, required } from "./featureFlags.js";
+import { featureKinds } from "./featureKinds.js";
+import { featuresOfPrompt } from "./featuresOfPrompt.js";
 import { withInterruption } from "./interruption.js";
-import {
-  type DeviceFlags,
-  deviceOption,
-  naturalNumber,
-  positiveInteger,
-  type TokenizerFlags,
-  threadsOption,
-  tokenizerOption,
-  withDevice,
-} from "./options.js";
+import { deviceOption, naturalNumber, positiveInteger, threadsOption, tokenizerOption, withDevice } from "./options.js";
 import { startProgress } from "./progress.js";
-import { checkReportOutput, presentReport, type ReportFlags } from "./reportOutput.js";
-
-interface FeaturesFlags extends DeviceFlags, TokenizerFlags, CorpusFlags, ExportFlags, ReportFlags {
-  readonly sae: string;
-  readonly model: string;
-  readonly corpus: readonly string[];
-  readonly hook?: readonly string[];
-  readonly top: number;
-  readonly latents?: readonly number[];
-}
+import { checkReportOutput, presentReport, recordPrompts } from "./reportOutput.js";
+import { featuresFromStore, storeFeatures } from "./storedFeatures.js";
 
 export function registerFeatures(program: Command): void {
   const command = program
@@ -43,10 +26,10 @@ export function registerFeatures(program: Command): void {
     .description(
       "Runs text through the model and the SAE once, gathers statistics and the strongest examples of every latent, and prints a page of latents: by default those whose examples are the most uniform and specific. Strongly active tokens are shaded, or stand in [brackets] where there is no colour. A latent fires where it is not 0: of an architecture whose latents can be negative, each latent's most negative examples follow its largest ones, shaded blue or in {braces}.",
     )
-    .requiredOption("--sae <dir>", "folder of the SAE")
-    .requiredOption("--model <dir>", "folder of the model that the SAE was trained on")
+    .option("--sae <dir>", "folder of the SAE")
+    .option("--model <dir>", "folder of the model that the SAE was trained on")
     .addOption(tokenizerOption())
-    .requiredOption("--corpus <glob...>", "text files (.txt, .jsonl, .parquet)")
+    .option("--corpus <glob...>", "text files (.txt, .jsonl, .parquet)")
     .option("--hook <name...>", "hook point, of a crosscoder all of them (default: the SAE's)")
     .option("--latents <n...>", "show these latents", (text: string, earlier: readonly number[] = []) => [
       ...earlier,
@@ -59,7 +42,27 @@ export function registerFeatures(program: Command): void {
       "--html <path>",
       "also write a self-contained HTML page, or, where the path ends in / or is a folder, a folder of pages",
     )
-    .option("--html-prompts <text...>", "texts for that report to show the active latents of, token by token");
+    .option("--html-prompts <text...>", "texts for that report to show the active latents of, token by token")
+    .option("--store <dir>", "write what is found of all latents into this folder; Ctrl-C keeps what there is so far")
+    .option("--resume", "continue an interrupted --store, to the same result")
+    .option("--from <dir>", "show what such a folder holds: needs no model, SAE or corpus")
+    .option("--prompt <text>", "show the latents that are active on this text; needs no corpus")
+    .addOption(
+      new Option(
+        "--by <score>",
+        "rank them by activation, by quantile among their firings (of --from), or by effect on --target",
+      )
+        .choices(["activation", "quantile", "logit"])
+        .default("activation"),
+    )
+    .option("--target <token>", "next token whose logit to rank by")
+    .option(
+      "--kinds",
+      "say what speaks for each kind of feature of --from: syntax, behaviour; with --sae and --model also meaning",
+    )
+    .option("--labels <file>", "with --kinds: labelled texts (.jsonl: text, label), for concepts")
+    .option("--pattern <name=regex...>", "with --kinds: further patterns of the text before a peak, for behaviour")
+    .option("--red-team <file>", "with --kinds: a list of texts, one a line, to scan for safety");
   addExportOptions(command);
   addCorpusOptions(command, 500_000)
     .addOption(deviceOption())
@@ -72,7 +75,12 @@ Examples:
   monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --html features.html --top 100
   monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --html report/ --all --html-prompts "The king said" "Once upon a time"
   monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --all --neuronpedia exports --source-set res-mine
-  monosem features --sae runs/first/sae --model models/gpt2 --corpus a.txt --latents 17 512`,
+  monosem features --sae runs/first/sae --model models/gpt2 --corpus a.txt --latents 17 512
+  monosem features --sae runs/first/sae --model models/gpt2 --corpus texts/*.jsonl --store features --tokens 1000000
+  monosem features --from features --latents 3 17
+  monosem features --sae runs/first/sae --model models/gpt2 --prompt "The king said" --by quantile --from features
+  monosem features --sae runs/first/sae --model models/gpt2 --prompt "The king said that" --by logit --target " he"
+  monosem features --from features --kinds --sae runs/first/sae --model models/gpt2 --labels people.jsonl`,
     )
     .action((flags: FeaturesFlags) =>
       withInterruption((signal) => withDevice(flags, (device) => features(flags, device, signal))),
@@ -81,21 +89,25 @@ Examples:
 
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
   await checkReportOutput(flags);
-  using sae = await loadSae(flags.sae, device, signal);
-  using model = await loadModel(flags.model, device, { tokenizer: flags.tokenizer, signal, saes: [sae] });
+  if (flags.resume) required(flags, "store", ": --resume continues it");
+  for (const name of ["labels", "pattern", "redTeam"] as const) {
+    if (flags[name] !== undefined)
+      required(flags, "kinds", `: --${name === "redTeam" ? "red-team" : name} belongs to it`);
+  }
+  if (flags.kinds) return await featureKinds(flags, device, signal);
+  if (flags.prompt !== undefined) return await featuresOfPrompt(flags, device, signal);
+  if (flags.from !== undefined) return await featuresFromStore(flags, device, signal);
+  if (flags.store !== undefined) return await storeFeatures(flags, device, signal);
+  const corpus = required(flags, "corpus");
+  using loaded = await loadSaeInModel(flags, device, signal);
+  const { sae, model, chosen } = loaded;
   const { allowMismatch } = flags;
-  const chosen = { allowMismatch, ...(flags.hook === undefined ? {} : { hook: flags.hook }) };
   const { input, output } = hooksForSae(model, sae, flags.hook, { allowMismatch });
   const writeExports = await planExports(flags, { sae, model, input });
   const { dSae } = sae.config;
-  for (const latent of flags.latents ?? []) {
-    if (latent < dSae) continue;
-    const message = `--latents: there is no latent ${latent}; the SAE has ${dSae}, numbered 0 to ${dSae - 1}`;
-    throw new MonosemError("ERR_INVALID_ARGUMENT", message);
-  }
-  const prompts: RecordedPrompt[] = [];
-  for (const prompt of flags.htmlPrompts ?? []) prompts.push(await recordPrompt({ sae, model, ...chosen, prompt }));
-  const contexts = contextsForSae(await Corpus.fromFiles(flags.corpus), model, sae, flags);
+  checkLatents(flags, dSae);
+  const prompts = await recordPrompts(flags, loaded);
+  const contexts = contextsForSae(await Corpus.fromFiles(corpus), model, sae, flags);
   const progress = startProgress("collecting", undefined, "tokens");
   const { statistics, metrics } = await collectFeatures({
     sae,
@@ -124,7 +136,7 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
     tokenText,
   };
   const { contextSize } = contextShapeForSae(model, sae, flags);
-  const text = { contexts: statistics.contexts, contextSize, dataset: flags.corpus.join(" ") };
+  const text = { contexts: statistics.contexts, contextSize, dataset: corpus.join(" ") };
   await presentReport(report, flags, {
     firing: [...statistics.firingCounts.keys()].filter((latent) => statistics.firingCounts[latent] !== 0),
     writeExports: (latents) => writeExports(latents, text, signal),

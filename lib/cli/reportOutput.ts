@@ -2,10 +2,12 @@
 import { stat } from "node:fs/promises";
 import { visibleText } from "../analysis/visibleText.js";
 import { MonosemError } from "../errors.js";
-import type { FeatureReport } from "../features/report.js";
+import { recordPrompt } from "../features/recordPrompt.js";
+import type { FeatureReport, RecordedPrompt } from "../features/report.js";
 import { REPORT_FILES, writeReportFolder } from "../features/reportFolder.js";
 import { writeReportPage } from "../features/reportPage.js";
 import { featureReportText } from "../features/reportText.js";
+import type { SaeInModel } from "./featureFlags.js";
 import { checkOutputFiles, checkOutputFolder } from "./outputFiles.js";
 import { startProgress } from "./progress.js";
 import { printedColumns, printsColour } from "./terminal.js";
@@ -63,6 +65,16 @@ export async function presentReport(
     await featureReportText(report, { colour: printsColour(), width: printedColumns(), examples: flags.examples }),
   );
   if (paths.length > 0) process.stdout.write(`\n${paths.map((path) => `wrote ${visibleText(path)}\n`).join("")}`);
+}
+
+/** The prompts that a report is to show. */
+export async function recordPrompts(
+  { htmlPrompts = [] }: ReportFlags,
+  { sae, model, chosen }: SaeInModel,
+): Promise<readonly RecordedPrompt[]> {
+  const prompts: RecordedPrompt[] = [];
+  for (const prompt of htmlPrompts) prompts.push(await recordPrompt({ sae, model, ...chosen, prompt }));
+  return prompts;
 }
 
 async function writeHtml(path: string, report: FeatureReport, signal: AbortSignal): Promise<void> {

@@ -5,7 +5,10 @@ import type { TokenEffect } from "../analysis/logitEffects.js";
 /** What one pass over a corpus told about a latent: all that a page about it shows. */
 export interface LatentRecord {
   readonly latent: number;
-  /** On how many counted tokens it is active; 0 for a latent that is dead on this corpus: then all lists are empty. */
+  /**
+   * On how many counted tokens it is active; 0 for a latent that is dead on this corpus: then all lists are empty but
+   * those that come from its decoder direction, `neighbours` and `logits`.
+   */
   readonly firingCount: number;
   /** `firingCount` over the counted tokens of the corpus. */
   readonly density: number;
@@ -22,7 +25,7 @@ export interface LatentRecord {
   readonly examples: readonly FeatureExample[];
   /** Its most negative ones, most negative first; empty where it is never negative. */
   readonly negativeExamples: readonly FeatureExample[];
-  /** Examples from all over its range of activations, highest slice first. */
+  /** Examples from all over its range of activations, highest slice first, negative slices last. */
   readonly quantiles: readonly ActivationQuantile[];
   /** Tokens on which it is active most often. */
   readonly tokens: readonly TokenCount[];
@@ -46,7 +49,7 @@ export interface PositionStatistics {
 }
 
 export interface ActivationQuantile {
-  /** Activations in (low, high]. */
+  /** Activations in (low, high], where they are negative in [low, high). */
   readonly low: number;
   readonly high: number;
   /** The share of the latent's firings that lie in it. */
@@ -56,7 +59,7 @@ export interface ActivationQuantile {
 
 export interface TokenCount {
   readonly token: number;
-  /** Firings on this token. */
+  /** Firings on this token; a lower bound where the latent fires on more than 32 different ones. */
   readonly count: number;
   /** Mean activation on it, where it fires. */
   readonly meanActivation: number;

@@ -44,13 +44,30 @@ export interface LatentsInModelOptions extends PairingOptions {
 export function latentsInModel(options: LatentsInModelOptions): (latent: number) => Promise<ReportedLatent> {
   const { statistics, sae, model, hook } = options;
   const inStatistics = statisticsLatents(statistics);
-  const { output } = hooksForSae(model, sae, hook, options);
-  const hooks = output.map((name) => ({ name, width: model.hookWidth(name) }));
   const withLogits = hasLogitEffects(model, sae, hook, options);
-  return async (latent) => {
+  return withDecoderNorms(options, async (latent) => {
     const known = inStatistics(latent);
     const [logits] = withLogits ? await latentLogits({ ...options, latents: [latent] }) : [];
-    const [norms] = output.length > 1 ? await decoderNormsPerHook(sae, hooks, [latent]) : [];
-    return { ...known, logits, decoderNorms: norms?.norms };
+    return { ...known, logits };
+  });
+}
+
+/**
+ * Latents with their decoder norms at each hook, if the SAE is a crosscoder.
+ *
+ * @throws MonosemError ERR_CONFIG if model, hook and SAE do not belong together
+ */
+export function withDecoderNorms(
+  options: Omit<LatentsInModelOptions, "statistics">,
+  latentOf: (latent: number) => Promise<ReportedLatent>,
+): (latent: number) => Promise<ReportedLatent> {
+  const { sae, model, hook } = options;
+  const { output } = hooksForSae(model, sae, hook, options);
+  if (output.length === 1) return latentOf;
+  const hooks = output.map((name) => ({ name, width: model.hookWidth(name) }));
+  return async (latent) => {
+    const known = await latentOf(latent);
+    const [norms] = await decoderNormsPerHook(sae, hooks, [latent]);
+    return { ...known, decoderNorms: norms?.norms };
   };
 }

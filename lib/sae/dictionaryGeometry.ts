@@ -2,6 +2,7 @@
 
 import type { Tensor } from "../engine/tensor.js";
 import { throwIfAborted } from "../errors.js";
+import { NearestRows } from "./nearestRows.js";
 import type { Sae } from "./sae.js";
 
 /** One number for each latent, [dSae]. */
@@ -22,8 +23,7 @@ export interface DictionaryGeometry {
 const blockRows = 1024;
 
 /**
- * SAEBench's weight-based metrics. Nothing of size dSae² is written: the most similar other row is found by the fused
- * encoder, with the dictionary as encoder and its own rows as inputs.
+ * SAEBench's weight-based metrics.
  *
  * @throws MonosemError ERR_ABORTED by the signal.
  */
@@ -45,24 +45,13 @@ export async function dictionaryGeometry(
 
 /** Per row of `directions` [n, width] the largest cosine to another row; rows of norm 0 have cosine 0 to all. */
 async function largestCosines(directions: Tensor, signal: AbortSignal | undefined): Promise<Float64Array> {
-  const { device } = directions;
   const count = directions.shape[0]!;
   const largest = new Float64Array(count).fill(Number.NaN);
-  using unit = device.kernels.normaliseRows(directions);
-  using zeros = device.zeros([count]);
+  using nearest = new NearestRows(directions);
   for (let first = 0; first < count; first += blockRows) {
     throwIfAborted(signal, "the comparison of latents");
-    using block = device.kernels.sliceRows(unit, first, Math.min(blockRows, count - first));
-    // Of the two rows most similar to a row, one is the row itself, or another that is no less similar.
-    using codes = device.kernels.encode(block, unit, zeros, { select: "topk", k: Math.min(2, count) });
-    const { rowOffsets, features, preActivations } = await codes.read();
-    for (let row = 0; row < codes.rows; row++) {
-      const cosines = [];
-      for (let entry = rowOffsets[row]!; entry < rowOffsets[row + 1]!; entry++) {
-        if (features[entry] !== first + row) cosines.push(preActivations[entry]!);
-      }
-      if (cosines.length > 0) largest[first + row] = Math.min(1, Math.max(-1, ...cosines));
-    }
+    const block = await nearest.of(first, Math.min(blockRows, count - first), 1);
+    for (const [row, [near]] of block.entries()) if (near !== undefined) largest[first + row] = near.cosine;
   }
   return largest;
 }

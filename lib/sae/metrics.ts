@@ -40,15 +40,17 @@ const binsPerDecade = 2;
 /** A variance below this part of E|y|² is rounding: the difference of two sums in float64 that should be equal. */
 const roundingOfVariance = 1e-12;
 
+type Sums = [squaredError: Tensor, squaredNorm: Tensor, cosines: Tensor, columnSums: Tensor, fired: Tensor];
+
 /** Collects batches; `read` gives the metrics of all of them together. */
 export class MetricsAccumulator {
   readonly #device: Device;
   readonly #dSae: number;
-  readonly #squaredError: Tensor;
-  readonly #squaredNorm: Tensor;
-  readonly #cosines: Tensor;
-  readonly #columnSums: Tensor;
-  readonly #fired: Tensor;
+  #squaredError: Tensor;
+  #squaredNorm: Tensor;
+  #cosines: Tensor;
+  #columnSums: Tensor;
+  #fired: Tensor;
   #tokens = 0;
 
   constructor(device: Device, dOut: number, dSae: number) {
@@ -106,10 +108,36 @@ export class MetricsAccumulator {
     };
   }
 
-  [Symbol.dispose](): void {
-    for (const sum of [this.#squaredError, this.#squaredNorm, this.#cosines, this.#columnSums, this.#fired]) {
-      sum.dispose();
+  /** The sums so far, to be restored in an accumulator for the same widths. */
+  async saveState(): Promise<Float64Array> {
+    const sums = await Promise.all(this.#sums.map((sum) => sum.read() as Promise<Float64Array>));
+    return Float64Array.of(this.#tokens, ...sums.flatMap((values) => Array.from(values)));
+  }
+
+  /** @throws MonosemError ERR_SHAPE_MISMATCH for the sums of other widths */
+  restoreState(saved: Float64Array): void {
+    const expected = 1 + this.#sums.reduce((length, { shape }) => length + shape[0]!, 0);
+    if (saved.length !== expected) {
+      throw new MonosemError("ERR_SHAPE_MISMATCH", `saved metrics have ${saved.length} sums, expected ${expected}`);
     }
+    let first = 1;
+    const part = ({ shape }: Tensor): Tensor => {
+      const length = shape[0]!;
+      first += length;
+      return this.#device.tensor(saved.slice(first - length, first), [length], "f64");
+    };
+    const restored = this.#sums.map(part);
+    for (const sum of this.#sums) sum.dispose();
+    [this.#squaredError, this.#squaredNorm, this.#cosines, this.#columnSums, this.#fired] = restored as Sums;
+    this.#tokens = saved[0]!;
+  }
+
+  get #sums(): Sums {
+    return [this.#squaredError, this.#squaredNorm, this.#cosines, this.#columnSums, this.#fired];
+  }
+
+  [Symbol.dispose](): void {
+    for (const sum of this.#sums) sum.dispose();
   }
 }
 

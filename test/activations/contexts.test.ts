@@ -35,6 +35,27 @@ describe("contexts", () => {
     expect(await all(["ab"], { contextSize: 1, prependBos: false })).toEqual(["a", "b"]);
   });
 
+  test("say of each token which document it is from, BOS belonging to the text behind it, wherever they start", async () => {
+    const documents = ["abc", "defgh", "", "ij", "klmno"];
+    const cut = contexts(Corpus.fromDocuments(documents), characters, { contextSize: 4, prependBos: true });
+    const found: number[][] = [];
+    let third: typeof cut.position | undefined;
+    for (let context = await cut.next(); context !== undefined; context = await cut.next()) {
+      found.push([...cut.documents]);
+      if (found.length === 2) third = cut.position;
+    }
+    expect(found).toEqual([
+      [0, 0, 0, 0],
+      [1, 1, 1, 1],
+      [1, 1, 1, 3],
+      [3, 3, 3, 4],
+      [4, 4, 4, 4],
+    ]);
+    cut.seek(third!);
+    await cut.next();
+    expect([...cut.documents]).toEqual(found[2]);
+  });
+
   test("a BOS that the text has itself is not doubled", async () => {
     expect(await all(["^ab", "^cd", "e^fg"], { contextSize: 4, prependBos: true })).toEqual(["^ab^", "^cd^", "^e^f"]);
   });

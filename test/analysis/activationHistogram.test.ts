@@ -1,11 +1,16 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { ActivationHistogram } from "../../lib/analysis/activationHistogram.js";
+import { ActivationHistograms, type Histogram } from "../../lib/analysis/activationHistogram.js";
 
-function histogramOf(values: readonly number[]): ReturnType<ActivationHistogram["snapshot"]> {
-  const histogram = new ActivationHistogram();
-  for (const value of values) histogram.add(value);
-  return histogram.snapshot();
+/** The middle one of three, between two that hold other values. */
+function histogramOf(values: readonly number[]): Histogram {
+  const histograms = new ActivationHistograms(3);
+  for (const value of values) {
+    histograms.add(0, 3 * value);
+    histograms.add(1, value);
+    histograms.add(2, -value);
+  }
+  return histograms.snapshot(1);
 }
 
 const positive = fc.float({ min: 2 ** -126, max: 2 ** 127, noNaN: true, minExcluded: true });
@@ -56,4 +61,9 @@ test("negative values have bins of the same width on the other side of 0, which 
 
 test("is empty without values", () => {
   expect(histogramOf([])).toEqual({ firstEdge: 0, binWidth: 0, counts: [] });
+});
+
+test("says how often the range of earlier values was doubled", () => {
+  const histograms = new ActivationHistograms(1);
+  expect([3, 4, 5, 64, 2].map((value) => histograms.add(0, value))).toEqual([0, 0, 1, 3, 0]);
 });

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { rankLatents } from "../../lib/analysis/featureRanking.js";
-import { FeatureCollector, type FeatureStatistics } from "../../lib/analysis/features.js";
+import type { FeatureStatistics } from "../../lib/analysis/features.js";
+import { FeatureCollector } from "../../lib/features/featureCollector.js";
 
 /** One latent: the texts on which it fires, one context each, and how strongly on the tokens next to the peak. */
 interface Latent {
@@ -30,8 +31,7 @@ function statisticsOf(latents: readonly Latent[]): FeatureStatistics {
       const values = [0, beside * sign, 5 * sign, beside * sign];
       const active = [...values.keys()].filter((position) => values[position]! !== 0);
       collector.addContext(
-        Int32Array.from(texts, token),
-        Int32Array.from(texts.keys()),
+        { tokens: Int32Array.from(texts, token), positions: Int32Array.from(texts.keys()) },
         {
           rowOffsets: Float64Array.from(
             { length: texts.length + 1 },

@@ -11,8 +11,8 @@ import type { HookedTransformer } from "../../lib/models/hookedTransformer.js";
 import { activationPatching } from "../../lib/patching/activationPatching.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { chromium, domOf } from "../analysis/browser.js";
-import { hostileTokens } from "../features/hostileReport.js";
 import { HOOK, openTinyModel } from "../analysis/tinyModel.js";
+import { hostileTokens } from "../features/hostileReport.js";
 
 let device: Device;
 let model: HookedTransformer;

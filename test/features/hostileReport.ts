@@ -1,4 +1,5 @@
-import { FeatureCollector, type FeatureExample } from "../../lib/analysis/features.js";
+import type { FeatureExample } from "../../lib/analysis/features.js";
+import { FeatureCollector } from "../../lib/features/featureCollector.js";
 import type { LatentRecord } from "../../lib/features/latentRecord.js";
 import type { FeatureReport } from "../../lib/features/report.js";
 import { statisticsLatents } from "../../lib/features/statisticsLatents.js";
@@ -31,8 +32,7 @@ export function signedReport(): FeatureReport {
   const values = [0, -9, 0, 0, 0, 6, 0];
   const active = values.flatMap((value, position) => (value === 0 ? [] : [{ value, position }]));
   collector.addContext(
-    Int32Array.from(words.keys()),
-    Int32Array.from(words.keys()),
+    { tokens: Int32Array.from(words.keys()), positions: Int32Array.from(words.keys()) },
     {
       rowOffsets: Float64Array.from(
         { length: words.length + 1 },
@@ -62,8 +62,7 @@ export function hostileReport(): FeatureReport {
   for (let context = 0; context < 8; context++) {
     const rows = Array.from({ length }, (_, position) => (position + context) % length);
     collector.addContext(
-      Int32Array.from(rows),
-      Int32Array.from(rows.keys()),
+      { tokens: Int32Array.from(rows), positions: Int32Array.from(rows.keys()) },
       {
         rowOffsets: Float64Array.from({ length: length + 1 }, (_, row) => 2 * row),
         features: Uint32Array.from({ length: 2 * length }, (_, entry) => entry % 2),

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { FeatureCollector } from "../../lib/analysis/features.js";
+import { FeatureCollector } from "../../lib/features/featureCollector.js";
 import type { FeatureReport } from "../../lib/features/report.js";
 import { featureReportText } from "../../lib/features/reportText.js";
 import { statisticsLatents } from "../../lib/features/statisticsLatents.js";
@@ -15,8 +15,7 @@ function smallReport(): FeatureReport {
   const values = [0, 9, 1, 0, 0, 6, 0, 0, 0];
   const active = values.flatMap((value, position) => (value > 0 ? [{ value, position }] : []));
   collector.addContext(
-    Int32Array.from(words.keys()),
-    Int32Array.from(words.keys()),
+    { tokens: Int32Array.from(words.keys()), positions: Int32Array.from(words.keys()) },
     {
       rowOffsets: Float64Array.from({ length: 10 }, (_, row) => active.filter(({ position }) => position < row).length),
       features: new Uint32Array(active.length),

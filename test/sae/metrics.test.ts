@@ -49,6 +49,21 @@ describe("the metrics of a training step", () => {
     expect(histogram.counts.slice(0, 12).every((count) => count === 0)).toBe(true);
   });
 
+  test("go on from saved sums as if there had been no interruption", async () => {
+    const sae = Sae.create(config, device, 4);
+    const x = device.tensor(activations, [rows, dIn]);
+    const codes = sae.encode(x);
+    const residual = device.kernels.add(sae.decode(codes, x), x, { scale: -1 });
+    using whole = new MetricsAccumulator(device, dIn, 20);
+    whole.add(x, residual, codes);
+    using resumed = new MetricsAccumulator(device, dIn, 20);
+    resumed.restoreState(await whole.saveState());
+    expect(await resumed.read()).toEqual(await whole.read());
+    for (const metrics of [whole, resumed]) metrics.add(x, residual, codes);
+    expect(await resumed.read()).toEqual(await whole.read());
+    expect(() => resumed.restoreState(new Float64Array(3))).toThrow(/saved metrics have 3 sums, expected 30/);
+  });
+
   test("activations that do not vary have no fvu, whatever rounding makes of their variance", async () => {
     const sae = Sae.create(config, device, 4);
     for (const value of [0, 0.1, 1, 1e6]) {

@@ -1,60 +1,17 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type CodeEntries, FeatureCollector, type FeatureStatistics } from "../../lib/analysis/features.js";
-
-/** Contexts with dense activations [positions][dSae]: the form in which the reference below is obvious. */
-interface DenseContext {
-  readonly tokens: readonly number[];
-  readonly activations: readonly (readonly number[])[];
-}
-
-function entriesOf(rows: readonly (readonly number[])[]): CodeEntries {
-  const entries = rows.map((row) => row.flatMap((value, latent) => (value === 0 ? [] : [{ latent, value }])));
-  const rowOffsets = new Float64Array(rows.length + 1);
-  entries.forEach((row, index) => {
-    rowOffsets[index + 1] = rowOffsets[index]! + row.length;
-  });
-  return {
-    rowOffsets,
-    features: Uint32Array.from(entries.flat(), ({ latent }) => latent),
-    values: Float32Array.from(entries.flat(), ({ value }) => value),
-  };
-}
+import type { FeatureStatistics } from "../../lib/analysis/features.js";
+import { type CollectorOptions, FeatureCollector } from "../../lib/features/featureCollector.js";
+import { collectorOf, type DenseContext, dense, entriesOf } from "./denseContexts.js";
 
 function collect(
   dSae: number,
   contexts: readonly DenseContext[],
-  window: ConstructorParameters<typeof FeatureCollector>[1] = {},
+  options: CollectorOptions = {},
   excluded: ReadonlySet<number> = new Set(),
 ): FeatureStatistics {
-  const collector = new FeatureCollector(dSae, window);
-  for (const { tokens, activations } of contexts) {
-    const positions = [...tokens.keys()].filter((position) => !excluded.has(tokens[position]!));
-    const rows = positions.map((position) => activations[position]!);
-    // A batch whose other rows belong to other contexts.
-    const padding = [activations[0]!.map(() => 9)];
-    const entries = entriesOf([...padding, ...rows, ...padding]);
-    collector.addContext(Int32Array.from(tokens), Int32Array.from(positions), entries, 1);
-  }
-  return collector.statistics();
+  return collectorOf(dSae, contexts, options, excluded).statistics();
 }
-
-const quarters = fc.integer({ min: -20, max: 40 }).map((value) => value / 4); // exact in f32
-
-const dense = fc.record({ dSae: fc.integer({ min: 1, max: 5 }) }).chain(({ dSae }) =>
-  fc.record({
-    dSae: fc.constant(dSae),
-    contexts: fc.array(
-      fc
-        .array(fc.tuple(fc.nat(3), fc.array(quarters, { minLength: dSae, maxLength: dSae })), {
-          minLength: 1,
-          maxLength: 9,
-        })
-        .map((rows) => ({ tokens: rows.map(([token]) => token), activations: rows.map(([, values]) => values) })),
-      { minLength: 1, maxLength: 8 },
-    ),
-  }),
-);
 
 test("counts, densities, maxima and means are those of a dense loop over all tokens", () => {
   fc.assert(
@@ -164,7 +121,11 @@ test("a latent that does not exist, impossible windows and too few rows of codes
   expect(() => new FeatureCollector(0)).toThrow(/dSae/);
   expect(() => new FeatureCollector(1, { tokensBefore: -1 })).toThrow(/tokensBefore/);
   expect(() =>
-    new FeatureCollector(1).addContext(Int32Array.of(1, 2), Int32Array.of(0, 1), entriesOf([[1]]), 0),
+    new FeatureCollector(1).addContext(
+      { tokens: Int32Array.of(1, 2), positions: Int32Array.of(0, 1) },
+      entriesOf([[1]]),
+      0,
+    ),
   ).toThrow(/2 positions from row 0 on, but there are only 1 rows/);
 });
 

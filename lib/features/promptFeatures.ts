@@ -1,0 +1,77 @@
+import { mapLogitEffects } from "../analysis/logitEffects.js";
+import { MonosemError } from "../errors.js";
+import {
+  type FeatureActivationOptions,
+  type FeatureActivations,
+  featureActivations,
+  type LatentOnText,
+} from "./featureActivations.js";
+import type { FeatureStore } from "./featureStore.js";
+import { shareAtMost } from "./histogramShare.js";
+
+/**
+ * How latents on a text are ranked:
+ *
+ * - `activation`: by the magnitude of their strongest activation on it;
+ * - `quantile`: by the share of their firings on a store's corpus that are at most as strong as that (1: stronger than ever
+ *   there), of equals by activation. What fires on everything ranks low, what hardly ever fires so strongly ranks high;
+ * - `logit`: by what they add directly to the logit of a target as the next token: their activation on the last token times
+ *   the effect of their decoder direction (`logitEffects`, the final LayerNorm's division left out), largest first. What
+ *   they do through later layers, or from earlier tokens, is not in it.
+ */
+export type PromptRanking =
+  | { readonly by: "activation" }
+  | { readonly by: "quantile"; readonly store: FeatureStore }
+  | { readonly by: "logit"; readonly target: number };
+
+export interface PromptFeatures extends Omit<FeatureActivations, "latents"> {
+  /** Highest score first, of equals the lower latent. */
+  readonly latents: readonly (LatentOnText & { readonly score: number })[];
+}
+
+/**
+ * Which latents are active on a text, ranked.
+ *
+ * @throws MonosemError as `featureActivations`; ERR_CONFIG for a store of another SAE's size; ERR_UNSUPPORTED for logit
+ * effects outside of the residual stream; ERR_INVALID_ARGUMENT for a target that is no token of the model
+ */
+export async function promptFeatures(
+  options: FeatureActivationOptions & { readonly ranking: PromptRanking },
+): Promise<PromptFeatures> {
+  const found = await featureActivations(options);
+  const scores = await scoresOf(found, options, options.ranking);
+  const latents = found.latents.map((latent, index) => ({ ...latent, score: scores[index]! }));
+  latents.sort((a, b) => b.score - a.score || Math.abs(b.activation) - Math.abs(a.activation) || a.latent - b.latent);
+  return { ...found, latents };
+}
+
+async function scoresOf(
+  { tokens, latents }: FeatureActivations,
+  options: FeatureActivationOptions,
+  ranking: PromptRanking,
+): Promise<number[]> {
+  if (ranking.by === "activation") return latents.map(({ activation }) => Math.abs(activation));
+  if (ranking.by === "quantile") {
+    const { dSae } = options.sae.config;
+    const stored = ranking.store.summary.identity.dSae;
+    if (stored !== dSae) {
+      throw new MonosemError("ERR_CONFIG", `the store is of ${stored} latents, but the SAE has ${dSae}`);
+    }
+    const scores: number[] = [];
+    for (const { latent, activation } of latents) {
+      const share = shareAtMost((await ranking.store.latent(latent)).histogram, activation);
+      scores.push(activation < 0 ? 1 - share : share);
+    }
+    return scores;
+  }
+  const { target } = ranking;
+  const { vocabularySize } = options.model.config;
+  if (!Number.isInteger(target) || target < 0 || target >= vocabularySize) {
+    throw new MonosemError("ERR_INVALID_ARGUMENT", `there is no token ${target}: the model has ${vocabularySize}`);
+  }
+  const effects = await mapLogitEffects(
+    { ...options, latents: latents.map(({ latent }) => latent) },
+    (all) => all[target]!,
+  );
+  return latents.map(({ activations }, index) => activations[tokens.length - 1]! * effects[index]!);
+}
