@@ -13,6 +13,7 @@ import { writeFileAtomically } from "../formats/atomicFile.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { type SafetensorsDType, SafetensorsFile, writeSafetensors } from "../formats/safetensors.js";
+import { checkedBy } from "../schemaMessages.js";
 import type { SavedForm } from "./architecture.js";
 import { architectureNamed, knownArchitectures } from "./architectures.js";
 import { type CheckedSaeConfig, parseSaeConfig } from "./config.js";
@@ -317,10 +318,9 @@ function readMetadata(metadata: Record<string, unknown>): SaeMetadata {
 }
 
 function parseCfg(path: string, json: unknown): z.infer<typeof cfgSchema> {
-  const result = cfgSchema.safeParse(json);
+  const result = checkedBy(cfgSchema, json);
   if (result.success) return result.data;
-  const issues = result.error.issues.map((issue) => `${issue.path.join(".") || "the whole"}: ${issue.message}`);
-  throw new MonosemError("ERR_FORMAT", `${path} is no SAELens configuration: ${issues.join("; ")}`);
+  throw new MonosemError("ERR_FORMAT", `${path} is no SAELens configuration: ${result.problems.join("; ")}`);
 }
 
 function inFile<T>(path: string, parse: () => T): T {
