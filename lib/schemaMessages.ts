@@ -1,6 +1,37 @@
 /** What zod finds wrong with a value, said to somebody who wrote a configuration and need not know zod. */
 import type { z } from "zod";
 
+/** A value that a schema accepts, or every problem as `problemText` says it. */
+export type Checked<T> =
+  | { readonly success: true; readonly data: T }
+  | { readonly success: false; readonly problems: readonly string[] };
+
+export function checkedBy<T>(schema: z.ZodType<T>, value: unknown): Checked<T> {
+  const result = schema.safeParse(value, { reportInput: true, error: requirement });
+  return result.success ? result : { success: false, problems: result.error.issues.map(problemText) };
+}
+
+/** "path: what is wrong (found ...)" */
+export function problemText(issue: z.core.$ZodIssue): string {
+  const { path, code, message, input } = issue;
+  if (code === "unrecognized_keys") {
+    return issue.keys.map((key) => `${[...path, key].join(".")}: unknown key`).join("; ");
+  }
+  if (path.length === 0) return message;
+  const place = path.join(".");
+  if (code === "custom" && isObject(input)) return `${place}: ${message}`;
+  return `${place}: ${message} (${input === undefined ? "missing" : `found ${shortened(JSON.stringify(input))}`})`;
+}
+
+/** A file may hold anything, of any length. */
+function shortened(text: string): string {
+  return text.length > 100 ? `${text.slice(0, 100)}...` : text;
+}
+
+function isObject(value: unknown): boolean {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
 const nouns: Readonly<Record<string, string>> = {
   int: "an integer",
   number: "a number",

@@ -5,6 +5,7 @@ import { z } from "zod";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
 import type { ModelConfig } from "../models/modelConfig.js";
+import { checkedBy } from "../schemaMessages.js";
 import type { ContextPosition } from "./contexts.js";
 
 export const manifestName = "manifest.json";
@@ -86,8 +87,8 @@ export async function readManifest(directory: string): Promise<ActivationManifes
   } catch (cause) {
     throw new MonosemError("ERR_FORMAT", `${path} is not JSON: ${(cause as Error).message}`, { cause });
   }
-  const parsed = manifestSchema.safeParse(json);
-  if (!parsed.success) throw new MonosemError("ERR_FORMAT", `${path}: ${z.prettifyError(parsed.error)}`);
+  const parsed = checkedBy(manifestSchema, json);
+  if (!parsed.success) throw new MonosemError("ERR_FORMAT", `${path}: ${parsed.problems.join("; ")}`);
   const manifest = parsed.data;
   const rows = manifest.shards.reduce((sum, shard) => sum + shard.rows, 0);
   if (rows !== manifest.rows) {

@@ -159,13 +159,7 @@ export class ModelRuns {
     const parts = hooks.map((hook) => this.#activations.get(hook)!);
     const [first] = parts;
     if (parts.length === 1) return first!.reshape(first!.shape);
-    const all = this.#device.empty([this.#batch.counted.length, parts.reduce((sum, { shape }) => sum + shape[1]!, 0)]);
-    let column = 0;
-    for (const part of parts) {
-      this.#device.kernels.copyColumns(part, all, column);
-      column += part.shape[1]!;
-    }
-    return all;
+    return this.#device.kernels.concatenateColumns(parts);
   }
 
   /** The activation with row `place(i)` of `replacement` in place of the i-th counted row, and the others as they are. */

@@ -4,6 +4,7 @@ import { extname, join } from "node:path";
 import { processingOfSaes } from "../analysis/pairing.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
+import { exists } from "../formats/exists.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
 import { repositoryOfModel } from "../models/locateModel.js";
@@ -76,10 +77,6 @@ export async function loadModel(
 export async function publishedUnlessThere(name: string): Promise<PublishedSae | undefined> {
   const split = (await exists(name)) ? undefined : splitPublishedName(name);
   return split === undefined ? undefined : publishedSae(split.release, split.saeId);
-}
-
-export async function exists(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => undefined)) !== undefined;
 }
 
 /**

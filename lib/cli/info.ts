@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
+import { exists } from "../formats/exists.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
 import { namesNear, repositoryOfModel } from "../models/locateModel.js";
 import { publishedFormatOf } from "../pretrained/formats.js";
@@ -15,7 +16,7 @@ import {
   splitPublishedName,
 } from "../pretrained/registry.js";
 import { Sae } from "../sae/sae.js";
-import { exists, holdsModelConfig, holdsSae, outputOfRun, requireFolder, saeBelow, trainingRunIn } from "./folders.js";
+import { holdsModelConfig, holdsSae, outputOfRun, requireFolder, saeBelow, trainingRunIn } from "./folders.js";
 import { factsOfPublishedSae, factsOfRemoteModel } from "./infoRemote.js";
 import { withInterruption } from "./interruption.js";
 import { type DeviceFlags, deviceOption, threadsOption, withDevice } from "./options.js";

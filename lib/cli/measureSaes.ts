@@ -14,7 +14,7 @@ import type { Sae } from "../sae/sae.js";
 import { saeLensCfg } from "../sae/saeLensFolder.js";
 import { type CorpusFlags, contextShapeForSae } from "./corpusOptions.js";
 import { distinctNames } from "./distinctNames.js";
-import { type FittingSae, fittingSaes } from "./fittingSaes.js";
+import { type FittingSae, fittingSaes, type LoadedSae, loadableSaes } from "./fittingSaes.js";
 import { loadModel, loadSae } from "./folders.js";
 import type { TokenizerFlags } from "./options.js";
 import { type Progress, startProgress } from "./progress.js";
@@ -48,10 +48,9 @@ export async function measureOnActivations(
 ): Promise<readonly EvaluatedSae[]> {
   const open = (): Promise<StoredActivations> =>
     StoredActivations.open(path, device, { ...tensorsOf(flags), shuffle: false, seed: 0 });
-  const saes: Sae[] = [];
+  const saes = await loadableSaes(folders, (folder) => loadSae(folder, device, signal));
   try {
-    for (const folder of folders) saes.push(await loadSae(folder, device, signal));
-    const fitting = await tensorsForEach(saes, folders, open);
+    const fitting = await tensorsForEach(saes, open);
     const names = distinctNames(fitting.map(({ folder }) => folder));
     const measured: EvaluatedSae[] = [];
     for (const [index, { sae, checked: hooks }] of fitting.entries()) {
@@ -66,17 +65,16 @@ export async function measureOnActivations(
     }
     return measured;
   } finally {
-    for (const sae of saes) sae.dispose();
+    for (const { sae } of saes) sae.dispose();
   }
 }
 
 async function tensorsForEach(
-  saes: readonly Sae[],
-  folders: readonly string[],
+  saes: readonly LoadedSae[],
   open: () => Promise<StoredActivations>,
 ): Promise<readonly FittingSae<SaeHooks>[]> {
   using source = await open();
-  return fittingSaes(saes, folders, (sae) => tensorsForSae(sae, source));
+  return fittingSaes(saes, (sae) => tensorsForSae(sae, source));
 }
 
 /** What a transcoder reconstructs lies beside what it encodes. */
@@ -90,11 +88,11 @@ export async function measureInModel(
   flags: ModelFlags,
   { folders, device, signal }: MeasureOptions,
 ): Promise<readonly EvaluatedSae[]> {
-  const saes: Sae[] = [];
+  const loaded = await loadableSaes(folders, (folder) => loadSae(folder, device, signal));
+  const saes = loaded.map(({ sae }) => sae);
   try {
-    for (const folder of folders) saes.push(await loadSae(folder, device, signal));
     using model = await loadModel(flags.model, device, { tokenizer: flags.tokenizer, signal, saes });
-    const fitting = fittingSaes(saes, folders, (sae) => ({
+    const fitting = fittingSaes(loaded, (sae) => ({
       hooks: hooksForSae(model, sae, flags.hook, flags),
       shape: contextShapeForSae(model, sae, flags),
     }));

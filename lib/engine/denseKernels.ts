@@ -243,6 +243,19 @@ export abstract class DenseKernels {
     native.copyColumns(call.native, aHandle, outHandle, firstColumn);
   }
 
+  /** Matrices [..., columns] of the same rows side by side, [rows, sum of their columns]. */
+  concatenateColumns(parts: readonly Tensor[]): Tensor {
+    const widths = parts.map(({ shape }) => shape.at(-1) ?? 0);
+    const rows = (parts[0]?.size ?? 0) / (widths[0] ?? 1);
+    const out = this.device.empty([rows, widths.reduce((sum, width) => sum + width, 0)]);
+    let column = 0;
+    for (const [i, part] of parts.entries()) {
+      this.copyColumns(part, out, column);
+      column += widths[i]!;
+    }
+    return out;
+  }
+
   /** Copies a [..., columns] into the rows of `out` [..., columns] from `firstRow` on. What else `out` holds stays. */
   copyRows(a: Tensor, out: Tensor, firstRow: number): void {
     const call = this.call("copyRows");

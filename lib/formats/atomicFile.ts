@@ -3,9 +3,10 @@
  * temporary name in the same directory, flushed to the disk, and renamed into place.
  */
 import { randomBytes } from "node:crypto";
-import { type FileHandle, lstat, mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { MonosemError } from "../errors.js";
+import { isTaken } from "./exists.js";
 
 /** Content of a file: text (UTF-8), bytes, or a function that writes to the open file. */
 export type FileContent = string | Uint8Array | ((handle: FileHandle) => Promise<void>);
@@ -96,11 +97,11 @@ export async function writeDirectoryAtomically(
   const previous = join(parent, `.${basename(target)}.previous`);
   const temporary = temporaryName(target);
   try {
-    if (!(await exists(target)) && (await exists(previous))) await rename(previous, target);
+    if (!(await isTaken(target)) && (await isTaken(previous))) await rename(previous, target);
     await mkdir(temporary);
     await fill(temporary);
     await syncTree(temporary);
-    if (await exists(target)) {
+    if (await isTaken(target)) {
       await rm(previous, { recursive: true, force: true });
       await rename(target, previous);
       try {
@@ -128,7 +129,7 @@ export async function writeDirectoryAtomically(
  */
 export async function removeTemporaries(directory: string): Promise<void> {
   try {
-    for (const name of (await exists(directory)) ? await readdir(directory) : []) {
+    for (const name of (await isTaken(directory)) ? await readdir(directory) : []) {
       if (temporaryPattern.test(name)) await rm(join(directory, name), { recursive: true, force: true });
     }
   } catch (error) {
@@ -140,16 +141,6 @@ const temporaryPattern = /^\..+\.\d+\.[0-9a-f]{12}\.tmp$/;
 
 function temporaryName(path: string): string {
   return join(dirname(path), `.${basename(path)}.${process.pid}.${randomBytes(6).toString("hex")}.tmp`);
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
-    throw error;
-  }
 }
 
 async function syncTree(directory: string): Promise<void> {

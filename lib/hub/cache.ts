@@ -5,10 +5,11 @@
  *     models--owner--name/blobs/<hash>                     content, by its hash
  *     models--owner--name/snapshots/<commit>/config.json   a link to the blob
  */
-import { link, lstat, readdir, readFile, rm, stat, symlink } from "node:fs/promises";
+import { link, readdir, readFile, rm, stat, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
+import { isTaken } from "../formats/exists.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { isCommit, partsOfFileName } from "./names.js";
 
@@ -88,7 +89,7 @@ export class RepositoryCache {
     await makeDirectory(dirname(path));
     try {
       if (await sameFile(path, blob)) return;
-      if (await exists(path)) await rm(path);
+      if (await isTaken(path)) await rm(path);
       await symlink(relative(dirname(path), blob), path).catch(async (error: NodeJS.ErrnoException) => {
         if (error.code === "EEXIST") return; // another process, at the same moment
         // Windows, where links are a privilege: a second name for the same file needs none.
@@ -102,10 +103,6 @@ export class RepositoryCache {
   #refPath(revision: string): string {
     return join(this.#cacheDirectory, this.#folderName, "refs", ...revision.split("/"));
   }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return (await lstat(path).catch(() => undefined)) !== undefined;
 }
 
 async function sameFile(a: string, b: string): Promise<boolean> {

@@ -186,21 +186,10 @@ export class HookedTransformer {
       }
       const [first] = names;
       if (names.length === 1) return found.get(first!)!.reshape([rows, widths[0]!]);
-      return this.#sideBySide(names.map((name) => found.get(name)!));
+      return this.device.kernels.concatenateColumns(names.map((name) => found.get(name)!));
     } finally {
       for (const activation of found.values()) activation.dispose();
     }
-  }
-
-  #sideBySide(parts: readonly Tensor[]): Tensor {
-    const total = parts.reduce((sum, { shape }) => sum + shape[1]!, 0);
-    const all = this.device.empty([parts[0]!.shape[0]!, total]);
-    let column = 0;
-    for (const part of parts) {
-      this.device.kernels.copyColumns(part, all, column);
-      column += part.shape[1]!;
-    }
-    return all;
   }
 
   /**

@@ -1,8 +1,8 @@
 /** Where a language model is: a folder or file on this machine, or a repository on the hub, whose files then come into the cache. */
 import { readFileSync } from "node:fs";
-import { stat } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import { MonosemError } from "../errors.js";
+import { exists } from "../formats/exists.js";
 import { type DownloadOptions, downloadFiles, type HubSnapshot } from "../hub/download.js";
 import { isRepositoryName } from "../hub/names.js";
 import { closestNames } from "./closestNames.js";
@@ -52,7 +52,7 @@ function canonicalName(name: string): string {
  * @throws MonosemError ERR_NOT_FOUND when there is neither, with the names that come nearest; as `downloadFiles`
  */
 export async function locateModel(model: string, options: DownloadOptions = {}): Promise<ModelSource> {
-  if ((await stat(model).catch(() => undefined)) !== undefined) {
+  if (await exists(model)) {
     return { name: basename(resolve(model), ".bin"), directory: model, hub: undefined };
   }
   const repository = repositoryOfModel(model);

@@ -10,6 +10,7 @@ import { parse } from "yaml";
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
 import { SafetensorsFile } from "../formats/safetensors.js";
+import { known } from "../sae/metadata.js";
 import type { StoredSae } from "../sae/storedSae.js";
 import type { Location } from "./location.js";
 import {
@@ -72,12 +73,11 @@ async function metadataOf(location: Location, layer: string): Promise<StoredSae[
   const path = location.at(configFile);
   const cfg = parseJson(path, schema, parseYaml(path, await readFile(path, "utf8")));
   const hook = (name: string | undefined) => (name === undefined ? undefined : `blocks.${layer}.${hookName(name)}`);
-  const [hookIn, hookOut] = [hook(cfg.feature_input_hook), hook(cfg.feature_output_hook)];
-  return {
-    ...(cfg.model_name === undefined ? {} : { modelName: cfg.model_name }),
-    ...(hookIn === undefined ? {} : { hookName: hookIn }),
-    ...(hookOut === undefined ? {} : { hookNameOut: hookOut }),
-  };
+  return known({
+    modelName: cfg.model_name,
+    hookName: hook(cfg.feature_input_hook),
+    hookNameOut: hook(cfg.feature_output_hook),
+  });
 }
 
 /** circuit-tracer adds hooks to a model's MLPs; where one is TransformerLens', that is its name. */

@@ -16,6 +16,7 @@
  */
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
+import { known } from "../sae/metadata.js";
 import type { StoredSae } from "../sae/storedSae.js";
 import {
   checkedConfig,
@@ -128,7 +129,7 @@ export const dictionaryLearning: PublishedFormat = {
     return {
       config,
       weights: await readWeights(file, config, tensors, { ignored: ["k", "threshold", "group_sizes"] }),
-      metadata: { ...metadataOf(trainer, buffer), ...(trainedAs === undefined ? {} : { trainedAs }) },
+      metadata: { ...metadataOf(trainer, buffer), ...known({ trainedAs }) },
     };
   },
 };
@@ -147,9 +148,9 @@ function metadataOf(
   buffer: z.infer<typeof schema>["buffer"],
 ): StoredSae["metadata"] {
   const ofLayer = (submodule_name ?? "resid_post").startsWith("resid_post") && (buffer?.io ?? "out") === "out";
-  return {
-    ...(typeof lm_name === "string" ? { modelName: lm_name.split("/").at(-1) } : {}),
-    ...(typeof layer === "number" && ofLayer ? { hookName: `blocks.${layer}.hook_resid_post` } : {}),
-    ...(buffer?.ctx_len === undefined ? {} : { contextSize: buffer.ctx_len }),
-  };
+  return known({
+    modelName: typeof lm_name === "string" ? lm_name.split("/").at(-1) : undefined,
+    hookName: typeof layer === "number" && ofLayer ? `blocks.${layer}.hook_resid_post` : undefined,
+    contextSize: buffer?.ctx_len,
+  });
 }

@@ -8,6 +8,7 @@
  */
 import { z } from "zod";
 import { SafetensorsFile } from "../formats/safetensors.js";
+import { known } from "../sae/metadata.js";
 import type { StoredSae } from "../sae/storedSae.js";
 import type { Location } from "./location.js";
 import {
@@ -96,17 +97,16 @@ const sites: Readonly<Record<string, readonly [input: string, output?: string]>>
 };
 
 function metadataOf(cfg: z.infer<typeof schema>, transcoder: boolean): StoredSae["metadata"] {
-  const hookName = hookOf(cfg.hf_hook_point_in);
-  const hookNameOut = transcoder ? hookOf(cfg.hf_hook_point_out ?? undefined) : undefined;
-  return {
-    ...(cfg.model_name === undefined ? {} : { modelName: cfg.model_name }),
-    ...(hookName === undefined ? {} : { hookName }),
-    ...(hookNameOut === undefined ? {} : { hookNameOut }),
-    ...(cfg.hf_hook_point_in === undefined ? {} : { hf_hook_name: cfg.hf_hook_point_in }),
-    ...(transcoder && typeof cfg.hf_hook_point_out === "string" ? { hf_hook_name_out: cfg.hf_hook_point_out } : {}),
+  const [hookIn, hookOut] = [cfg.hf_hook_point_in, transcoder ? (cfg.hf_hook_point_out ?? undefined) : undefined];
+  return known({
+    modelName: cfg.model_name,
+    hookName: hookOf(hookIn),
+    hookNameOut: hookOf(hookOut),
+    hf_hook_name: hookIn,
+    hf_hook_name_out: hookOut,
     contextSize: 1024,
     prependBos: true,
-  };
+  });
 }
 
 /** TransformerLens' names of modules' inputs and outputs. The norm before the MLP is its input, gain and all. */

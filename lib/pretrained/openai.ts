@@ -8,6 +8,7 @@
  */
 import { MonosemError } from "../errors.js";
 import type { TorchValue } from "../formats/torchArchive.js";
+import { known } from "../sae/metadata.js";
 import type { StoredSae } from "../sae/storedSae.js";
 import type { Location } from "./location.js";
 import { checkedConfig, matrixShape, readWeights, unsupported } from "./publishedFormat.js";
@@ -68,10 +69,6 @@ function metadataOf(location: Location): StoredSae["metadata"] {
     location.inPath(
       /\/(resid_delta_attn|resid_delta_mlp|resid_post_attn|resid_post_mlp|mlp_post_act)\w*\/(?:autoencoders\/)?(\d+)\.pt$/,
     ) ?? [];
-  return {
-    modelName: "gpt2-small",
-    ...(site === undefined ? {} : { hookName: `blocks.${layer}.${hooks[site]}` }),
-    contextSize: 64,
-    prependBos: false,
-  };
+  const hookName = site === undefined ? undefined : `blocks.${layer}.${hooks[site]}`;
+  return known({ modelName: "gpt2-small", hookName, contextSize: 64, prependBos: false });
 }

@@ -9,6 +9,7 @@ import { type CheckedSaeConfig, parseSaeConfig } from "../sae/config.js";
 import { parameterLayout } from "../sae/parameterLayout.js";
 import { refuseNonFinite } from "../sae/saeLensFolder.js";
 import type { SaeLoadOptions, StoredSae, StoredWeight } from "../sae/storedSae.js";
+import { checkedBy } from "../schemaMessages.js";
 import type { Location } from "./location.js";
 
 export interface PublishedFormat {
@@ -126,10 +127,9 @@ export function checkedConfig(path: string, config: object): CheckedSaeConfig {
 
 /** @throws MonosemError ERR_FORMAT naming the file, the key and what is wrong with it */
 export function parseJson<T>(path: string, schema: z.ZodType<T>, json: unknown): T {
-  const result = schema.safeParse(json);
+  const result = checkedBy(schema, json);
   if (result.success) return result.data;
-  const issues = result.error.issues.map((issue) => `${issue.path.join(".") || "the whole"}: ${issue.message}`);
-  throw new MonosemError("ERR_FORMAT", `${path}: ${issues.join("; ")}`);
+  throw new MonosemError("ERR_FORMAT", `${path}: ${result.problems.join("; ")}`);
 }
 
 export function unsupported(path: string, what: string): MonosemError {

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { MonosemError } from "../errors.js";
 import { isRepositoryName } from "../hub/names.js";
 import { closestNames, probableName } from "../models/closestNames.js";
-import type { SaeMetadata } from "../sae/sae.js";
+import { known, type SaeMetadata } from "../sae/metadata.js";
 import { unknownFormat } from "./publishedFiles.js";
 
 /** A published SAE: where it is, and what its publishers or the registry say about it. */
@@ -92,13 +92,7 @@ export function publishedSae(release: string, saeId?: string): PublishedSae {
 
 /** What an SAE's metadata are by the registry; its own files may say more. */
 export function metadataOf({ model, hook, hookOut, contextSize, prependBos }: PublishedSae): SaeMetadata {
-  return {
-    ...(model === undefined ? {} : { modelName: model }),
-    ...(hook === undefined ? {} : { hookName: hook }),
-    ...(hookOut === undefined ? {} : { hookNameOut: hookOut }),
-    ...(contextSize === undefined ? {} : { contextSize }),
-    ...(prependBos === undefined ? {} : { prependBos }),
-  };
+  return known({ modelName: model, hookName: hook, hookNameOut: hookOut, contextSize, prependBos });
 }
 
 /**

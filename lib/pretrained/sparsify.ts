@@ -10,6 +10,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { readJsonFile } from "../formats/jsonFile.js";
 import { SafetensorsFile } from "../formats/safetensors.js";
+import { known } from "../sae/metadata.js";
 import type { StoredSae } from "../sae/storedSae.js";
 import type { Location } from "./location.js";
 import {
@@ -73,9 +74,8 @@ async function metadataOf(location: Location, transcoder: boolean): Promise<Stor
   const run = runSchema.safeParse(await readJsonFile(join(dirname(folder), "config.json")).catch(() => undefined));
   const { model, ctx_len } = run.success ? run.data : {};
   return {
-    ...(model === undefined ? {} : { modelName: model.split("/").at(-1) }),
+    ...known({ modelName: model?.split("/").at(-1), contextSize: ctx_len }),
     ...hooksOf(basename(folder), transcoder),
-    ...(ctx_len === undefined ? {} : { contextSize: ctx_len }),
   };
 }
 

@@ -1,7 +1,7 @@
 /** What describes a trained SAE, as types derived from the registered architectures. */
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
-import { requirement } from "../schemaMessages.js";
+import { checkedBy } from "../schemaMessages.js";
 import type { Architecture, ConfiguredEncoder, ConfiguredTraining } from "./architecture.js";
 import { type ArchitectureName, architectureNamed, type architectures } from "./architectures.js";
 
@@ -84,13 +84,14 @@ export function encoderOf(config: SaeConfig): ConfiguredEncoder {
 /**
  * The architecture with its options; those that have defaults may be missing in a configuration written by hand.
  *
+ * @param steps - of the run, where it is known
  * @throws MonosemError ERR_CONFIG naming the option, what it must be and what it is.
  */
-export function trainingOf(config: SaeTrainingConfig): ConfiguredTraining {
+export function trainingOf(config: SaeTrainingConfig, steps?: number): ConfiguredTraining {
   const architecture = architectureNamed(config.architecture);
   const schema = z.object({ ...architecture.options, ...architecture.trainingOptions } as Record<string, z.ZodType>);
   const filled = { ...config, ...parsedBy(schema, config) };
-  refuseProblems(filled);
+  refuseProblems(filled, steps);
   return architecture.configureTraining(filled);
 }
 
@@ -133,14 +134,13 @@ export function parseSaeConfig(config: object): CheckedSaeConfig {
 }
 
 function parsedBy<T>(schema: z.ZodType<T>, config: object): T {
-  const result = schema.safeParse(config, { error: requirement });
+  const result = checkedBy(schema, config);
   if (result.success) return result.data;
-  const issues = result.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`);
-  throw new MonosemError("ERR_CONFIG", `SAE configuration: ${issues.join("; ")}`);
+  throw new MonosemError("ERR_CONFIG", `SAE configuration: ${result.problems.join("; ")}`);
 }
 
-function refuseProblems(config: SaeConfig | SaeTrainingConfig): void {
-  for (const [option, message] of configurationProblems(config)) {
+function refuseProblems(config: SaeConfig | SaeTrainingConfig, steps?: number): void {
+  for (const [option, message] of configurationProblems(config, steps)) {
     const found = JSON.stringify((config as unknown as Record<string, unknown>)[option]);
     throw new MonosemError("ERR_CONFIG", `SAE configuration: ${option} ${message}, found ${found}`);
   }

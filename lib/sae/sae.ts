@@ -1,4 +1,3 @@
-import type { Json } from "../activations/source.js";
 import type { Codes } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
 import type { Kernels } from "../engine/kernels.js";
@@ -12,26 +11,12 @@ import type { ConfiguredEncoder, SaeParameters } from "./architecture.js";
 import { architectureNamed } from "./architectures.js";
 import { type CheckedSaeConfig, encoderOf, parseSaeConfig, type SaeConfig, type SaeTrainingConfig } from "./config.js";
 import { initialParameters, pseudoInverse } from "./initialise.js";
+import type { SaeMetadata } from "./metadata.js";
 import { parameterLayout } from "./parameterLayout.js";
 import { writeSaeLensFolder } from "./saeLensFolder.js";
 import type { SaeLoadOptions } from "./storedSae.js";
 
-/** Where an SAE comes from and how it should be used, as far as known; kept in the saved folder. */
-export interface SaeMetadata {
-  readonly modelName?: string | undefined;
-  /** TransformerLens name of the hook point, for example "blocks.2.hook_resid_post". */
-  readonly hookName?: string | undefined;
-  /** Of a crosscoder: its hook points, in the order in which their activations lie side by side. */
-  readonly hookNames?: readonly string[] | undefined;
-  /** Of a transcoder: the hook point whose activations it reconstructs. */
-  readonly hookNameOut?: string | undefined;
-  /** The architecture as which it was trained, where it was saved as another: "batchtopk" of a saved jumprelu. */
-  readonly trainedAs?: string | undefined;
-  readonly contextSize?: number | undefined;
-  readonly prependBos?: boolean | undefined;
-  /** Anything else that the folder's metadata holds. */
-  readonly [key: string]: Json | undefined;
-}
+export type { SaeMetadata } from "./metadata.js";
 
 /** A published SAE. */
 export interface PretrainedOptions extends DownloadOptions {

@@ -13,11 +13,12 @@ import { writeFileAtomically } from "../formats/atomicFile.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { type SafetensorsDType, SafetensorsFile, writeSafetensors } from "../formats/safetensors.js";
+import { checkedBy } from "../schemaMessages.js";
 import type { SavedForm } from "./architecture.js";
 import { architectureNamed, knownArchitectures } from "./architectures.js";
 import { type CheckedSaeConfig, parseSaeConfig } from "./config.js";
+import { known, type SaeMetadata } from "./metadata.js";
 import { type ParameterLayout, parameterLayout } from "./parameterLayout.js";
-import type { SaeMetadata } from "./sae.js";
 import { isPre6, upgradePre6 } from "./saeLensPre6.js";
 import type { SaeLoadOptions, StoredSae, StoredWeight } from "./storedSae.js";
 
@@ -77,20 +78,14 @@ export function saeLensCfg(config: CheckedSaeConfig, metadata: SaeMetadata): Rec
       ...others,
       model_name: modelName,
       hook_name: hookName,
-      ...(hookNames === undefined ? {} : { hook_names: hookNames }),
-      ...(hookNameOut === undefined ? {} : { hook_name_out: hookNameOut }),
-      ...(trainedAsAnother === undefined ? {} : { trained_as: trainedAsAnother }),
-      ...(saved.hookWidths === undefined ? {} : { hook_widths: saved.hookWidths }),
+      hook_names: hookNames,
+      hook_name_out: hookNameOut,
+      trained_as: trainedAsAnother,
+      hook_widths: saved.hookWidths,
       context_size: contextSize,
       prepend_bos: prependBos,
     }),
   };
-}
-
-function known(metadata: Readonly<Record<string, Json | undefined>>): Record<string, Json> {
-  return Object.fromEntries(
-    Object.entries(metadata).filter((entry): entry is [string, Json] => entry[1] !== undefined),
-  );
 }
 
 /** The configuration as which an SAE is saved: batchtopk, for example, as the jumprelu that it encodes like. */
@@ -317,10 +312,9 @@ function readMetadata(metadata: Record<string, unknown>): SaeMetadata {
 }
 
 function parseCfg(path: string, json: unknown): z.infer<typeof cfgSchema> {
-  const result = cfgSchema.safeParse(json);
+  const result = checkedBy(cfgSchema, json);
   if (result.success) return result.data;
-  const issues = result.error.issues.map((issue) => `${issue.path.join(".") || "the whole"}: ${issue.message}`);
-  throw new MonosemError("ERR_FORMAT", `${path} is no SAELens configuration: ${issues.join("; ")}`);
+  throw new MonosemError("ERR_FORMAT", `${path} is no SAELens configuration: ${result.problems.join("; ")}`);
 }
 
 function inFile<T>(path: string, parse: () => T): T {

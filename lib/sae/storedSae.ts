@@ -1,5 +1,5 @@
 import type { CheckedSaeConfig } from "./config.js";
-import type { SaeMetadata } from "./sae.js";
+import type { SaeMetadata } from "./metadata.js";
 
 /** A parameter as a file holds it. */
 export interface StoredWeight {

@@ -1,6 +1,7 @@
 /** What synthetic data is made of: the recipe of SynthSAEBench (arXiv:2602.14687), every constant settable. */
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
+import { checkedBy } from "../schemaMessages.js";
 
 export interface SyntheticConfig {
   /** Number of true features. */
@@ -100,16 +101,7 @@ const schema = z
  * @throws MonosemError ERR_CONFIG with every problem found.
  */
 export function parseSyntheticConfig(options: SyntheticOptions, what = "synthetic data"): SyntheticConfig {
-  const parsed = schema.safeParse(options);
-  if (!parsed.success) {
-    throw new MonosemError("ERR_CONFIG", `${what}: ${parsed.error.issues.map(describe).join("; ")}`);
-  }
+  const parsed = checkedBy(schema, options);
+  if (!parsed.success) throw new MonosemError("ERR_CONFIG", `${what}: ${parsed.problems.join("; ")}`);
   return parsed.data;
-}
-
-function describe(issue: z.core.$ZodIssue): string {
-  if (issue.code === "unrecognized_keys") {
-    return issue.keys.map((key) => `unknown key ${[...issue.path, key].join(".")}`).join("; ");
-  }
-  return issue.path.length === 0 ? issue.message : `${issue.path.join(".")}: ${issue.message}`;
 }

@@ -10,7 +10,7 @@ import { type ProcessingName, processingNames } from "../models/processing.js";
 import { naturalNumber, nonNegative, positive, positiveInteger } from "../sae/architecture.js";
 import { type AnyArchitecture, knownArchitectures } from "../sae/architectures.js";
 import { configurationProblems, type SaeTrainingConfig } from "../sae/config.js";
-import { requirement } from "../schemaMessages.js";
+import { problemText, requirement } from "../schemaMessages.js";
 import { nameProblem } from "./saeNames.js";
 
 /** Activations from a file or a folder of shards. With `shuffle` false, batches are consecutive rows, in order. */
@@ -374,7 +374,7 @@ export function parseConfig(json: unknown, overrides: readonly string[] = [], na
     const problems = result.error.issues.flatMap((issue) =>
       issue.code === "unrecognized_keys"
         ? issue.keys.map((key) => `${[...issue.path, key].join(".")}: ${unknownKey(key, issue.path[0], stored)}`)
-        : describe(issue),
+        : problemText(issue),
     );
     throw new MonosemError("ERR_CONFIG", `${name}: ${problems.join("\n  ")}`);
   }
@@ -455,14 +455,6 @@ function withHooks(config: RunConfig): RunConfig {
   };
   const isList = (sae: RunConfig["sae"]): sae is readonly SaeTrainingConfig[] => Array.isArray(sae);
   return { ...config, sae: isList(config.sae) ? config.sae.map(complete) : complete(config.sae) };
-}
-
-/** One problem as "path: what is wrong (found ...)". */
-function describe({ path, code, message, input }: z.core.$ZodIssue): string {
-  if (path.length === 0) return message;
-  if (code === "custom" && isObject(input)) return `${path.join(".")}: ${message}`;
-  const found = input === undefined ? "missing" : `found ${JSON.stringify(input)}`;
-  return `${path.join(".")}: ${message} (${found})`;
 }
 
 /** What is wrong with a key that the section (of `data`, the kind that was chosen) does not have. */

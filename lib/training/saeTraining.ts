@@ -25,6 +25,8 @@ export interface SaeTrainingOptions {
   readonly path: string;
   readonly columns: SaeColumns;
   readonly adam: AdamOptions;
+  /** Of the run. */
+  readonly steps: number;
   /** Of the initial weights and of whatever the training draws. */
   readonly seed: number;
   readonly metadata: SaeMetadata | undefined;
@@ -78,11 +80,11 @@ export class SaeTraining {
   #dead: DeadLatents;
 
   private constructor(options: SaeTrainingOptions, sae: Sae, scales: InputScales) {
-    const { config, columns, adam, device } = options;
+    const { config, columns, adam, steps, device } = options;
     this.sae = sae;
     this.config = config;
     this.#options = options;
-    this.#architecture = trainingOf(config);
+    this.#architecture = trainingOf(config, steps);
     const trained = parameterLayout(sae.config).filter((parameter) => parameter.trained);
     this.#optimizer = new Optimizer(
       sae.parameters,

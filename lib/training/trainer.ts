@@ -404,6 +404,7 @@ function saeOptions({ sae, training, source, device, metadata }: TrainerOptions)
       path,
       columns,
       adam: training,
+      steps: training.steps,
       seed: config.seed ?? training.seed,
       metadata: metadataOf(config, columns, { ...source.metadata, ...metadata }),
       device,

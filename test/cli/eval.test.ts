@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
@@ -194,6 +194,21 @@ test("of several SAEs those that do not fit are left out by name; one that is al
   const none = await runCli("eval", "--sae", bad, other, ...onModel);
   expect(none).toMatchObject({ exitCode: 1, stdout: "" });
   expect(none.stderr).toMatch(/^left out .*\nleft out .*\nmonosem: none of the 2 SAEs can be evaluated on this/);
+
+  // what cannot even be loaded
+  const [cut, missing] = [await writeSae(join(folder, "cut"), { hookName: HOOK }, 192), join(folder, "nowhere")];
+  truncateSync(join(cut, "sae_weights.safetensors"), 300);
+  const readable = await runCli("eval", "--sae", cut, good, missing, ...onModel);
+  expect(readable).toMatchObject({ exitCode: 0, stdout: expect.stringContaining(`${good}: topk, 64 latents`) });
+  expect(readable.stderr).toContain(
+    `left out ${cut}: ${join(cut, "sae_weights.safetensors")} is not a valid safetensors file`,
+  );
+  expect(readable.stderr).toContain(`left out ${missing}: the folder ${missing} does not exist`);
+  const unreadable = await runCli("eval", "--sae", cut, missing, ...onModel);
+  expect(unreadable).toMatchObject({ exitCode: 1, stdout: "" });
+  expect(unreadable.stderr).toMatch(
+    /^left out .*\nleft out .*\nmonosem: none of the 2 SAEs can be loaded, see above\n$/,
+  );
 
   const activations = ["--activations", await writeActivations(folder, 30)];
   const narrow = await writeSae(folder);

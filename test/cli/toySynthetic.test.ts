@@ -55,12 +55,12 @@ test("toy recovery refuses a file that is no truth; toy synthetic names a misspe
   await writeFile(config, JSON.stringify({ hierachy: { roots: 2 } }));
   expect(await runCli("toy", "synthetic", "--output", join(folder, "data"), "--config", config)).toMatchObject({
     exitCode: 1,
-    stderr: `monosem: ${config}: unknown key hierachy\n`,
+    stderr: `monosem: ${config}: hierachy: unknown key\n`,
   });
   await writeFile(config, JSON.stringify({ hierarchy: { root: 2 }, dIn: 0.5 }));
   expect(await runCli("toy", "synthetic", "--output", join(folder, "data"), "--config", config)).toMatchObject({
     exitCode: 1,
-    stderr: expect.stringMatching(/synthetic\.json: (?=.*unknown key hierarchy\.root)(?=.*dIn: )/),
+    stderr: expect.stringMatching(/synthetic\.json: (?=.*hierarchy\.root: unknown key)(?=.*dIn: )/),
   });
   const other = await writeActivations(folder, 2);
   const wrong = await runCli("toy", "recovery", "--sae", folder, "--truth", other);

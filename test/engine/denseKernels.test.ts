@@ -53,6 +53,14 @@ test("scaleColumns and affineRows", async () => {
   expect(() => kernels.affineRows(matrix(a), vector([1, 2]), vector([1]))).toThrow(/shifts must be \[rows\]/);
 });
 
+test("concatenateColumns puts matrices of the same rows side by side", async () => {
+  const { kernels } = device;
+  const all = kernels.concatenateColumns([matrix(a), matrix([[7], [8]]), matrix(a).reshape([2, 1, 3])]);
+  await expectTensor(all, [2, 7], [1, 2, 3, 7, 1, 2, 3, -4, 5, -6, 8, -4, 5, -6]);
+  await expectTensor(kernels.concatenateColumns([matrix(a)]), [2, 3], a.flat());
+  expect(() => kernels.concatenateColumns([matrix(a), matrix([[1]])])).toThrow(code("ERR_SHAPE_MISMATCH"));
+});
+
 test("sliceColumns takes columns out, copyColumns puts them in; leading dimensions stay", async () => {
   const { kernels } = device;
   await expectTensor(kernels.sliceColumns(matrix(a), 1, 2), [2, 2], [2, 3, 5, -6]);

@@ -159,7 +159,7 @@ describe("the coefficient", () => {
   test.each([{ decoderUnitNorm: false }, { decoderUnitNorm: true }])(
     "continues bit for bit when a run is resumed, with %o",
     async (unitNorm) => {
-      const end = await expectBitExactResume({ ...annealed, ...unitNorm }, [1, 5, 6, 13], 20, device);
+      const end = await expectBitExactResume({ ...annealed, ...unitNorm }, [1, 5, 6, 13], 40, device);
       expect(end["state.coefficient"]![0]).toBeGreaterThan(0);
     },
   );

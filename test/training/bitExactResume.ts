@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "vitest";
 import type { Device } from "../../lib/engine/device.js";
+import type { MonosemError } from "../../lib/errors.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
 import { readLatestCheckpoint } from "../../lib/training/checkpoint.js";
 import { Trainer } from "../../lib/training/trainer.js";
@@ -26,9 +27,15 @@ export async function expectBitExactResume(
     const output = join(directory, name);
     for (const end of ends) {
       const source = new ArraySource(activations, dIn, device);
-      const schedule = { ...training, steps: end, checkpointEvery: steps };
+      const schedule = { ...training, steps, logEvery: 1, checkpointEvery: steps };
       using trainer = await Trainer.create({ sae, training: schedule, source, device, output, resume: true });
-      for await (const _ of trainer.run());
+      const stop = new AbortController();
+      try {
+        for await (const { step } of trainer.run({ signal: stop.signal })) if (step === end) stop.abort();
+      } catch (error) {
+        if ((error as MonosemError).code !== "ERR_ABORTED") throw error;
+      }
+      expect(trainer.step).toBe(end);
       trainer.sae.dispose();
     }
     const checkpoint = await readLatestCheckpoint(join(output, "checkpoints"));

@@ -184,6 +184,20 @@ describe("resuming continues bit for bit", () => {
     await expectSameResult(output("again"), output("whole"));
   });
 
+  test("annealing that the run is too short for is refused, as in a configuration file", async () => {
+    const k = { ...sae, initialK: 6, kAnnealSteps: training.steps } as SaeTrainingConfig;
+    await expect(createTrainer({ sae: k })).rejects.toMatchObject({
+      code: "ERR_CONFIG",
+      message: expect.stringContaining(`kAnnealSteps must be less than the run's steps (${training.steps})`),
+    });
+    const { k: _, ...rest } = sae as SaeTrainingConfig & { k: number };
+    const p = { ...rest, architecture: "relu", l1Coefficient: 1, pEnd: 0.5, pAnnealSteps: training.steps + 1 };
+    await expect(createTrainer({ sae: p as SaeTrainingConfig })).rejects.toMatchObject({
+      code: "ERR_CONFIG",
+      message: expect.stringContaining("pAnnealSteps"),
+    });
+  });
+
   test("another configuration is refused by the key that differs", async () => {
     await train({ output: output("run") });
     const other = createTrainer({ output: output("run"), resume: true, sae: { ...sae, auxK: 2 } as typeof sae });

@@ -2,6 +2,7 @@ import { basename, join, resolve } from "node:path";
 import { z } from "zod";
 import type { Activation } from "../../engine/transformerKernels.js";
 import { MonosemError } from "../../errors.js";
+import { checkedBy } from "../../schemaMessages.js";
 import type { ModelConfig } from "../modelConfig.js";
 import type { ModelWeights } from "../modelWeights.js";
 import type { WeightLoader } from "../weightLoader.js";
@@ -52,12 +53,11 @@ export class FamilyConfig<Schema extends z.ZodType> {
   constructor(schema: Schema, json: Record<string, unknown>, directory: string, title: string) {
     this.path = join(directory, "config.json");
     this.name = basename(resolve(directory));
-    const parsed = schema.safeParse(json);
+    const parsed = checkedBy(schema, json);
     if (!parsed.success) {
-      const problems = parsed.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);
-      throw new MonosemError("ERR_FORMAT", `${this.path} does not describe a ${title}: ${problems.join("; ")}`);
+      throw new MonosemError("ERR_FORMAT", `${this.path} does not describe a ${title}: ${parsed.problems.join("; ")}`);
     }
-    this.values = parsed.data;
+    this.values = parsed.data as z.infer<Schema>;
     if (json.quantization_config != null) {
       this.refuse(
         "ERR_UNSUPPORTED",
