@@ -1,6 +1,7 @@
 import { Command, CommanderError } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
 import { registerAttribute } from "./attribute.js";
+import { registerBenchSae } from "./benchSae.js";
 import { registerConvert } from "./convert.js";
 import { registerDownload } from "./download.js";
 import { registerEncode } from "./encode.js";
@@ -47,6 +48,7 @@ async function createProgram(): Promise<Command> {
   for (const register of [
     registerTrain,
     registerEval,
+    registerBenchSae,
     registerEncode,
     registerFeatures,
     registerInterpret,

@@ -4,6 +4,7 @@ import { runCli } from "./runCli.js";
 const commands = [
   "train",
   "eval",
+  "bench-sae",
   "encode",
   "features",
   "interpret",
