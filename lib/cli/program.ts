@@ -1,6 +1,7 @@
 import { Command, CommanderError } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
 import { registerAttribute } from "./attribute.js";
+import { registerAudit } from "./audit.js";
 import { registerBenchSae } from "./benchSae.js";
 import { registerConvert } from "./convert.js";
 import { registerDownload } from "./download.js";
@@ -49,6 +50,7 @@ async function createProgram(): Promise<Command> {
     registerTrain,
     registerEval,
     registerBenchSae,
+    registerAudit,
     registerEncode,
     registerFeatures,
     registerInterpret,

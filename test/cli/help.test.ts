@@ -5,6 +5,7 @@ const commands = [
   "train",
   "eval",
   "bench-sae",
+  "audit",
   "encode",
   "features",
   "interpret",
