@@ -43,10 +43,10 @@ export async function auditEffects(tokens: EncodedTokens, audited: Audited, seed
   const unsuitable = unsuitableFor(audited);
   if (unsuitable !== undefined) return { ...section, figures: [], notMeasured: unsuitable, data: {} };
   const effects: LatentEffect[] = [];
-  const decoder = await audited.sae.parameters.decoder.readFloat32();
+  const directions = await directionsOf(audited, seed);
   for (const [latent, rows] of chosenLatents(tokens, seed)) {
     throwIfAborted(audited.signal, "the audit");
-    const effect = await effectOf(latent, rows, { tokens, decoder, seed }, audited);
+    const effect = await effectOf(latent, rows, { tokens, directions, seed }, audited);
     if (effect.tokens > 0) effects.push(effect);
   }
   const sample = { count: effects.length, of: "latents" };
@@ -136,10 +136,45 @@ function chosenLatents(tokens: EncodedTokens, seed: number): (readonly [number, 
     });
 }
 
+/** What is subtracted, and what is in place of it. */
+interface Directions {
+  /** [dSae, dOut], and the norms of its rows. */
+  readonly decoder: Float32Array;
+  readonly norms: Float64Array;
+  /** Some random ones, of norm 1. */
+  readonly random: readonly Float64Array[];
+}
+
+const RANDOM_DIRECTIONS = 64;
+
+async function directionsOf({ sae }: Audited, seed: number): Promise<Directions> {
+  const { dSae, dOut } = sae.config;
+  const decoder = await sae.parameters.decoder.readFloat32();
+  const norm = (vector: Float32Array | Float64Array): number =>
+    Math.sqrt((vector as Float64Array).reduce((sum, value) => sum + value ** 2, 0));
+  return {
+    decoder,
+    norms: Float64Array.from({ length: dSae }, (_, row) => norm(decoder.subarray(row * dOut, (row + 1) * dOut))),
+    random: Array.from({ length: RANDOM_DIRECTIONS }, (_, index) => {
+      // Box and Muller: normal numbers in all dimensions have no preferred direction.
+      const normal = Float64Array.from({ length: dOut }, (_, i) => {
+        const radius = Math.sqrt(-2 * Math.log(1 - keyedNumber(seed, index, i, 0)));
+        return radius * Math.cos(2 * Math.PI * keyedNumber(seed, index, i, 1));
+      });
+      const size = norm(normal);
+      return normal.map((value) => value / size);
+    }),
+  };
+}
+
 async function effectOf(
   latent: number,
   rows: readonly number[],
-  { tokens, decoder, seed }: { readonly tokens: EncodedTokens; readonly decoder: Float32Array; readonly seed: number },
+  {
+    tokens,
+    directions: { decoder, norms, random },
+    seed,
+  }: { readonly tokens: EncodedTokens; readonly directions: Directions; readonly seed: number },
   { sae, model, hooks, signal }: Audited,
 ): Promise<LatentEffect> {
   const { kernels } = sae.device;
@@ -150,28 +185,27 @@ async function effectOf(
   const padded = sequences.map((ids) => [...ids, ...new Array<number>(positions - ids.length).fill(0)]);
   const change = new Float32Array(texts.length * positions * width);
   const other = new Float32Array(change.length);
-  const random = new Float32Array(change.length);
+  const atRandom = new Float32Array(change.length);
   /** Of each text, the first position that is changed. */
   const first = new Array<number>(texts.length).fill(positions);
   let changed = 0;
-  const norm = (of: number): number => Math.hypot(...decoder.subarray(of * width, (of + 1) * width));
   for (const row of rows) {
     const text = texts.indexOf(tokens.sequenceOf[row]!);
     const position = tokens.positionOf[row]!;
     const active = latentsOfRow(tokens, row);
     const value = active.get(latent)!;
-    const others = [...active.keys()].filter((one) => one !== latent && norm(one) > 0);
+    const others = [...active.keys()].filter((one) => one !== latent && norms[one]! > 0);
     const drawn = others[Math.floor(keyedNumber(seed, latent, row) * others.length)];
     if (drawn === undefined) continue; // there is nothing to compare with
     changed += 1;
     first[text] = Math.min(first[text]!, position);
     const at = (text * positions + position) * width;
-    const size = value * norm(latent);
-    const direction = randomDirection(width, seed, latent, row);
+    const size = value * norms[latent]!;
+    const direction = random[Math.floor(keyedNumber(seed, latent, row, 1) * random.length)]!;
     for (let i = 0; i < width; i++) {
       change[at + i] = -value * decoder[latent * width + i]!;
-      other[at + i] = (-size / norm(drawn)) * decoder[drawn * width + i]!;
-      random[at + i] = size * direction[i]!;
+      other[at + i] = (-size / norms[drawn]!) * decoder[drawn * width + i]!;
+      atRandom[at + i] = size * direction[i]!;
     }
   }
   const count = texts.length * positions;
@@ -218,17 +252,6 @@ async function effectOf(
     tokens: changed,
     effect: await effectOfAdding(change),
     otherLatent: await effectOfAdding(other),
-    randomDirection: await effectOfAdding(random),
+    randomDirection: await effectOfAdding(atRandom),
   };
-}
-
-/** Of norm 1. */
-function randomDirection(width: number, ...keys: readonly number[]): Float64Array {
-  // Box and Muller: normal numbers in all dimensions have no preferred direction.
-  const normal = Float64Array.from({ length: width }, (_, i) => {
-    const radius = Math.sqrt(-2 * Math.log(1 - keyedNumber(...keys, i, 0)));
-    return radius * Math.cos(2 * Math.PI * keyedNumber(...keys, i, 1));
-  });
-  const size = Math.hypot(...normal);
-  return normal.map((value) => value / size);
 }
