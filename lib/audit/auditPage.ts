@@ -58,13 +58,15 @@ function text(value: string): string {
 }
 
 const STYLE = `
+nav a{display:inline-block}
 .figures{border-collapse:collapse;margin:.7rem 0;font-size:.9rem;font-variant-numeric:tabular-nums;width:100%}
 .figures th{font-weight:400;text-align:left}
 .figures thead th{font-size:.78rem;color:var(--quiet);font-weight:600}
 .figures th,.figures td{padding:.22rem .9rem .22rem 0;vertical-align:middle}
 .figures tbody tr{border-top:1px solid var(--line)}
 .figures .number{font-weight:650;white-space:nowrap}
-.figures .quiet{color:var(--quiet);font-weight:400}
+.figures .quiet{color:var(--quiet);font-weight:400;min-width:6.5rem}
+.figures td:last-child{white-space:nowrap}
 .bar{width:120px;height:14px}
 .bar .track{fill:var(--line)}
 .bar line{stroke:var(--text);stroke-width:2}
