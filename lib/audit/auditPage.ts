@@ -13,7 +13,7 @@ export function auditHtml({ title, facts, sections }: AuditReport): string {
 <nav aria-label="Sections">${sections.map((section) => `<a href="#${section.topic}">${text(section.title)}</a>`).join(" ")}</nav>
 ${sections.map(card).join("\n")}
 </main>
-<footer>Filled bars are this SAE, ticks the baseline. What a number means without its baseline and its sample, it does not say.</footer>`;
+<footer>Filled bars are this SAE, ticks the baseline.</footer>`;
   return htmlPage({ title, style: `${FEATURE_STYLE}${STYLE}`, body });
 }
 
@@ -65,7 +65,8 @@ nav a{display:inline-block}
 .figures th,.figures td{padding:.22rem .9rem .22rem 0;vertical-align:middle}
 .figures tbody tr{border-top:1px solid var(--line)}
 .figures .number{font-weight:650;white-space:nowrap}
-.figures .quiet{color:var(--quiet);font-weight:400;min-width:6.5rem}
+.figures .quiet{color:var(--quiet);font-weight:400}
+.figures td.quiet:not(.number){min-width:7.5rem}
 .figures td:last-child{white-space:nowrap}
 .bar{width:120px;height:14px}
 .bar .track{fill:var(--line)}

@@ -59,7 +59,7 @@ export async function auditEffects(tokens: EncodedTokens, audited: Audited, seed
         name: `latents with more effect than ${name}`,
         value: effects.length === 0 ? null : stronger / effects.length,
         unit: "share" as const,
-        baseline: { name: "no difference", value: 0.5 },
+        baseline: { name: evenChance(effects.length), value: 0.5 },
         sample,
       },
       {
@@ -99,6 +99,13 @@ export async function auditEffects(tokens: EncodedTokens, audited: Audited, seed
       })),
     },
   };
+}
+
+/** What a share of `count` even chances is, and within which 95 of 100 such shares lie. */
+function evenChance(count: number): string {
+  const spread = 0.98 / Math.sqrt(count); // 1.96 standard deviations
+  const [low, high] = [0.5 - spread, 0.5 + spread].map((share) => Math.round(100 * Math.min(1, Math.max(0, share))));
+  return count === 0 ? "no difference" : `no difference; by chance ${low} to ${high}%`;
 }
 
 const CONTROLS = [

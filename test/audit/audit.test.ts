@@ -116,6 +116,7 @@ describe("effects on the model", () => {
     using sae = reading(() => constant);
     const found = await section(sae, "effects");
     const stronger = figure(found, "latents with more effect than a random direction");
+    expect(stronger.baseline.name).toBe("no difference; by chance 33 to 67%");
     expect(stronger).toMatchObject({ value: 0, baseline: { value: 0.5 }, sample: { count: 32, of: "latents" } });
     const divergence = figure(found, "divergence in nats, against a random direction");
     expect(divergence.value).toBeLessThan(1e-6);
@@ -214,6 +215,24 @@ test("absorption of a model that cannot spell is not measured, and the reason ha
   expect(found.notMeasured).toMatch(
     /probes find \d+ of 26 letters \(the best has an F1 of [01]\.\d\d\), 20 are needed/,
   );
+});
+
+test("a transcoder is audited where it writes, a crosscoder as far as that means anything", async () => {
+  const [before, after] = ["blocks.1.hook_resid_post", "blocks.2.hook_resid_pre"]; // the same activations
+  using plain = exactSae(device, 192);
+  const config = { ...plain.config, transcoder: true };
+  const transcoder = new Sae(config, plain.parameters, device, { hookName: before, hookNameOut: after });
+  const topics: AuditTopic[] = ["consistency", "counterfactuals", "effects", "fragmentation", "absorption"];
+  const options = { model, contexts: contexts.slice(0, 4), contextSize: 48, prependBos: true, topics };
+  const sections = await auditSae({ ...options, sae: transcoder });
+  for (const { topic, figures, notMeasured } of sections) {
+    expect(figures.length > 0, topic).toBe(topic !== "absorption");
+    if (topic === "absorption") expect(notMeasured).toContain("a transcoder's rows are of another hook point");
+  }
+  using crosscoder = exactSae(device, 384, { hookNames: [before, "blocks.3.hook_resid_post"] });
+  const found = await auditSae({ ...options, topics: ["consistency", "effects"], sae: crosscoder });
+  expect(figure(found[0]!, "the same latents, repeated").value).toBe(1);
+  expect(found[1]!.notMeasured).toBe("a crosscoder writes at several hook points");
 });
 
 test("the same seed gives the same audit; every figure has a baseline and a sample", async () => {
