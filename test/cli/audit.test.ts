@@ -1,5 +1,6 @@
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import type { AuditSection } from "../../lib/audit/auditReport.js";
 import { HOOK, modelDirectory } from "../analysis/tinyModel.js";
@@ -70,6 +71,39 @@ test("topics are chosen, pairs are one's own, and the JSON holds the numbers beh
   });
   expect((firing.data as { firings: number[] }).firings).toHaveLength(10);
 });
+
+const stories = fileURLToPath(new URL("../../../shared/data/models/stories260K", import.meta.url));
+
+test.runIf(existsSync(stories))(
+  "a model of llama2.c, whose vocabulary is 512 tokens, is audited and benched as well",
+  async () => {
+    const folder = await temporaryFolder();
+    const sae = await writeSae(folder, { hookName: "blocks.2.hook_resid_post", contextSize: 64 }, 64);
+    writeFileSync(join(folder, "stories.txt"), story.repeat(30));
+    copyFileSync(join(stories, "stories260K.bin"), join(folder, "stories260K.bin"));
+    copyFileSync(join(stories, "tok512.bin"), join(folder, "tokenizer.bin"));
+    const common = ["--sae", sae, "--model", join(folder, "stories260K.bin"), "--corpus", join(folder, "stories.txt")];
+    const more = [...common, "--tokens", "300", "--threads", "1"];
+    const { exitCode, stdout } = await runCli("audit", ...more, "--json");
+    expect(exitCode).toBe(0);
+    const { sections } = JSON.parse(stdout) as { sections: AuditSection[] };
+    expect(sections).toHaveLength(7);
+    expect(sections.filter(({ notMeasured }) => notMeasured !== undefined).map(({ topic }) => topic)).toEqual([
+      "absorption",
+    ]);
+    const bench = await runCli(
+      "bench-sae",
+      ...more,
+      "--evals",
+      "core",
+      "absorption",
+      "--output",
+      join(folder, "bench"),
+    );
+    expect(bench.stdout).toMatch(/^core: /m);
+    expect(bench.stdout).toMatch(/not evaluated: the model does not know its words' first letters/);
+  },
+);
 
 test("what cannot be audited is refused before anything is written", async () => {
   const { folder, commandLine } = await prepared();
