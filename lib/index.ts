@@ -71,6 +71,18 @@ export {
 } from "./attribution/shapley.js";
 export { type TokenGame, type TokenGameOptions, tokenGame } from "./attribution/tokenGame.js";
 export { type WordOptions, WordPlayers } from "./attribution/words.js";
+// whether latents can be relied on
+export { AUDIT_TOPICS, type AuditOptions, auditSae } from "./audit/audit.js";
+export { auditHtml } from "./audit/auditPage.js";
+export {
+  type AuditFigure,
+  type AuditReport,
+  type AuditSection,
+  type AuditTopic,
+  auditJson,
+} from "./audit/auditReport.js";
+export { type AuditTextOptions, auditText } from "./audit/auditText.js";
+export { type CounterfactualPair, counterfactualPairs } from "./audit/counterfactualEdits.js";
 // five methods on one prompt
 export {
   type Comparison,
@@ -100,6 +112,43 @@ export type { Selection } from "./engine/selection.js";
 export { type DType, Tensor, type TypedArray } from "./engine/tensor.js";
 export type { Activation, AttentionOperands, Sampling } from "./engine/transformerKernels.js";
 export { type ErrorCode, MonosemError } from "./errors.js";
+// SAEBench's evaluations
+export { type AbsorptionEvaluation, type AbsorptionOptions, evaluateAbsorption } from "./evaluation/absorption.js";
+export type {
+  AbsorptionOfLetters,
+  AbsorptionProgress,
+  LetterAbsorption,
+  LetterOptions,
+} from "./evaluation/absorptionOfLetters.js";
+export {
+  AUTO_INTERP,
+  AUTO_INTERP_CHANCE,
+  type AutoInterpEvaluation,
+  type AutoInterpLatent,
+  type AutoInterpOptions,
+  evaluateAutoInterp,
+} from "./evaluation/autoInterp.js";
+export {
+  absorptionConfig,
+  absorptionResult,
+  autoInterpResult,
+  type BenchSetting,
+  sparseProbingResult,
+} from "./evaluation/benchResults.js";
+export { type BenchOutcome, benchText } from "./evaluation/benchText.js";
+export {
+  type BenchMeasurement,
+  type BenchSubject,
+  type SaeBenchResult,
+  saeBenchResult,
+} from "./evaluation/saeBenchResult.js";
+export {
+  type DatasetProbing,
+  evaluateSparseProbing,
+  type ProbeAccuracies,
+  type ProbingDataset,
+  type SparseProbingOptions,
+} from "./evaluation/sparseProbing.js";
 // one pass over a corpus for all latents, and the store of what it finds
 export {
   buildFeatureStore,
@@ -251,6 +300,7 @@ export {
   type SparseEntries,
   SparseFeatures,
 } from "./probing/featureMatrix.js";
+export { fitL1LogisticProbe, type L1FitOptions } from "./probing/l1LogisticProbe.js";
 export {
   type BinaryLabels,
   binaryLabels,
@@ -258,6 +308,7 @@ export {
   readLabelledTexts,
 } from "./probing/labelledTexts.js";
 export {
+  balancedWeights,
   type FitOptions,
   fitLogisticProbe,
   fitRidgeProbe,

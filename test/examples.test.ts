@@ -228,6 +228,54 @@ test("write-a-report writes linked pages and an export of every latent that fire
   expect(readdirSync(join(source, "features"))).toEqual(["batch-0.jsonl.gz"]);
 });
 
+/** An SAE that is not trained, in a folder, and a file of texts that the model writes. */
+async function saeAndTexts(name: string, texts: number): Promise<{ directory: string; corpus: string }> {
+  const device = await Device.open(testDevice, { threads: 1 });
+  const model = await HookedTransformer.load(fileURLToPath(new URL("../assets/tiny-gpt2", import.meta.url)), device);
+  const directory = join(folder, name);
+  const metadata = { modelName: "tiny-gpt2", hookName: "blocks.2.hook_resid_post" };
+  const config = { architecture: "topk" as const, dIn: 192, dSae: 128, k: 8, applyBDecToInput: true };
+  using sae = Sae.create(config, device, 0, { metadata });
+  await sae.save(directory);
+  const prompts = Array.from({ length: texts }, () => [model.config.bosTokenId!]);
+  const written = await model.generate(prompts, { maxNewTokens: 120, seed: 1, temperature: 0.8 });
+  const corpus = join(folder, `${name}.jsonl`);
+  const lines = written.map((ids) => JSON.stringify({ text: model.tokenizer.decode(ids.slice(1)) }));
+  await writeFile(corpus, lines.join("\n"));
+  await device.close();
+  return { directory, corpus };
+}
+
+test("audit-an-sae says what can be relied on, and finds the latents that stand twice", async () => {
+  const { directory, corpus } = await saeAndTexts("audited-sae", 16);
+  const printed = await runExample("audit-an-sae", directory, corpus);
+  expect(printed).toMatch(/^ {2}the same latents, repeated +100\.0% /m);
+  expect(printed).toMatch(/^ {2}latents kept, a sentence in front +[\d.]+% +[\d.]+% {2}another token +\d+ tokens/m);
+  expect(printed).toMatch(/^ {2}latents with more effect than a random direction +[\d.]+% +50\.0%/m);
+  const [asItIs, withCopies] = [...printed.matchAll(/(\d+) of 128 latents have a near duplicate/g)].map((m) =>
+    Number(m[1]),
+  );
+  expect(asItIs).toBe(0);
+  expect(withCopies).toBe(20);
+});
+
+test("bench-an-sae probes latents, says why there is no absorption, and writes SAEBench's file", async () => {
+  const { directory } = await saeAndTexts("benched-sae", 1);
+  const output = join(folder, "bench.json");
+  const printed = await runExample("bench-an-sae", directory, output);
+  expect(printed.match(/^(girl|boy|king) +latent \d+ alone [\d.]+%, all that the SAE reads [\d.]+%$/gm)).toHaveLength(
+    3,
+  );
+  expect(printed).toMatch(
+    /^absorption: probes find \d+ of 26 letters, the model spells [\d.]+% of words: no numbers$/m,
+  );
+  expect(printed).toMatch(/^sparse-probing: .*50% is chance$/m);
+  expect(JSON.parse(await readFile(output, "utf8"))).toMatchObject({
+    eval_type_id: "sparse_probing",
+    sae_cfg_dict: { architecture: "topk" },
+  });
+});
+
 test("the demo goes all the way from generated text to a page of features", async () => {
   const output = join(folder, "demo");
   const printed = await runExample("demo", "--tokens", "6000", "--steps", "3", "--output", output);

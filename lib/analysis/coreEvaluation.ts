@@ -43,7 +43,8 @@ export interface EvaluationSetting {
  * The evaluation as SAEBench 0.6 writes it (`eval_output_schema_core.json`), so that its readers and plots take it, and
  * under `monosem` what that form has no place for. Numbers are what SAEBench's names say, by the right formulas; where
  * SAEBench has NaN it writes -1, and so does this: consistency of a latent that never fired, ratios with a denominator of
- * 0. What was not measured is left out: without a model the first two categories, and consistency.
+ * 0, a transcoder's cosine of encoder and decoder. What was not measured is left out: without a model the first two
+ * categories, and consistency.
  */
 export function coreEvaluation(sae: EvaluatedSae, setting: EvaluationSetting): { readonly [key: string]: Json } {
   const { reconstruction, inModel, geometry, name, cfg } = sae;
@@ -161,9 +162,7 @@ function latentDetails({ latents }: Evaluation, geometry: DictionaryGeometry): J
     ...(consistency === undefined ? {} : { consistent_activation_heuristic: rounded(consistency[index]!) }),
     encoder_bias: rounded(geometry.encoderBias[index]!),
     encoder_norm: rounded(geometry.encoderNorm[index]!),
-    ...(encoderDecoderCosine === undefined
-      ? {}
-      : { encoder_decoder_cosine_sim: rounded(encoderDecoderCosine[index]!) }),
+    encoder_decoder_cosine_sim: rounded(encoderDecoderCosine?.[index] ?? Number.NaN),
     max_decoder_cosine_sim: rounded(geometry.maxDecoderCosine[index]!),
     max_encoder_cosine_sim: rounded(geometry.maxEncoderCosine[index]!),
   }));

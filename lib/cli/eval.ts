@@ -1,7 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { dirname, join } from "node:path";
 import { type Command, Option } from "commander";
-import { filesMatching } from "../activations/fileGlob.js";
 import { coreEvaluation, type EvaluatedSae } from "../analysis/coreEvaluation.js";
 import { evaluationText } from "../analysis/evaluationText.js";
 import type { SweepPoint } from "../analysis/pareto.js";
@@ -13,6 +11,7 @@ import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
 import { addCorpusOptions, type CorpusFlags } from "./corpusOptions.js";
+import { saeFolders } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import { CONTEXTS_PER_BATCH, measureInModel, measureOnActivations, type StoredFlags } from "./measureSaes.js";
 import {
@@ -115,16 +114,6 @@ async function measure(flags: EvalFlags, device: Device, signal: AbortSignal): P
   if (activations !== undefined) return await measureOnActivations(activations, flags, options);
   if (model !== undefined && corpus !== undefined) return await measureInModel({ ...flags, model, corpus }, options);
   throw new MonosemError("ERR_CONFIG", "nothing to evaluate on: give --model and --corpus, or --activations");
-}
-
-/** The folders that the arguments name, patterns replaced by the SAEs that match. */
-async function saeFolders(patterns: readonly string[]): Promise<readonly string[]> {
-  const folders: string[] = [];
-  for (const pattern of patterns) {
-    if (/[*?]/.test(pattern)) folders.push(...(await filesMatching(join(pattern, "cfg.json"))).map(dirname));
-    else folders.push(pattern);
-  }
-  return [...new Set(folders)];
 }
 
 async function printJson(measured: readonly EvaluatedSae[], flags: EvalFlags): Promise<void> {

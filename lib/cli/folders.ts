@@ -1,6 +1,7 @@
 /** The folders that arguments name: what is in them, and, where that is not what was asked for, what to name instead. */
 import { stat } from "node:fs/promises";
-import { extname, join } from "node:path";
+import { dirname, extname, join } from "node:path";
+import { filesMatching } from "../activations/fileGlob.js";
 import { processingOfSaes } from "../analysis/pairing.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
@@ -132,4 +133,14 @@ export async function outputOfRun(directory: string, folders: readonly string[])
 export async function saeBelow(directory: string): Promise<string> {
   const below = join(directory, "sae");
   return (await holdsSae(below)) ? `; there is one in ${below}` : "";
+}
+
+/** The folders that the arguments name, patterns replaced by the SAEs that match. */
+export async function saeFolders(patterns: readonly string[]): Promise<readonly string[]> {
+  const folders: string[] = [];
+  for (const pattern of patterns) {
+    if (/[*?]/.test(pattern)) folders.push(...(await filesMatching(join(pattern, "cfg.json"))).map(dirname));
+    else folders.push(pattern);
+  }
+  return [...new Set(folders)];
 }

@@ -139,7 +139,8 @@ export async function measureInModel(
   }
 }
 
-async function described(
+/** What was measured of an SAE, with what its weights tell. */
+export async function described(
   sae: Sae,
   known: Pick<EvaluatedSae, "name" | "hooks" | "reconstruction" | "explainedVariancePerHook">,
   signal: AbortSignal,

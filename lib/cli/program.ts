@@ -7,6 +7,8 @@ import { packageVersion } from "./version.js";
 const commands: Readonly<Record<string, () => Promise<(program: Command) => void>>> = {
   train: async () => (await import("./train.js")).registerTrain,
   eval: async () => (await import("./eval.js")).registerEval,
+  "bench-sae": async () => (await import("./benchSae.js")).registerBenchSae,
+  audit: async () => (await import("./audit.js")).registerAudit,
   encode: async () => (await import("./encode.js")).registerEncode,
   features: async () => (await import("./features.js")).registerFeatures,
   interpret: async () => (await import("./interpret.js")).registerInterpret,

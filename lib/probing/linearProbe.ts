@@ -22,6 +22,8 @@ export interface FitOptions {
   readonly penalty: number;
   /** Fit to features of mean 0 and deviation 1, so that the penalty means the same for all of them; by default done. */
   readonly standardise?: boolean;
+  /** How much each row counts in a logistic probe's loss, above 0; by default 1 each. See `balancedWeights`. */
+  readonly rowWeights?: Float64Array | undefined;
   /** Where the search for a logistic probe begins, such as at that for a similar penalty; it changes the time alone. */
   readonly start?: LinearProbe | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -38,10 +40,20 @@ export function probeScores({ weights, bias }: LinearProbe, features: FeatureMat
   return features.times(weights).map((value) => value + bias);
 }
 
+/** Weights by which both classes count alike, and all rows together as without: scikit-learn's class_weight="balanced". */
+export function balancedWeights(labels: ArrayLike<number>): Float64Array {
+  const positives = countPositives(labels);
+  const rows = labels.length;
+  return Float64Array.from(
+    { length: rows },
+    (_, row) => rows / (2 * (labels[row] === 1 ? positives : rows - positives)),
+  );
+}
+
 /**
- * Logistic regression with an L2 penalty:
+ * Logistic regression with an L2 penalty, c_r being the rows' weights:
  *
- *   Σ_r log(1 + exp(-y_r (w x_r + b))) + λ/2 |w|²,  y_r = ±1
+ *   Σ_r c_r log(1 + exp(-y_r (w x_r + b))) + λ/2 |w|²,  y_r = ±1
  *
  * by Newton's method with conjugate gradients, until the gradient is a 1e-10th of what it was at w = 0.
  *
@@ -56,21 +68,23 @@ export async function fitLogisticProbe(
   checkLabels(labels, features.rows);
   checkPenalty(options.penalty);
   const { penalty, start, signal } = options;
+  const weights = checkedWeights(options.rowWeights, features.rows);
   return await fitted(features, options.standardise ?? true, async (z) => {
     const gradientAt = (parameters: Float64Array, probabilities: Float64Array): Float64Array => {
-      const errors = probabilities.map((p, row) => p - labels[row]!);
+      const errors = probabilities.map((p, row) => weights[row]! * (p - labels[row]!));
       const gradient = transposedWithBias(z, errors);
       for (let i = 0; i < z.columns; i++) gradient[i]! += penalty * parameters[i]!;
       return gradient;
     };
-    const positives = countPositives(labels);
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    const positives = weights.reduce((sum, weight, row) => sum + weight * labels[row]!, 0);
     // The last parameter is b; its best value without features is what a gradient is small or large beside.
     const zero = new Float64Array(z.columns + 1);
-    zero[z.columns] = Math.log(positives / (labels.length - positives));
+    zero[z.columns] = Math.log(positives / (total - positives));
     const first = norm(gradientAt(zero, marginsOf(z, zero).map(sigmoid)));
     let parameters = start === undefined ? zero : inSpaceOf(z, start);
     let margins = marginsOf(z, parameters);
-    let loss = logisticLoss(margins, labels, parameters, penalty);
+    let loss = logisticLoss(margins, labels, weights, parameters, penalty);
     for (let step = 0; step < MOST_STEPS; step++) {
       await otherWork();
       throwIfAborted(signal, "the fit of the probe");
@@ -78,7 +92,7 @@ export async function fitLogisticProbe(
       const gradient = gradientAt(parameters, probabilities);
       const size = norm(gradient);
       if (size <= 1e-10 * first) return parameters;
-      const curvature = probabilities.map((p) => p * (1 - p));
+      const curvature = probabilities.map((p, row) => weights[row]! * p * (1 - p));
       const direction = newtonStep(z, curvature, penalty, gradient, Math.min(0.1, Math.sqrt(size / first)));
       const slope = -dot(gradient, direction);
       // Rounding of the loss must not stop a step that the gradient still asks for.
@@ -87,7 +101,7 @@ export async function fitLogisticProbe(
       for (;;) {
         const tried = parameters.map((value, i) => value - length * direction[i]!);
         const triedMargins = marginsOf(z, tried);
-        const triedLoss = logisticLoss(triedMargins, labels, tried, penalty);
+        const triedLoss = logisticLoss(triedMargins, labels, weights, tried, penalty);
         if (triedLoss <= loss + 1e-4 * length * slope + slack) {
           [parameters, margins, loss] = [tried, triedMargins, triedLoss];
           break;
@@ -167,6 +181,15 @@ function checkCount(values: ArrayLike<number>, rows: number): void {
   }
 }
 
+export function checkedWeights(weights: Float64Array | undefined, rows: number): Float64Array {
+  if (weights === undefined) return new Float64Array(rows).fill(1);
+  if (weights.length === rows && weights.every((weight) => Number.isFinite(weight) && weight > 0)) return weights;
+  throw new MonosemError(
+    "ERR_INVALID_ARGUMENT",
+    `rowWeights must be ${rows} numbers above 0, one for each row of features, found ${weights.length}`,
+  );
+}
+
 function checkPenalty(penalty: number): void {
   if (Number.isFinite(penalty) && penalty > 0) return;
   throw new MonosemError("ERR_INVALID_ARGUMENT", `the penalty of a probe must be a number above 0, found ${penalty}`);
@@ -233,12 +256,13 @@ function transposedWithBias(z: Products, vector: Float64Array): Float64Array {
 function logisticLoss(
   margins: Float64Array,
   labels: ArrayLike<number>,
+  rowWeights: Float64Array,
   parameters: Float64Array,
   penalty: number,
 ): number {
   const weights = parameters.subarray(0, -1);
   return margins.reduce(
-    (sum, margin, row) => sum + logLoss(margin, labels[row]!),
+    (sum, margin, row) => sum + rowWeights[row]! * logLoss(margin, labels[row]!),
     (penalty / 2) * dot(weights, weights),
   );
 }
@@ -249,6 +273,6 @@ export function logLoss(margin: number, label: number): number {
   return Math.max(0, -signed) + Math.log1p(Math.exp(-Math.abs(signed)));
 }
 
-function sigmoid(margin: number): number {
+export function sigmoid(margin: number): number {
   return margin >= 0 ? 1 / (1 + Math.exp(-margin)) : Math.exp(margin) / (1 + Math.exp(margin));
 }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { coreEvaluation, densityShares, type EvaluatedSae } from "../../lib/analysis/coreEvaluation.js";
 import { evaluationText } from "../../lib/analysis/evaluationText.js";
+import { problems } from "../evaluation/saebench.js";
 
 /** An SAE of three latents, of which the last never fires. */
 const sae: EvaluatedSae = {
@@ -107,6 +108,14 @@ describe("SAEBench's form", () => {
       detail(2, [0, -1, 0, 3, 0, 0.25, 0.2]),
     ]);
     expect(JSON.parse(JSON.stringify(result))).toEqual(result);
+    expect(problems("core", result)).toBeNull();
+  });
+
+  test("a transcoder's, too, is valid by the schema: what has no cosine is -1", () => {
+    const geometry = { ...sae.geometry, encoderDecoderCosine: undefined };
+    const result = coreEvaluation({ ...sae, geometry, inModel, modelName: "gpt2", contextSize: 20 }, setting);
+    expect(problems("core", result)).toBeNull();
+    expect(result.eval_result_details).toMatchObject(new Array(3).fill({ encoder_decoder_cosine_sim: -1 }));
   });
 
   test("leaves out what was not measured", () => {
@@ -136,6 +145,7 @@ describe("SAEBench's form", () => {
       "feature_density",
       "encoder_bias",
       "encoder_norm",
+      "encoder_decoder_cosine_sim",
       "max_decoder_cosine_sim",
       "max_encoder_cosine_sim",
     ]);

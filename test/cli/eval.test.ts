@@ -97,7 +97,7 @@ test("a transcoder is evaluated on the tensor that it reconstructs", async () =>
   const onBoth = ["--sae", join(folder, "sae"), "--activations", activations, "--tensor", "x"];
   const result = await runCli("eval", ...onBoth, "--target-tensor", "y", "--json");
   expect(result).toMatchObject({ exitCode: 0 });
-  expect(JSON.parse(result.stdout).eval_result_details[0]).not.toHaveProperty("encoder_decoder_cosine_sim");
+  expect(JSON.parse(result.stdout).eval_result_details[0]).toMatchObject({ encoder_decoder_cosine_sim: -1 });
   const without = await runCli("eval", ...onBoth);
   expect(without).toMatchObject({
     exitCode: 1,

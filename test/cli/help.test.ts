@@ -4,6 +4,8 @@ import { runCli } from "./runCli.js";
 const commands = [
   "train",
   "eval",
+  "bench-sae",
+  "audit",
   "encode",
   "features",
   "interpret",
