@@ -70,6 +70,7 @@ export async function buildFeatureStore(folder: string, options: FeatureStoreOpt
       await store.close();
       throw error;
     }
+    await rm(statePath, { force: true }); // left where the process ended right after the store was written
     return store;
   }
   using pass = new FeaturePass(options);

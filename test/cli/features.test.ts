@@ -110,6 +110,8 @@ test("what is missing is named, with what it is for", async () => {
     [[], "required option '--corpus <glob...>' not specified"],
     [["--corpus", "x.txt"], "required option '--sae <dir>' not specified"],
     [["--resume"], "required option '--store <dir>' not specified: --resume continues it"],
+    [["--by", "logit"], "required option '--prompt <text>' not specified: --by belongs to it"],
+    [["--store", "x", "--from", "y"], "option '--from <dir>' cannot be used with option '--store <dir>'"],
     [["--labels", "x"], "required option '--kinds' not specified: --labels belongs to it"],
     [["--kinds"], "required option '--from <dir>' not specified: --kinds reads a store"],
   ] as const) {
@@ -118,6 +120,7 @@ test("what is missing is named, with what it is for", async () => {
   for (const [flags, message] of [
     [["--by", "quantile"], "required option '--from <dir>' not specified: quantiles are those of a store"],
     [["--by", "logit"], "required option '--target <token>' not specified: the token whose logit to rank by"],
+    [["--target", " she"], "--target is what --by logit ranks by"],
     [["--by", "logit", "--target", "abracadabra"], '--target "abracadabra" is'],
   ] as const) {
     const { exitCode, stderr } = await runCli("features", ...onModel, "--prompt", "The king", ...flags);
