@@ -25,6 +25,8 @@ beforeAll(async () => {
   const config = { architecture: "topk" as const, dIn: 192, dSae: 64, k: 8, applyBDecToInput: true };
   using sae = Sae.create(config, device, 0, { metadata });
   await sae.save(join(folder, "sae"));
+  using other = Sae.create(config, device, 1, { metadata });
+  await other.save(join(folder, "other"));
   await device.close();
   onModel = ["--sae", join(folder, "sae"), "--model", modelDirectory];
 });
@@ -79,6 +81,9 @@ test("a store is written, shown like the pass itself, and read without model, SA
     expect(kinds.stdout).toMatch(new RegExp(`^${kind}: `, "m"));
   }
   expect(kinds.stdout).toMatch(/^safety: 2 texts of .*list\.txt\n {2}latent \d+ +fires on \d+% of them/m);
+  const other = ["--sae", join(folder, "other"), "--model", modelDirectory];
+  const stranger = await runCli("features", "--from", store, "--kinds", ...other, "--latents", "3");
+  expect(stranger).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("the features of another SAE") });
   const bare = await runCli("features", "--from", store, "--kinds", "--latents", "3");
   expect(bare.exitCode, bare.stderr).toBe(0);
   expect(bare.stdout).not.toContain("meaning");
