@@ -10,6 +10,7 @@ import { type MeaningFigures, meaningDefinition, meaningFigures } from "../featu
 import { redTeamScan, safetyDefinition } from "../features/kinds/safety.js";
 import { syntaxDefinition, syntaxFigures } from "../features/kinds/syntax.js";
 import type { LatentRecord } from "../features/latentRecord.js";
+import { checkStore } from "../features/storeSae.js";
 import { binaryLabels, readLabelledTexts } from "../probing/labelledTexts.js";
 import { checkLatents, type FeaturesFlags, loadSaeInModel, required, type SaeInModel } from "./featureFlags.js";
 import { shownLatents } from "./storedFeatures.js";
@@ -30,9 +31,7 @@ export async function featureKinds(flags: FeaturesFlags, device: Device, signal:
   checkLatents(flags, dSae);
   const patterns = [...contextPatterns, ...(flags.pattern ?? []).map(parsePattern)];
   using loaded = withModel ? await loadSaeInModel(flags, device, signal) : undefined;
-  if (loaded !== undefined && loaded.sae.config.dSae !== dSae) {
-    throw new MonosemError("ERR_CONFIG", `the store is of ${dSae} latents, but the SAE has ${loaded.sae.config.dSae}`);
-  }
+  if (loaded !== undefined) await checkStore(store, loaded.sae, loaded.chosen);
   const records: LatentRecord[] = [];
   for (const latent of shownLatents(store, flags)) records.push(await store.latent(latent));
   const compared = [...records];

@@ -45,15 +45,19 @@ export function registerFeatures(program: Command): void {
     .option("--html-prompts <text...>", "texts for that report to show the active latents of, token by token")
     .option("--store <dir>", "write what is found of all latents into this folder; Ctrl-C keeps what there is so far")
     .option("--resume", "continue an interrupted --store, to the same result")
-    .option("--from <dir>", "show what such a folder holds: needs no model, SAE or corpus")
-    .option("--prompt <text>", "show the latents that are active on this text; needs no corpus")
+    .addOption(
+      new Option("--from <dir>", "show what such a folder holds: needs no model, SAE or corpus").conflicts("store"),
+    )
+    .addOption(
+      new Option("--prompt <text>", "show the latents that are active on this text; needs no corpus").conflicts(
+        "store",
+      ),
+    )
     .addOption(
       new Option(
         "--by <score>",
-        "rank them by activation, by quantile among their firings (of --from), or by effect on --target",
-      )
-        .choices(["activation", "quantile", "logit"])
-        .default("activation"),
+        "rank them by activation (the default), by quantile among their firings (of --from), or by effect on --target",
+      ).choices(["activation", "quantile", "logit"]),
     )
     .option("--target <token>", "next token whose logit to rank by")
     .option(
@@ -90,6 +94,9 @@ Examples:
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
   await checkReportOutput(flags);
   if (flags.resume) required(flags, "store", ": --resume continues it");
+  for (const name of ["by", "target"] as const) {
+    if (flags[name] !== undefined) required(flags, "prompt", `: --${name} belongs to it`);
+  }
   for (const name of ["labels", "pattern", "redTeam"] as const) {
     if (flags[name] !== undefined)
       required(flags, "kinds", `: --${name === "redTeam" ? "red-team" : name} belongs to it`);

@@ -24,6 +24,9 @@ export async function featuresOfPrompt(flags: FeaturesFlags, device: Device, sig
 
 function rankingOf(flags: FeaturesFlags, model: HookedTransformer, store: FeatureStore | undefined): PromptRanking {
   const { by = "activation" } = flags;
+  if (flags.target !== undefined && by !== "logit") {
+    throw new MonosemError("ERR_CONFIG", "--target is what --by logit ranks by");
+  }
   if (by === "activation") return { by };
   if (by === "quantile") {
     required(flags, "from", ": quantiles are those of a store");

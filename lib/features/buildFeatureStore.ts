@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type ContextPosition, Contexts } from "../activations/contexts.js";
@@ -12,13 +11,13 @@ import { MonosemError, throwIfAborted } from "../errors.js";
 import { removeTemporaries } from "../formats/atomicFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { NearestRows } from "../sae/nearestRows.js";
-import type { Sae } from "../sae/sae.js";
 import { FeaturePass, type FeaturePassOptions, type PassContext } from "./featurePass.js";
 import { FeatureStore } from "./featureStore.js";
 import { LOGIT_BINS, LOGITS_TOLD, latentLogits } from "./latentLogits.js";
 import type { LatentRecord } from "./latentRecord.js";
 import { type PassState, requireSameIdentity, restorePass, savePass } from "./passState.js";
 import { type PassIdentity, stateFile, storeFile } from "./storeHeader.js";
+import { saeFingerprint } from "./storeSae.js";
 import { writeFeatureStore } from "./writeFeatureStore.js";
 
 export interface FeatureStoreOptions extends FeaturePassOptions {
@@ -70,6 +69,7 @@ export async function buildFeatureStore(folder: string, options: FeatureStoreOpt
       await store.close();
       throw error;
     }
+    await rm(statePath, { force: true }); // left where the process ended right after the store was written
     return store;
   }
   using pass = new FeaturePass(options);
@@ -142,17 +142,6 @@ async function identityOf(options: FeatureStoreOptions): Promise<PassIdentity> {
     tokensAfter: options.tokensAfter ?? 8,
     seed: options.seed ?? 0,
   };
-}
-
-async function saeFingerprint({ config, parameters }: Sae): Promise<string> {
-  const sha256 = createHash("sha256").update(JSON.stringify(config));
-  for (const name of Object.keys(parameters).sort()) {
-    const tensor = parameters[name];
-    if (tensor === undefined) continue;
-    const data = await tensor.readFloat32();
-    sha256.update(name).update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-  }
-  return sha256.digest("hex");
 }
 
 interface Batch {

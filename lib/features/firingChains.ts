@@ -2,7 +2,7 @@ import { MonosemError } from "../errors.js";
 
 /** The active latents of rows of activations, as `Codes.read` gives them. */
 export interface CodeEntries {
-  /** [rows + 1]: row r has entries rowOffsets[r] to rowOffsets[r + 1]. */
+  /** `[rows + 1]`: row r has the entries from `rowOffsets[r]` to `rowOffsets[r + 1]`. */
   readonly rowOffsets: Float64Array;
   readonly features: Uint32Array;
   readonly values: Float32Array;

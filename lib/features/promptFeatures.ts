@@ -8,6 +8,7 @@ import {
 } from "./featureActivations.js";
 import type { FeatureStore } from "./featureStore.js";
 import { shareAtMost } from "./histogramShare.js";
+import { checkStore } from "./storeSae.js";
 
 /**
  * How latents on a text are ranked:
@@ -32,7 +33,7 @@ export interface PromptFeatures extends Omit<FeatureActivations, "latents"> {
 /**
  * Which latents are active on a text, ranked.
  *
- * @throws MonosemError as `featureActivations`; ERR_CONFIG for a store of another SAE's size; ERR_UNSUPPORTED for logit
+ * @throws MonosemError as `featureActivations`; ERR_CONFIG for a store of another SAE; ERR_UNSUPPORTED for logit
  * effects outside of the residual stream; ERR_INVALID_ARGUMENT for a target that is no token of the model
  */
 export async function promptFeatures(
@@ -52,11 +53,7 @@ async function scoresOf(
 ): Promise<number[]> {
   if (ranking.by === "activation") return latents.map(({ activation }) => Math.abs(activation));
   if (ranking.by === "quantile") {
-    const { dSae } = options.sae.config;
-    const stored = ranking.store.summary.identity.dSae;
-    if (stored !== dSae) {
-      throw new MonosemError("ERR_CONFIG", `the store is of ${stored} latents, but the SAE has ${dSae}`);
-    }
+    await checkStore(ranking.store, options.sae, options);
     const scores: number[] = [];
     for (const { latent, activation } of latents) {
       const share = shareAtMost((await ranking.store.latent(latent)).histogram, activation);

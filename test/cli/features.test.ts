@@ -25,6 +25,8 @@ beforeAll(async () => {
   const config = { architecture: "topk" as const, dIn: 192, dSae: 64, k: 8, applyBDecToInput: true };
   using sae = Sae.create(config, device, 0, { metadata });
   await sae.save(join(folder, "sae"));
+  using other = Sae.create(config, device, 1, { metadata });
+  await other.save(join(folder, "other"));
   await device.close();
   onModel = ["--sae", join(folder, "sae"), "--model", modelDirectory];
 });
@@ -79,6 +81,9 @@ test("a store is written, shown like the pass itself, and read without model, SA
     expect(kinds.stdout).toMatch(new RegExp(`^${kind}: `, "m"));
   }
   expect(kinds.stdout).toMatch(/^safety: 2 texts of .*list\.txt\n {2}latent \d+ +fires on \d+% of them/m);
+  const other = ["--sae", join(folder, "other"), "--model", modelDirectory];
+  const stranger = await runCli("features", "--from", store, "--kinds", ...other, "--latents", "3");
+  expect(stranger).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("the features of another SAE") });
   const bare = await runCli("features", "--from", store, "--kinds", "--latents", "3");
   expect(bare.exitCode, bare.stderr).toBe(0);
   expect(bare.stdout).not.toContain("meaning");
@@ -110,6 +115,8 @@ test("what is missing is named, with what it is for", async () => {
     [[], "required option '--corpus <glob...>' not specified"],
     [["--corpus", "x.txt"], "required option '--sae <dir>' not specified"],
     [["--resume"], "required option '--store <dir>' not specified: --resume continues it"],
+    [["--by", "logit"], "required option '--prompt <text>' not specified: --by belongs to it"],
+    [["--store", "x", "--from", "y"], "option '--from <dir>' cannot be used with option '--store <dir>'"],
     [["--labels", "x"], "required option '--kinds' not specified: --labels belongs to it"],
     [["--kinds"], "required option '--from <dir>' not specified: --kinds reads a store"],
   ] as const) {
@@ -118,6 +125,7 @@ test("what is missing is named, with what it is for", async () => {
   for (const [flags, message] of [
     [["--by", "quantile"], "required option '--from <dir>' not specified: quantiles are those of a store"],
     [["--by", "logit"], "required option '--target <token>' not specified: the token whose logit to rank by"],
+    [["--target", " she"], "--target is what --by logit ranks by"],
     [["--by", "logit", "--target", "abracadabra"], '--target "abracadabra" is'],
   ] as const) {
     const { exitCode, stderr } = await runCli("features", ...onModel, "--prompt", "The king", ...flags);

@@ -10,8 +10,12 @@ import { rankLatents } from "../../lib/analysis/featureRanking.js";
 import { collectFeatures } from "../../lib/analysis/features.js";
 import { logitEffects } from "../../lib/analysis/logitEffects.js";
 import type { Device } from "../../lib/engine/device.js";
+import { MonosemError } from "../../lib/errors.js";
 import { buildFeatureStore, type FeatureStoreOptions } from "../../lib/features/buildFeatureStore.js";
+import { checksumOf } from "../../lib/features/checksum.js";
 import { FeatureStore } from "../../lib/features/featureStore.js";
+import { latentColumns, storeTables } from "../../lib/features/storeTables.js";
+import { type SafetensorsArray, SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.js";
 import type { HookedTransformer } from "../../lib/models/hookedTransformer.js";
 import { defineArchitecture, positiveInteger } from "../../lib/sae/architecture.js";
 import { registerArchitecture } from "../../lib/sae/architectures.js";
@@ -329,6 +333,83 @@ test("a store with any byte changed, or cut anywhere, is refused or says what it
   );
   await writeFile(path, bytes);
   expect(await readAll()).toBe(before);
+});
+
+test("numbers that somebody has put into a store, checksums and all, are refused or read as a record of the right form", async () => {
+  const folder = newFolder();
+  await (await buildFeatureStore(folder, options({ tokens: 50 }))).close();
+  const path = join(folder, "features.safetensors");
+  const original = await SafetensorsFile.open(path);
+  const { metadata } = original;
+  const specifications = new Map<string, SafetensorsArray>();
+  for (const name of original.entries.keys()) specifications.set(name, await original.read(name));
+  await original.close();
+  const tables = Object.entries(storeTables(25));
+  const eager = [
+    ...Object.keys(latentColumns).map((name) => `latents.${name}`),
+    "latents.checksum",
+    ...tables.map(([table]) => `${table}.offsets`),
+    ...["vocabulary.offsets", "vocabulary.text", "ranking"],
+  ];
+  const forge = fc.record({
+    tensor: fc.constantFrom(...specifications.keys()).filter((name) => !name.includes("checksum")),
+    place: fc.double({ min: 0, max: 0.999, noNaN: true }),
+    value: fc.constantFrom(0, 1, 2, 24, 25, 26, 299, 300, 2047, 2048, 2 ** 31, 2 ** 32 - 1, -1, Number.NaN, Infinity),
+  });
+  let [refused, read] = [0, 0];
+  await fc.assert(
+    fc.asyncProperty(fc.array(forge, { minLength: 1, maxLength: 3 }), async (forgeries) => {
+      const arrays = new Map([...specifications].map(([name, { data }]) => [name, data.slice()]));
+      for (const { tensor, place, value } of forgeries) {
+        const data = arrays.get(tensor)!;
+        if (data.length > 0) data[Math.floor(place * data.length)] = value as never;
+      }
+      const checksums = arrays.get("latents.checksum")!;
+      for (let latent = 0; latent < 300; latent++) {
+        let checksum = 0;
+        for (const [table, columns] of tables) {
+          const offsets = arrays.get(`${table}.offsets`)!;
+          const [first, end] = [Number(offsets[latent]), Number(offsets[latent + 1])];
+          for (const [name, { width }] of Object.entries(columns)) {
+            const perRow = Math.max(1, width);
+            const rows = arrays.get(`${table}.${name}`)!.subarray(first * perRow, end * perRow);
+            checksum = checksumOf(rows, checksum);
+          }
+        }
+        checksums[latent] = checksum as never;
+      }
+      let all = 0;
+      for (const name of eager) all = checksumOf(arrays.get(name)!, all);
+      arrays.get("checksum")![0] = all as never;
+      await writeSafetensors(
+        path,
+        Object.fromEntries([...arrays].map(([name, data]) => [name, { data, shape: specifications.get(name)!.shape }])),
+        metadata,
+      );
+      try {
+        await using store = await FeatureStore.open(folder);
+        for (let latent = 0; latent < 300; latent++) {
+          const record = await store.latent(latent);
+          const samples = record.quantiles.flatMap(({ examples }) => examples);
+          for (const { tokens, activations, peak } of [...record.examples, ...samples]) {
+            expect(tokens.length).toBeGreaterThan(peak);
+            expect(activations.length).toBe(tokens.length);
+            expect(activations.every(Number.isFinite)).toBe(true);
+            for (const token of tokens) expect(typeof store.tokenText(token)).toBe("string");
+          }
+          for (const { latent: other } of [...record.coActive, ...record.neighbours]) expect(other).toBeLessThan(300);
+          for (const { token } of record.tokens) expect(token).toBeLessThan(2048);
+        }
+        read += 1;
+      } catch (error) {
+        if (!(error instanceof MonosemError)) throw error;
+        expect(error.code).toBe("ERR_FORMAT");
+        refused += 1;
+      }
+    }),
+    { numRuns: 40 },
+  );
+  expect(Math.min(refused, read)).toBeGreaterThan(0);
 });
 
 test("folders without a store, and latents that a store does not have, are refused", async () => {

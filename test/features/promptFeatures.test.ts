@@ -90,6 +90,12 @@ test("latents are ranked by activation, by quantile of a store, and by their eff
   await expect(promptFeatures({ sae: other, model, text, ranking: { by: "quantile", store } })).rejects.toThrow(
     /the store is of 64 latents, but the SAE has 32/,
   );
+  using twin = Sae.create({ architecture: "topk", dIn: 192, dSae: 64, k: 8, applyBDecToInput: true }, device, 4, {
+    metadata: { hookName: HOOK, prependBos: true },
+  });
+  const withTwin = { sae: twin, model, text, ranking: { by: "quantile", store } as const };
+  await expect(promptFeatures(withTwin)).rejects.toThrow(/another SAE: .*allowMismatch/);
+  expect((await promptFeatures({ ...withTwin, allowMismatch: true })).latents.length).toBeGreaterThan(0);
   await rm(folder, { recursive: true });
 });
 

@@ -1,6 +1,7 @@
 import { MonosemError, throwIfAborted } from "../../errors.js";
 import { type FeatureActivationOptions, featureActivations } from "../featureActivations.js";
 import type { FeatureStore } from "../featureStore.js";
+import { checkStore } from "../storeSae.js";
 
 /** What a latent does on a list of texts that somebody worries about. */
 export interface SafetyFigures {
@@ -26,18 +27,13 @@ export interface SafetyOptions extends Omit<FeatureActivationOptions, "text"> {
 /**
  * All latents that fire on any of the texts, by how far their share is above the expected one.
  *
- * @throws MonosemError as `featureActivations`; ERR_CONFIG for an empty list, or a store of another SAE's size; ERR_ABORTED
+ * @throws MonosemError as `featureActivations`; ERR_CONFIG for an empty list, or a store of another SAE; ERR_ABORTED
  */
 export async function redTeamScan(options: SafetyOptions): Promise<SafetyFigures[]> {
   const { sae, store, texts } = options;
-  const { identity, firingCounts, maxActivations, minActivations, tokens } = store.summary;
+  const { firingCounts, maxActivations, minActivations, tokens } = store.summary;
   if (texts.length === 0) throw new MonosemError("ERR_CONFIG", "the list of texts to scan is empty");
-  if (identity.dSae !== sae.config.dSae) {
-    throw new MonosemError(
-      "ERR_CONFIG",
-      `the store is of ${identity.dSae} latents, but the SAE has ${sae.config.dSae}`,
-    );
-  }
+  await checkStore(store, sae, options);
   const found = new Map<number, { texts: number; largest: number }>();
   const lengths: number[] = [];
   for (const text of texts) {
