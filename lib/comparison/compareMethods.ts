@@ -62,13 +62,14 @@ export interface Comparison {
   readonly methods: readonly MethodOutcome[];
   /** The strongest latents on each token of the prompt; undefined without an SAE. */
   readonly latents: readonly (readonly { readonly latent: number; readonly value: number }[])[] | undefined;
-  /** What becomes of the measure when a latent is switched off everywhere, the strongest ones; undefined without an SAE. */
+  /** Of the 24 strongest latents, the largest changes of the measure when one is switched off; undefined without an SAE. */
   readonly latentEffects: readonly { readonly latent: number; readonly effect: number }[] | undefined;
 }
 
 const MOST_EXACT_PLAYERS = 10;
 const LATENTS_PER_TOKEN = 3;
-const ABLATED_LATENTS = 8;
+const ABLATED_LATENTS = 24;
+const SHOWN_EFFECTS = 8;
 
 /**
  * @throws MonosemError as the methods themselves: what a method needs and does not get leaves it out, what it gets and
@@ -243,7 +244,8 @@ async function latentsOfPrompt(
   const scores = await game({ rows: players + 1, players, present }, signal);
   const effects = ablated
     .map((latent, player) => ({ latent, effect: scores[player + 1]! - scores[0]! }))
-    .sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect) || a.latent - b.latent);
+    .sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect) || a.latent - b.latent)
+    .slice(0, SHOWN_EFFECTS);
   return { latents, effects, facts: [["SAE", `${sae.config.dSae} latents at ${sae.metadata.hookName ?? "its hook"}`]] };
 }
 
