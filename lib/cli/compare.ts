@@ -20,6 +20,7 @@ import {
   withDevice,
 } from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
+import { startProgress } from "./progress.js";
 
 interface CompareFlags extends DeviceFlags, MeasureFlags {
   readonly model: string;
@@ -86,6 +87,8 @@ async function compare(flags: CompareFlags, device: Device, signal: AbortSignal)
   using model = await loadModel(flags.model, device, signal, sae === undefined ? [] : [sae]);
   const { prompt, corrupted, hook, allowMismatch, limeSamples, seed } = flags;
   const measure = await measureOf(model, model.promptTokens(prompt)[0]!, flags, signal);
+  const progress = startProgress("asking", 5, "methods");
+  let begun = 0;
   const comparison = await compareMethods({
     model,
     prompt,
@@ -98,7 +101,8 @@ async function compare(flags: CompareFlags, device: Device, signal: AbortSignal)
     limeSamples,
     seed,
     signal,
-  });
+    onProgress: (method) => progress.update(begun++, method),
+  }).finally(() => progress.stop());
   const report = {
     title: "Five methods on one prompt",
     facts: [

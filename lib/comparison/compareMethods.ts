@@ -13,6 +13,7 @@ import { tokenGame } from "../attribution/tokenGame.js";
 import { throwIfAborted } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { activationPatching } from "../patching/activationPatching.js";
+import { alignment } from "../patching/promptPair.js";
 import { DenseFeatures } from "../probing/featureMatrix.js";
 import { binaryLabels, type LabelledText } from "../probing/labelledTexts.js";
 import { probeScores } from "../probing/linearProbe.js";
@@ -37,6 +38,7 @@ export interface ComparisonOptions extends PairingOptions {
   readonly limeSamples?: number | undefined;
   readonly seed?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Called with the name of each method before it begins. */
   readonly onProgress?: ((method: string) => void) | undefined;
 }
 
@@ -81,7 +83,11 @@ export async function compareMethods(options: ComparisonOptions): Promise<Compar
   const saeHooks = sae === undefined ? undefined : hooksForSae(model, sae, undefined, { allowMismatch });
   const hook =
     options.hook ?? saeHooks?.input.at(-1) ?? `blocks.${Math.floor(model.config.nLayers / 2)}.hook_resid_post`;
+  // What cannot be used is refused before anything is run.
   model.hookWidth(hook);
+  if (options.corrupted !== undefined)
+    alignment({ clean: tokens, corrupted: model.promptTokens(options.corrupted)[0]! });
+  if (options.labelled !== undefined) binaryLabels(options.labelled.texts, options.labelled.positive);
   const prompt: PromptAt = { tokens, hook };
   const methods: MethodOutcome[] = [];
   for (const [method, question, run] of [
