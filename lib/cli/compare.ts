@@ -22,6 +22,7 @@ import {
   withDevice,
 } from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
+import { startProgress } from "./progress.js";
 
 interface CompareFlags extends DeviceFlags, TokenizerFlags, MeasureFlags {
   readonly model: string;
@@ -93,6 +94,8 @@ async function compare(flags: CompareFlags, device: Device, signal: AbortSignal)
   });
   const { prompt, corrupted, hook, allowMismatch, limeSamples, seed } = flags;
   const measure = await measureOf(model, model.promptTokens(prompt)[0]!, flags, signal);
+  const progress = startProgress("asking", 5, "methods");
+  let begun = 0;
   const comparison = await compareMethods({
     model,
     prompt,
@@ -105,7 +108,8 @@ async function compare(flags: CompareFlags, device: Device, signal: AbortSignal)
     limeSamples,
     seed,
     signal,
-  });
+    onProgress: (method) => progress.update(begun++, method),
+  }).finally(() => progress.stop());
   const report = {
     title: "Five methods on one prompt",
     facts: [

@@ -13,6 +13,7 @@ import { tokenGame } from "../attribution/tokenGame.js";
 import { throwIfAborted } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { activationPatching } from "../patching/activationPatching.js";
+import { alignment } from "../patching/promptPair.js";
 import { DenseFeatures } from "../probing/featureMatrix.js";
 import { binaryLabels, type LabelledText } from "../probing/labelledTexts.js";
 import { probeScores } from "../probing/linearProbe.js";
@@ -37,6 +38,7 @@ export interface ComparisonOptions extends PairingOptions {
   readonly limeSamples?: number | undefined;
   readonly seed?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Called with the name of each method before it begins. */
   readonly onProgress?: ((method: string) => void) | undefined;
 }
 
@@ -62,13 +64,14 @@ export interface Comparison {
   readonly methods: readonly MethodOutcome[];
   /** The strongest latents on each token of the prompt; undefined without an SAE. */
   readonly latents: readonly (readonly { readonly latent: number; readonly value: number }[])[] | undefined;
-  /** What becomes of the measure when a latent is switched off everywhere, the strongest ones; undefined without an SAE. */
+  /** Of the 24 strongest latents, the largest changes of the measure when one is switched off; undefined without an SAE. */
   readonly latentEffects: readonly { readonly latent: number; readonly effect: number }[] | undefined;
 }
 
 const MOST_EXACT_PLAYERS = 10;
 const LATENTS_PER_TOKEN = 3;
-const ABLATED_LATENTS = 8;
+const ABLATED_LATENTS = 24;
+const SHOWN_EFFECTS = 8;
 
 /**
  * @throws MonosemError as the methods themselves: what a method needs and does not get leaves it out, what it gets and
@@ -80,7 +83,11 @@ export async function compareMethods(options: ComparisonOptions): Promise<Compar
   const saeHooks = sae === undefined ? undefined : hooksForSae(model, sae, undefined, { allowMismatch });
   const hook =
     options.hook ?? saeHooks?.input.at(-1) ?? `blocks.${Math.floor(model.config.nLayers / 2)}.hook_resid_post`;
+  // What cannot be used is refused before anything is run.
   model.hookWidth(hook);
+  if (options.corrupted !== undefined)
+    alignment({ clean: tokens, corrupted: model.promptTokens(options.corrupted)[0]! });
+  if (options.labelled !== undefined) binaryLabels(options.labelled.texts, options.labelled.positive);
   const prompt: PromptAt = { tokens, hook };
   const methods: MethodOutcome[] = [];
   for (const [method, question, run] of [
@@ -243,7 +250,8 @@ async function latentsOfPrompt(
   const scores = await game({ rows: players + 1, players, present }, signal);
   const effects = ablated
     .map((latent, player) => ({ latent, effect: scores[player + 1]! - scores[0]! }))
-    .sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect) || a.latent - b.latent);
+    .sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect) || a.latent - b.latent)
+    .slice(0, SHOWN_EFFECTS);
   return { latents, effects, facts: [["SAE", `${sae.config.dSae} latents at ${sae.metadata.hookName ?? "its hook"}`]] };
 }
 

@@ -24,7 +24,7 @@ export function comparisonHtml({ title, facts, comparison }: ComparisonReport): 
   const effects =
     latentEffects === undefined
       ? ""
-      : `<section><h2>Latents switched off</h2><p>What becomes of the score without one of the latents that are the strongest on the prompt.</p><table>${latentEffects
+      : `<section><h2>Latents switched off</h2><p>What becomes of the score without one of the latents that are strong on the prompt.</p><table>${latentEffects
           .map(({ latent, effect }) => {
             const most = Math.max(...latentEffects.map((other) => Math.abs(other.effect)));
             return `<tr><th scope="row">latent ${latent}</th><td>${valueText(effect)}${bar(effect, most)}</td></tr>`;

@@ -77,31 +77,45 @@ export async function steer(options: SteeringOptions): Promise<readonly SteeredT
   for (const trial of trials) {
     throwIfAborted(signal, "the steering");
     const hooks = (): readonly NamedHook[] => hooksOf(trial, prompt, options);
-    const { temperature, topK, topP, seed, maxNewTokens } = options;
-    const sequences = await model.generate(
+    const { sequences, texts } = await written(
       Array.from({ length: samples }, () => prompt),
-      {
-        maxNewTokens,
-        ...(temperature === undefined ? {} : { temperature }),
-        ...(topK === undefined ? {} : { topK }),
-        ...(topP === undefined ? {} : { topP }),
-        ...(seed === undefined ? {} : { seed }),
-        ...(signal === undefined ? {} : { signal }),
-        hooks: hooks(),
-      },
+      hooks(),
+      options,
     );
-    const special = model.tokenizer.specialTokenIds;
     results.push({
       ...trial,
-      texts: sequences.map((ids) =>
-        model.tokenizer.decode(ids.slice(prompt.length).filter((token) => !special.has(token))),
-      ),
+      texts,
       ...(await readBack(sequences, prompt.length, latents, options)),
       targetProbability: await targetProbability(prompt, hooks(), options),
     });
     options.onProgress?.({ trials: results.length });
   }
   return results;
+}
+
+async function written(
+  prompts: readonly (readonly number[])[],
+  hooks: readonly NamedHook[],
+  { model, maxNewTokens, temperature, topK, topP, seed, signal }: SteeringOptions,
+): Promise<{ readonly sequences: readonly (readonly number[])[]; readonly texts: readonly string[] }> {
+  const sequences = prompts.map((ids) => [...ids]);
+  const texts = prompts.map(() => "");
+  const steps = model.stream(prompts, {
+    maxNewTokens,
+    ...(temperature === undefined ? {} : { temperature }),
+    ...(topK === undefined ? {} : { topK }),
+    ...(topP === undefined ? {} : { topP }),
+    ...(seed === undefined ? {} : { seed }),
+    ...(signal === undefined ? {} : { signal }),
+    hooks,
+  });
+  for await (const { tokens, text } of steps) {
+    for (const [i, token] of tokens.entries()) {
+      if (token !== undefined) sequences[i]!.push(token);
+      texts[i] += text[i]!;
+    }
+  }
+  return { sequences, texts };
 }
 
 function hooksOf(

@@ -104,14 +104,15 @@ test("each method says what it says by itself, and costs what it costs by itself
   expect(probing.forwardPasses).toBe(texts.length + 1);
   expect(probing.values![3]!).toBeGreaterThan(0);
 
-  expect(outcomeOf(found, "SAE features").forwardPasses).toBe(1 + 1 + 9);
   expect(found.latents).toHaveLength(8);
   expect(found.latents![0]).toEqual([]);
   expect(found.latents![3]).toHaveLength(3);
-  const { game, latents } = await latentGame(model, sae, tokens!, measure, { strongest: 8 });
+  const { game, latents } = await latentGame(model, sae, tokens!, measure, { strongest: 24 });
+  expect(outcomeOf(found, "SAE features").forwardPasses).toBe(1 + 1 + 1 + latents.length);
+  expect(found.latentEffects).toHaveLength(8);
   const { latent, effect } = found.latentEffects![0]!;
   const present = Uint8Array.from([...latents.map(() => 1), ...latents.map((one) => (one === latent ? 0 : 1))]);
-  const scores = await game({ rows: 2, players: 8, present });
+  const scores = await game({ rows: 2, players: latents.length, present });
   expect(effect).toBeCloseTo(scores[1]! - scores[0]!, 4);
 });
 

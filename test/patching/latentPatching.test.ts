@@ -35,10 +35,19 @@ afterAll(async () => {
   await device.close();
 });
 
-function randomSae(options: { readonly normalizeActivations?: "layer-norm"; readonly dSae?: number } = {}): Sae {
-  const { dSae = 64, ...rest } = options;
-  const config = { architecture: "topk" as const, dIn: 192, dSae, k: 8, applyBDecToInput: true, ...rest };
-  return Sae.create(config, device, 3, { metadata: { modelName: "tiny-gpt2", hookName: HOOK } });
+const kinds = {
+  plain: {},
+  "layer-norm": { normalizeActivations: "layer-norm" as const },
+  transcoder: { transcoder: true, dOut: 192, applyBDecToInput: false },
+};
+
+function randomSae(kind: keyof typeof kinds = "plain"): Sae {
+  const config = { architecture: "topk" as const, dIn: 192, dSae: 64, k: 8, applyBDecToInput: true, ...kinds[kind] };
+  const hooks =
+    kind === "transcoder"
+      ? { hookName: "blocks.2.ln2.hook_normalized", hookNameOut: "blocks.2.hook_mlp_out" }
+      : { hookName: HOOK };
+  return Sae.create(config, device, 3, { metadata: { modelName: "tiny-gpt2", ...hooks } });
 }
 
 const allOf = (count: number): number[] => Array.from({ length: count }, (_, latent) => latent);
@@ -86,14 +95,15 @@ describe("patching latents", () => {
     expect(found.scores[0]).toBe(found.corrupted);
   });
 
-  test.each(["none", "layer-norm"] as const)(
-    "a latent takes its value of the other run, times the scale of this one (normalisation: %s)",
-    async (normalizeActivations) => {
-      using sae = randomSae(normalizeActivations === "none" ? {} : { normalizeActivations });
+  test.each(["plain", "layer-norm", "transcoder"] as const)(
+    "a latent takes its value of the other run, times the scale of this one (%s)",
+    async (kind) => {
+      using sae = randomSae(kind);
+      const { hookName, hookNameOut } = sae.metadata;
       const { clean, corrupted } = options.pair;
       // by hand: decode the codes of the corrupted run with one column replaced by that of the clean run
-      using xClean = await model.activations([clean], HOOK);
-      using x = await model.activations([corrupted], HOOK);
+      using xClean = await model.activations([clean], hookName!);
+      using x = await model.activations([corrupted], hookName!);
       const dense = async (codes: ReturnType<Sae["encode"]>): Promise<Float32Array> => {
         using latents = device.kernels.densify(codes);
         codes.dispose();
@@ -108,7 +118,7 @@ describe("patching latents", () => {
       using logits = await model.forward([corrupted], {
         hooks: [
           {
-            name: HOOK,
+            name: hookNameOut ?? hookName!,
             hook: (activation) => {
               using shaped = difference.reshape(activation.shape);
               return device.kernels.add(activation, shaped);
