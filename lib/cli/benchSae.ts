@@ -66,7 +66,7 @@ interface BenchFlags extends DeviceFlags, TokenizerFlags, CorpusFlags {
   readonly hook?: readonly string[];
   readonly corpus?: readonly string[];
   readonly data?: readonly string[];
-  readonly k: readonly number[];
+  readonly k?: readonly number[];
   readonly server?: string;
   readonly judge?: string;
   readonly keyVariable: string;
@@ -126,11 +126,12 @@ Examples:
   monosem bench-sae --sae runs/first/sae --model models/gpt2 --evals sparse-probing --data reviews.jsonl topics.jsonl --k 1 2 5 10 --output bench
   monosem bench-sae --sae runs/first/sae --model models/gpt2 --evals autointerp --corpus 'texts/*.jsonl' --server http://127.0.0.1:8080/v1 --judge local --latents 100 --output bench`,
     )
-    .action((flags: BenchFlags) => {
-      const given = { ...flags, k: flags.k ?? [1, 2, 5] };
-      return withInterruption((signal) => withDevice(given, (device) => benchSaes(given, device, signal)));
-    });
+    .action((flags: BenchFlags) =>
+      withInterruption((signal) => withDevice(flags, (device) => benchSaes(flags, device, signal))),
+    );
 }
+
+const DEFAULT_KS: readonly number[] = [1, 2, 5];
 
 /** What each evaluation cannot do without. */
 const NEEDS: Readonly<Record<Evaluation, readonly (keyof BenchFlags & ("corpus" | "data" | "server" | "judge"))[]>> = {
@@ -215,7 +216,7 @@ async function keptOrMeasured(
   const measured = await MEASURE[evaluation](one);
   await makeDirectory(directory);
   if ("result" in measured) {
-    const own = measured.result.monosem as { readonly [key: string]: never } | undefined;
+    const own = (measured.result.monosem ?? {}) as SaeBenchResult;
     const result: SaeBenchResult = { ...measured.result, monosem: { ...own, madeBy: one.madeBy, settings } };
     await writeFileAtomically(paths.result, `${JSON.stringify(result, undefined, 2)}\n`);
     process.stderr.write(`wrote ${visibleText(paths.result)}\n`);
@@ -230,7 +231,7 @@ async function keptOrMeasured(
 
 /** Of everything that a result depends on: another SAE or other settings give another. */
 async function settingsDigest(evaluation: Evaluation, { flags, sae, model, shape }: BenchedSae): Promise<string> {
-  const { hook, corpus, tokens, data = [], k, judge, latents, seed } = flags;
+  const { hook, corpus, tokens, data = [], k = DEFAULT_KS, judge, latents, seed } = flags;
   const hash = createHash("sha256");
   const settings = {
     core: { corpus, tokens },
@@ -238,8 +239,8 @@ async function settingsDigest(evaluation: Evaluation, { flags, sae, model, shape
     absorption: {},
     autointerp: { corpus, tokens, judge, latents },
   }[evaluation];
-  const model_ = model.config.name;
-  hash.update(JSON.stringify([evaluation, settings, model_, hook, shape, seed, saeLensCfg(sae.config, sae.metadata)]));
+  const cfg = saeLensCfg(sae.config, sae.metadata);
+  hash.update(JSON.stringify([evaluation, settings, model.config.name, hook, shape, seed, cfg]));
   if (evaluation === "sparse-probing") for (const file of data) hash.update(file).update(await readFile(file));
   for (const [name, parameter] of Object.entries(sae.parameters)) {
     if (parameter === undefined) continue;
@@ -299,7 +300,7 @@ async function measureSparseProbing(one: BenchedSae): Promise<Measured> {
     model,
     ...(flags.hook === undefined ? {} : { hook: flags.hook }),
     datasets,
-    ks: flags.k,
+    ks: flags.k ?? DEFAULT_KS,
     ...shape,
     seed: flags.seed,
     signal,

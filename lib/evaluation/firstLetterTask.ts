@@ -8,7 +8,7 @@ export const LETTERS: readonly string[] = [..."abcdefghijklmnopqrstuvwxyz"];
 export const QUESTION = " has the first letter:";
 
 /** Words that a prompt shows with their answers before it asks, if there is room. */
-export const MOST_EXAMPLES = 10;
+const MOST_EXAMPLES = 10;
 
 /** A prompt that asks for the first letter of its last word. */
 export interface LetterPrompt {

@@ -43,6 +43,7 @@ export async function classProbe(
   if (labels === undefined) return undefined;
   const probe = await fitLogisticProbe(split.train, labels.train, {
     penalty: PROBE_WEIGHT_DECAY * classes * split.train.rows,
+    penaliseBias: true,
     rowWeights: positiveWeights(labels.train),
     standardise: false,
     signal,

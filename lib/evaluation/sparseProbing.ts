@@ -1,5 +1,4 @@
-import type { HookChoice } from "../analysis/saeHook.js";
-import { hooksForSae } from "../analysis/saeHook.js";
+import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import { keyedShuffle } from "../interpretation/keyedNumber.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
@@ -80,6 +79,12 @@ export async function evaluateSparseProbing(options: SparseProbingOptions): Prom
     throw new MonosemError("ERR_INVALID_ARGUMENT", `k must be one of ${PROBING_KS.join(", ")}, found ${k}`);
   }
   const { input } = hooksForSae(model, sae, hook);
+  if (input.length > 1) {
+    throw new MonosemError(
+      "ERR_UNSUPPORTED",
+      "sparse probing is for SAEs that read one hook point, not for crosscoders",
+    );
+  }
   const splits = datasets.map((dataset) => splitClasses(dataset, seed));
   const evaluated: DatasetProbing[] = [];
   for (const [index, { name, texts }] of datasets.entries()) {
@@ -92,12 +97,6 @@ export async function evaluateSparseProbing(options: SparseProbingOptions): Prom
       onProgress: ({ texts: done }: { texts: number }) =>
         options.onProgress?.({ dataset: name, done: offset + done, of: 2 * all.length }),
     });
-    if (input.length > 1) {
-      throw new MonosemError(
-        "ERR_UNSUPPORTED",
-        "sparse probing is for SAEs that read one hook point, not for crosscoders",
-      );
-    }
     const activations = await pooledFeatures(all, { hook: input[0], ...reading(0) });
     const latents = await pooledFeatures(all, { sae, hook: input[0], ...reading(all.length) });
     const classes: DatasetProbing["classes"][number][] = [];

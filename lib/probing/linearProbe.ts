@@ -17,11 +17,13 @@ export type ProbeKind = "logistic" | "ridge";
 export interface FitOptions {
   /**
    * λ, of which λ/2 |w|² is added to the summed log loss (scikit-learn's 1 / C), or λ |w|² to the summed squared error
-   * (its alpha). The bias is free.
+   * (its alpha). The bias is free, unless `penaliseBias` is set.
    */
   readonly penalty: number;
   /** Fit to features of mean 0 and deviation 1, so that the penalty means the same for all of them; by default done. */
   readonly standardise?: boolean;
+  /** Penalise a logistic probe's bias like a weight, as weight decay does that spares none. Default false. */
+  readonly penaliseBias?: boolean | undefined;
   /** How much each row counts in a logistic probe's loss, above 0; by default 1 each. See `balancedWeights`. */
   readonly rowWeights?: Float64Array | undefined;
   /** Where the search for a logistic probe begins, such as at that for a similar penalty; it changes the time alone. */
@@ -69,13 +71,17 @@ export async function fitLogisticProbe(
   checkPenalty(options.penalty);
   const { penalty, start, signal } = options;
   const weights = checkedWeights(options.rowWeights, features.rows);
+  const biasPenalty = options.penaliseBias ? penalty : 0;
   return await fitted(features, options.standardise ?? true, async (z) => {
     const gradientAt = (parameters: Float64Array, probabilities: Float64Array): Float64Array => {
       const errors = probabilities.map((p, row) => weights[row]! * (p - labels[row]!));
       const gradient = transposedWithBias(z, errors);
       for (let i = 0; i < z.columns; i++) gradient[i]! += penalty * parameters[i]!;
+      gradient[z.columns]! += biasPenalty * parameters[z.columns]!;
       return gradient;
     };
+    const lossAt = (parameters: Float64Array, margins: Float64Array): number =>
+      logisticLoss(margins, labels, weights, parameters, penalty) + (biasPenalty / 2) * parameters[z.columns]! ** 2;
     const total = weights.reduce((sum, weight) => sum + weight, 0);
     const positives = weights.reduce((sum, weight, row) => sum + weight * labels[row]!, 0);
     // The last parameter is b; its best value without features is what a gradient is small or large beside.
@@ -84,7 +90,7 @@ export async function fitLogisticProbe(
     const first = norm(gradientAt(zero, marginsOf(z, zero).map(sigmoid)));
     let parameters = start === undefined ? zero : inSpaceOf(z, start);
     let margins = marginsOf(z, parameters);
-    let loss = logisticLoss(margins, labels, weights, parameters, penalty);
+    let loss = lossAt(parameters, margins);
     for (let step = 0; step < MOST_STEPS; step++) {
       await otherWork();
       throwIfAborted(signal, "the fit of the probe");
@@ -93,7 +99,13 @@ export async function fitLogisticProbe(
       const size = norm(gradient);
       if (size <= 1e-10 * first) return parameters;
       const curvature = probabilities.map((p, row) => weights[row]! * p * (1 - p));
-      const direction = newtonStep(z, curvature, penalty, gradient, Math.min(0.1, Math.sqrt(size / first)));
+      const direction = newtonStep(
+        z,
+        curvature,
+        { penalty, biasPenalty },
+        gradient,
+        Math.min(0.1, Math.sqrt(size / first)),
+      );
       const slope = -dot(gradient, direction);
       // Rounding of the loss must not stop a step that the gradient still asks for.
       const slack = 1e-12 * Math.abs(loss);
@@ -101,7 +113,7 @@ export async function fitLogisticProbe(
       for (;;) {
         const tried = parameters.map((value, i) => value - length * direction[i]!);
         const triedMargins = marginsOf(z, tried);
-        const triedLoss = logisticLoss(triedMargins, labels, weights, tried, penalty);
+        const triedLoss = lossAt(tried, triedMargins);
         if (triedLoss <= loss + 1e-4 * length * slope + slack) {
           [parameters, margins, loss] = [tried, triedMargins, triedLoss];
           break;
@@ -143,7 +155,7 @@ export async function fitRidgeProbe(
   const ones = new Float64Array(features.rows).fill(1);
   return await fitted(features, options.standardise ?? true, async (z) => {
     const right = transposedWithBias(z, y);
-    return newtonStep(z, ones, options.penalty, right, 1e-14);
+    return newtonStep(z, ones, { penalty: options.penalty, biasPenalty: 0 }, right, 1e-14);
   });
 }
 
@@ -222,19 +234,20 @@ function inSpaceOf(z: Products, probe: LinearProbe): Float64Array {
 function newtonStep(
   z: Products,
   curvature: Float64Array,
-  penalty: number,
+  { penalty, biasPenalty }: { readonly penalty: number; readonly biasPenalty: number },
   right: Float64Array,
   tolerance: number,
 ): Float64Array {
   const diagonal = new Float64Array(z.columns + 1);
   diagonal.set(z.weightedSquares(curvature).map((square) => square + penalty));
-  diagonal[z.columns] = curvature.reduce((sum, value) => sum + value, 0);
+  diagonal[z.columns] = curvature.reduce((sum, value) => sum + value, biasPenalty);
   const product = (vector: Float64Array): Float64Array => {
     const image = transposedWithBias(
       z,
       marginsOf(z, vector).map((value, row) => value * curvature[row]!),
     );
     for (let i = 0; i < z.columns; i++) image[i]! += penalty * vector[i]!;
+    image[z.columns]! += biasPenalty * vector[z.columns]!;
     return image;
   };
   return conjugateGradients({ product, diagonal, right, tolerance });

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { splitLatents } from "../../lib/evaluation/letterProbes.js";
+import { classProbe, splitLatents } from "../../lib/evaluation/letterProbes.js";
 import { fitL1LogisticProbe } from "../../lib/probing/l1LogisticProbe.js";
 import { balancedWeights, fitLogisticProbe } from "../../lib/probing/linearProbe.js";
 import { dense, saeBench, sparse } from "./saebench.js";
@@ -37,6 +37,17 @@ test("a probe with an L1 penalty is scikit-learn's, and has its zeros", async ()
       expect(weight === 0).toBe(weights[i] === 0);
     });
     expect(found.bias).toBeCloseTo(bias, 1);
+  }
+});
+
+test("a letter's probe is the one that SAEBench's gradient descent ends at", async () => {
+  const { acts, letters, probes } = saeBench.mainLatents;
+  const split = { train: dense(acts), test: dense(acts), trainClasses: letters, testClasses: letters };
+  for (const [letter, weights] of Object.entries(probes)) {
+    const found = await classProbe(split, Number(letter), { classes: 26 });
+    const size = Math.sqrt(weights.reduce((sum, weight) => sum + weight ** 2, 0));
+    const error = weights.reduce((sum, weight, i) => sum + (weight - found!.probe.weights[i]!) ** 2, 0);
+    expect(Math.sqrt(error) / size, letter).toBeLessThan(1e-4);
   }
 });
 

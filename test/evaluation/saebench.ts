@@ -20,6 +20,7 @@ export const saeBench: {
   readonly mainLatents: {
     readonly letters: number[];
     readonly acts: number[][];
+    readonly probes: Record<string, number[]>;
     readonly chosen: Record<string, Record<string, number[]>>;
   };
   readonly weightedProbes: {
