@@ -2,14 +2,16 @@
 /**
  * Latents of an SAE in words, and how well the words tell where a latent is active.
  *
- *   node examples/interpret-latents.js [SAE_DIRECTORY] [CORPUS...]
+ *   node examples/interpret-latents.js [--html PAGE] [SAE_DIRECTORY] [CORPUS...]
  *
  * `npm run demo` makes such an SAE; the corpus is several .txt files, or .jsonl. With MONOSEM_SERVER (such as
  * http://127.0.0.1:8080/v1) and MONOSEM_JUDGE set, that judge is asked. Otherwise a small server in this program plays the
  * judge: it takes the word that is marked most often for the whole explanation.
  */
+import { writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import {
   ChatClient,
   Corpus,
@@ -18,13 +20,15 @@ import {
   Device,
   gatherExamples,
   HookedTransformer,
+  interpretationHtml,
   interpretationText,
   interpretLatents,
   rankLatents,
   Sae,
 } from "monosem";
 
-const [directory = "demo-output/sae", ...files] = process.argv.slice(2);
+const { values, positionals } = parseArgs({ options: { html: { type: "string" } }, allowPositionals: true });
+const [directory = "demo-output/sae", ...files] = positionals;
 const CONTEXT = { contextSize: 64, prependBos: true };
 
 /**
@@ -119,6 +123,7 @@ const report = {
   tokenText,
 };
 process.stdout.write(interpretationText(report, { colour: false, width: 100, examples: 3 }));
+if (values.html !== undefined) await writeFile(values.html, interpretationHtml(report));
 
 await device.close();
 server.close();

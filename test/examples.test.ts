@@ -205,10 +205,12 @@ test("interpret-latents explains latents by a word and tests the explanations on
   const lines = texts.map((ids) => JSON.stringify({ text: model.tokenizer.decode(ids.slice(1)) }));
   await writeFile(join(folder, "interpreted.jsonl"), lines.join("\n"));
   await device.close();
-  const printed = await runExample("interpret-latents", directory, join(folder, "interpreted.jsonl"));
+  const page = join(folder, "words.html");
+  const printed = await runExample("interpret-latents", "--html", page, directory, join(folder, "interpreted.jsonl"));
   expect(printed).toMatch(/^detection \d\.\d\d \(\d latents?\) {3}fuzzing (\d\.\d\d)/);
   expect(printed.match(/^latent \d+ /gm)!.length).toBeGreaterThan(1);
   expect(printed).toMatch(/^ {2}the word "[^"]+" \(confidence \d\.\d\d\)$/m);
+  expect(await readFile(page, "utf8")).toContain("the word &quot;");
 });
 
 test("write-a-report writes linked pages and an export of every latent that fires", async () => {
