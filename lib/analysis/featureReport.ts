@@ -1,5 +1,6 @@
 import type { FeatureExample } from "./features.js";
-import { escapeHtml, visibleText } from "./visibleText.js";
+import { PAGE_STYLE } from "./pageStyle.js";
+import { escapeHtml, visibleHtml, visibleText } from "./visibleText.js";
 
 /** A number at the head of a page. */
 export interface SummaryNumber {
@@ -47,7 +48,7 @@ export function tokenTitle(text: string, id: number, fact: string): string {
 
 /** A token's text as HTML, long ones cut. */
 export function tokenHtml(text: string): string {
-  return escapeHtml(visibleText(text, LONGEST_TOKEN));
+  return visibleHtml(text, LONGEST_TOKEN);
 }
 
 /** An activation, a logit or a norm, as it is shown. */
@@ -61,13 +62,7 @@ const SHADES = Array.from({ length: 10 }, (_, index) => {
 }).join("");
 
 /** The style sheet of pages that show examples. */
-export const FEATURE_STYLE: string = `
-:root{color-scheme:light dark;--text:#1d2129;--quiet:#667085;--page:#f7f7f5;--card:#fff;--line:#e2e2de;--accent:#c2410c;--bar:#e07a3f;--shade:249 115 22;--negative:59 130 246;--raised:21 128 61;--lowered:190 24 93}
-@media (prefers-color-scheme:dark){:root{--text:#e6e6e3;--quiet:#9aa1ac;--page:#16181c;--card:#1f2228;--line:#343840;--accent:#fb923c;--bar:#d9743b;--raised:74 222 128;--lowered:244 114 182}}
-*{box-sizing:border-box}
-body{margin:0 auto;padding:2rem 1.25rem 3rem;max-width:68rem;background:var(--page);color:var(--text);font:16px/1.5 system-ui,"Segoe UI","Helvetica Neue",Arial,sans-serif}
-h1{margin:0;font-size:1.7rem;letter-spacing:-.01em;overflow-wrap:anywhere}
-h2{margin:0;font-size:1.1rem}
+export const FEATURE_STYLE: string = `${PAGE_STYLE}h2{margin:0;font-size:1.1rem}
 h3{margin:0 0 .3rem;font-size:.8rem;font-weight:600;color:var(--quiet)}
 a{color:inherit;text-decoration:none}
 a:hover{color:var(--accent);text-decoration:underline}

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { escapeHtml, visibleText } from "./visibleText.js";
+import { visibleHtml } from "./visibleText.js";
 
 /**
  * One self-contained HTML page: no script, no network (a Content-Security-Policy forbids both), no styles other than
@@ -24,7 +24,7 @@ export function htmlFrame({ title, style }: { title: string; style: string }): {
 <meta http-equiv="Content-Security-Policy" content="${policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
-<title>${escapeHtml(visibleText(title))}</title>
+<title>${visibleHtml(title)}</title>
 <style>${style}</style>
 </head>
 <body>

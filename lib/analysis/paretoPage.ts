@@ -1,4 +1,5 @@
 import { htmlPage } from "./htmlPage.js";
+import { PAGE_STYLE } from "./pageStyle.js";
 import {
   l0Text,
   nameText,
@@ -11,7 +12,7 @@ import {
   sortedForTable,
 } from "./pareto.js";
 import { paretoPicture } from "./paretoPicture.js";
-import { escapeHtml, visibleText } from "./visibleText.js";
+import { escapeHtml, visibleHtml } from "./visibleText.js";
 
 /** What a page of a sweep shows. Every string in it may be hostile: it is escaped where it is written. */
 export interface ParetoReport {
@@ -32,7 +33,7 @@ export function paretoHtml({ title, facts, points }: ParetoReport): string {
       return `<td${best}>${qualityText(point, quality)}</td>`;
     });
     const place = placeText === undefined ? "" : `<td class="name">${escapeHtml(placeText(point))}</td>`;
-    return `<tr><th scope="row">${escapeHtml(nameText(point))}</th>${place}<td class="name">${inHtml(point.architecture, 40)}</td><td>${point.dSae}</td><td>${l0Text(point)}</td>${cells.join("")}</tr>`;
+    return `<tr><th scope="row">${escapeHtml(nameText(point))}</th>${place}<td class="name">${visibleHtml(point.architecture, 40)}</td><td>${point.dSae}</td><td>${l0Text(point)}</td>${cells.join("")}</tr>`;
   });
   const hookTitle = placeText === undefined ? "" : '<th scope="col" class="name">hook</th>';
   const rivals = placeText === undefined ? "SAE" : "SAE at the same hook";
@@ -42,8 +43,8 @@ export function paretoHtml({ title, facts, points }: ParetoReport): string {
       : `<b class="best">Marked</b>: no other ${rivals} has as low an L0 and as much of that column. `;
   const titles = shown.map((quality) => `<th scope="col">${qualityNames[quality]}</th>`).join("");
   const body = `<header>
-<h1>${inHtml(title)}</h1>
-<p>${facts.map(([name, value]) => `<span>${inHtml(name)} <b>${inHtml(value)}</b></span>`).join(" ")}</p>
+<h1>${visibleHtml(title)}</h1>
+<p>${facts.map(([name, value]) => `<span>${visibleHtml(name)} <b>${visibleHtml(value)}</b></span>`).join(" ")}</p>
 </header>
 <main>
 <figure>${paretoPicture(points)}</figure>
@@ -58,16 +59,8 @@ ${rows.join("\n")}
   return htmlPage({ title, style: STYLE, body });
 }
 
-function inHtml(text: string, maximumLength?: number): string {
-  return escapeHtml(visibleText(text, maximumLength));
-}
-
-const STYLE = `
-:root{color-scheme:light dark;--text:#1d2129;--quiet:#667085;--page:#f7f7f5;--card:#fff;--line:#e2e2de;--best:#0072b2}
-@media (prefers-color-scheme:dark){:root{--text:#e6e6e3;--quiet:#9aa1ac;--page:#16181c;--card:#1f2228;--line:#343840;--best:#56b4e9}}
-*{box-sizing:border-box}
-body{margin:0 auto;padding:2rem 1.25rem 3rem;max-width:64rem;background:var(--page);color:var(--text);font:16px/1.5 system-ui,"Segoe UI","Helvetica Neue",Arial,sans-serif}
-h1{margin:0;font-size:1.6rem;letter-spacing:-.01em;overflow-wrap:anywhere}
+const STYLE = `${PAGE_STYLE}:root{--best:#0072b2}
+@media (prefers-color-scheme:dark){:root{--best:#56b4e9}}
 p{margin:.25rem 0 1.25rem;color:var(--quiet);font-size:.9rem;overflow-wrap:anywhere}
 p span{margin-right:1.1em;display:inline-block}
 p b{color:var(--text);font-weight:600}

@@ -35,6 +35,11 @@ export function escapeHtml(text: string): string {
     .replaceAll("'", "&#39;");
 }
 
+/** `visibleText` as HTML text, or the value of a quoted attribute. */
+export function visibleHtml(text: string, maximumLength?: number): string {
+  return escapeHtml(visibleText(text, maximumLength));
+}
+
 function cut(text: string, maximumLength: number): string {
   if (text.length <= maximumLength) return text;
   let kept = "";

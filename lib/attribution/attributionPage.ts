@@ -1,6 +1,7 @@
 import { FEATURE_STYLE, shade } from "../analysis/featureReport.js";
 import { htmlPage } from "../analysis/htmlPage.js";
-import { escapeHtml, visibleText } from "../analysis/visibleText.js";
+import { FACT_TABLE_STYLE, factTable } from "../analysis/pageStyle.js";
+import { visibleHtml } from "../analysis/visibleText.js";
 import { type AttributedPlayer, type AttributionReport, LONGEST_LABEL, valueText } from "./attributionText.js";
 
 /** An explanation as a page; text in it may be hostile. */
@@ -14,8 +15,8 @@ export interface AttributionPage extends AttributionReport {
 export function attributionHtml({ title, facts, players, text }: AttributionPage): string {
   const largest = Math.max(0, ...players.map(({ value }) => Math.abs(value)));
   const body = `<header>
-<h1>${shown(title)}</h1>
-<dl class="facts">${facts.map(([name, value]) => `<dt>${shown(name)}</dt><dd><bdi>${shown(value)}</bdi></dd>`).join("")}</dl>
+<h1>${visibleHtml(title)}</h1>
+${factTable(facts)}
 </header>
 <main>${text === undefined ? "" : `\n<p class="prompt text">${text.map((player) => shadedToken(player, largest)).join("")}</p>`}
 <table class="players">
@@ -23,13 +24,13 @@ ${players.map((player) => playerRow(player, largest)).join("\n")}
 </table>
 </main>
 <footer>Orange raises the score, blue lowers it.${text === undefined ? "" : " Hover over a token for the number. ↵ is a line break."}</footer>`;
-  return htmlPage({ title, style: `${FEATURE_STYLE}${STYLE}`, body });
+  return htmlPage({ title, style: `${FEATURE_STYLE}${FACT_TABLE_STYLE}${STYLE}`, body });
 }
 
 function shadedToken(player: AttributedPlayer, largest: number): string {
   const level = shade(player.value, largest);
   const kind = level < 0 ? `n${-level}` : `a${level}`;
-  return `<bdi class="${kind}" title="${shown(valueText(player))}">${label(player)}</bdi>`;
+  return `<bdi class="${kind}" title="${visibleHtml(valueText(player))}">${label(player)}</bdi>`;
 }
 
 /** A bar from the middle: to the right what raises the score, to the left what lowers it. */
@@ -38,20 +39,14 @@ function playerRow(player: AttributedPlayer, largest: number): string {
   const width = largest === 0 ? 0 : (100 * Math.abs(value)) / largest;
   const left = value < 0 ? 100 - width : 100;
   const bar = `<svg viewBox="0 0 200 12" preserveAspectRatio="none" aria-hidden="true"><rect class="${value < 0 ? "lowers" : "raises"}" x="${left.toFixed(2)}" y="1" width="${width.toFixed(2)}" height="10"/><line x1="100" x2="100" y1="0" y2="12"/></svg>`;
-  return `<tr><th scope="row"><bdi>${label(player)}</bdi></th><td class="bar">${bar}</td><td>${shown(valueText(player))}</td></tr>`;
+  return `<tr><th scope="row"><bdi>${label(player)}</bdi></th><td class="bar">${bar}</td><td>${visibleHtml(valueText(player))}</td></tr>`;
 }
 
 function label(player: AttributedPlayer): string {
-  return escapeHtml(visibleText(player.label, LONGEST_LABEL));
-}
-
-function shown(text: string): string {
-  return escapeHtml(visibleText(text));
+  return visibleHtml(player.label, LONGEST_LABEL);
 }
 
 const STYLE = `
-dl.facts{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem}
-dl.facts dd{margin:0;color:var(--text);min-width:0}
 main{margin:1.25rem 0}
 .prompt{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:1.1rem 1.25rem;font-size:1.25rem}
 .players{border-collapse:collapse;width:100%;background:var(--card);border:1px solid var(--line);border-radius:10px;font-variant-numeric:tabular-nums}

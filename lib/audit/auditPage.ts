@@ -1,16 +1,16 @@
 import { FEATURE_STYLE } from "../analysis/featureReport.js";
 import { htmlPage } from "../analysis/htmlPage.js";
-import { escapeHtml, visibleText } from "../analysis/visibleText.js";
+import { visibleHtml } from "../analysis/visibleText.js";
 import { type AuditFigure, type AuditReport, type AuditSection, figureText } from "./auditReport.js";
 
 /** An audit as one self-contained HTML page (`htmlPage`). */
 export function auditHtml({ title, facts, sections }: AuditReport): string {
   const body = `<header>
-<h1>${text(title)}</h1>
-<p class="facts">${facts.map(([name, value]) => `<span>${text(name)} <b>${text(value)}</b></span>`).join(" ")}</p>
+<h1>${visibleHtml(title)}</h1>
+<p class="facts">${facts.map(([name, value]) => `<span>${visibleHtml(name)} <b>${visibleHtml(value)}</b></span>`).join(" ")}</p>
 </header>
 <main>
-<nav aria-label="Sections">${sections.map((section) => `<a href="#${section.topic}">${text(section.title)}</a>`).join(" ")}</nav>
+<nav aria-label="Sections">${sections.map((section) => `<a href="#${section.topic}">${visibleHtml(section.title)}</a>`).join(" ")}</nav>
 ${sections.map(card).join("\n")}
 </main>
 <footer>Filled bars are this SAE, ticks the baseline.</footer>`;
@@ -19,16 +19,16 @@ ${sections.map(card).join("\n")}
 
 function card({ topic, title, definition, figures, cases, notMeasured }: AuditSection): string {
   const rows = figures.map(
-    (figure) => `<tr><th scope="row">${text(figure.name)}</th>
+    (figure) => `<tr><th scope="row">${visibleHtml(figure.name)}</th>
 <td class="number">${figureText(figure.value, figure.unit)}</td>
 <td class="number quiet">${figureText(figure.baseline.value, figure.unit)}</td>
-<td class="quiet">${text(figure.baseline.name)}</td>
+<td class="quiet">${visibleHtml(figure.baseline.name)}</td>
 <td>${bar(figure)}</td>
-<td class="quiet">${text(`${figure.sample.count.toLocaleString("en")} ${figure.sample.of}`)}</td></tr>`,
+<td class="quiet">${visibleHtml(`${figure.sample.count.toLocaleString("en")} ${figure.sample.of}`)}</td></tr>`,
   );
   return `<article id="${topic}">
-<h2><a href="#${topic}">${text(title)}</a></h2>
-${notMeasured === undefined ? "" : `<p class="none">Not measured: ${text(notMeasured)}.</p>`}
+<h2><a href="#${topic}">${visibleHtml(title)}</a></h2>
+${notMeasured === undefined ? "" : `<p class="none">Not measured: ${visibleHtml(notMeasured)}.</p>`}
 ${
   rows.length === 0
     ? ""
@@ -37,8 +37,8 @@ ${
 <tbody>${rows.join("\n")}</tbody>
 </table>`
 }
-${cases.length === 0 ? "" : `<ul class="cases">${cases.map((one) => `<li><bdi>${text(one)}</bdi></li>`).join("")}</ul>`}
-<p class="definition">${text(definition)}</p>
+${cases.length === 0 ? "" : `<ul class="cases">${cases.map((one) => `<li><bdi>${visibleHtml(one)}</bdi></li>`).join("")}</ul>`}
+<p class="definition">${visibleHtml(definition)}</p>
 </article>`;
 }
 
@@ -50,11 +50,7 @@ function bar({ value, unit, baseline, name }: AuditFigure): string {
     baseline.value === null
       ? ""
       : `<line x1="${(baseline.value * width).toFixed(1)}" x2="${(baseline.value * width).toFixed(1)}" y1="0" y2="${height}"/>`;
-  return `<svg class="bar" viewBox="-1 0 ${width + 2} ${height}" role="img" aria-label="${text(name)}: ${figureText(value, unit)}"><rect class="track" width="${width}" y="3" height="8"/><rect width="${(Math.min(1, value) * width).toFixed(1)}" y="3" height="8"/>${tick}</svg>`;
-}
-
-function text(value: string): string {
-  return escapeHtml(visibleText(value));
+  return `<svg class="bar" viewBox="-1 0 ${width + 2} ${height}" role="img" aria-label="${visibleHtml(name)}: ${figureText(value, unit)}"><rect class="track" width="${width}" y="3" height="8"/><rect width="${(Math.min(1, value) * width).toFixed(1)}" y="3" height="8"/>${tick}</svg>`;
 }
 
 const STYLE = `

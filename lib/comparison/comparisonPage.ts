@@ -1,5 +1,6 @@
 import { htmlPage } from "../analysis/htmlPage.js";
-import { escapeHtml, visibleText } from "../analysis/visibleText.js";
+import { FACT_TABLE_STYLE, factTable, PAGE_STYLE } from "../analysis/pageStyle.js";
+import { escapeHtml, visibleHtml } from "../analysis/visibleText.js";
 import type { MethodOutcome } from "./compareMethods.js";
 import { type ComparisonReport, costText, latentsText, methodsByToken, valueText } from "./comparisonReport.js";
 
@@ -15,7 +16,7 @@ export function comparisonHtml({ title, facts, comparison }: ComparisonReport): 
     });
     const active =
       latents === undefined ? "" : `<td class="latents">${escapeHtml(latentsText(latents[position]!))}</td>`;
-    return `<tr><th scope="row"><code>${inHtml(token, 40)}</code></th>${cells.join("")}${active}</tr>`;
+    return `<tr><th scope="row"><code>${visibleHtml(token, 40)}</code></th>${cells.join("")}${active}</tr>`;
   });
   const titles = [
     ...shown.map(({ method }) => `<th scope="col">${method}</th>`),
@@ -31,10 +32,8 @@ export function comparisonHtml({ title, facts, comparison }: ComparisonReport): 
           })
           .join("")}</table></section>`;
   const body = `<header>
-<h1>${inHtml(title)}</h1>
-<table class="facts">
-${facts.map(([name, value]) => `<tr><th scope="row">${inHtml(name)}</th><td>${inHtml(value)}</td></tr>`).join("\n")}
-</table>
+<h1>${visibleHtml(title)}</h1>
+${factTable(facts)}
 </header>
 <main>
 <section><table>
@@ -48,14 +47,13 @@ ${methods.map(methodHtml).join("\n")}
 ${effects}
 </div>
 </main>`;
-  return htmlPage({ title, style: STYLE, body });
+  return htmlPage({ title, style: `${STYLE}${FACT_TABLE_STYLE}`, body });
 }
 
 function methodHtml(outcome: MethodOutcome): string {
   const { method, question, facts, leftOut } = outcome;
-  const rows = facts.map(([name, value]) => `<tr><th scope="row">${inHtml(name)}</th><td>${inHtml(value)}</td></tr>`);
-  const table = rows.length === 0 ? "" : `<table class="facts">${rows.join("")}</table>`;
-  return `<section${leftOut === undefined ? "" : ' class="left"'}><h2>${method}</h2><p>${escapeHtml(question)}</p>${table}<p class="cost">${inHtml(costText(outcome))}</p></section>`;
+  const table = facts.length === 0 ? "" : factTable(facts);
+  return `<section${leftOut === undefined ? "" : ' class="left"'}><h2>${method}</h2><p>${escapeHtml(question)}</p>${table}<p class="cost">${visibleHtml(costText(outcome))}</p></section>`;
 }
 
 /** From the middle to the right above 0, to the left below; half the width is the largest of its column. */
@@ -65,25 +63,12 @@ function bar(value: number, largest: number): string {
   return `<svg width="50" height="12" aria-hidden="true"><path d="M25 0V12" stroke="currentColor" stroke-opacity=".25"/><rect x="${x}" y="1" width="${length}" height="10" fill="${value < 0 ? "#2f6fd0" : "#e8710a"}"/></svg>`;
 }
 
-function inHtml(text: string, maximumLength?: number): string {
-  return escapeHtml(visibleText(text, maximumLength));
-}
-
-const STYLE = `
-:root{color-scheme:light dark;--text:#1d2129;--quiet:#667085;--page:#f7f7f5;--card:#fff;--line:#e2e2de}
-@media (prefers-color-scheme:dark){:root{--text:#e6e6e3;--quiet:#9aa1ac;--page:#16181c;--card:#1f2228;--line:#343840}}
-*{box-sizing:border-box}
-body{margin:0 auto;padding:2rem 1.25rem 3rem;max-width:72rem;background:var(--page);color:var(--text);font:16px/1.5 system-ui,"Segoe UI","Helvetica Neue",Arial,sans-serif}
-h1{margin:0 0 .5rem;font-size:1.6rem;letter-spacing:-.01em;overflow-wrap:anywhere}
-h2{margin:0 0 .3rem;font-size:1rem}
-header{margin-bottom:1rem}
+const STYLE = `${PAGE_STYLE}h2{margin:0 0 .3rem;font-size:1rem}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem 1.3rem .25rem 0;text-align:right;font-weight:400;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,.latents{text-align:left}
 td.latents{white-space:pre}
 thead th{color:var(--quiet)}
-.facts th,.facts td{padding:.1rem 1.2rem .1rem 0;border:0;text-align:left;vertical-align:top;white-space:normal;overflow-wrap:anywhere}
-.facts th{color:var(--quiet);white-space:nowrap}
 code{font:.85rem ui-monospace,Menlo,Consolas,monospace;white-space:pre}
 svg{margin-left:.6rem;vertical-align:middle}
 section{min-width:0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.9rem 1.1rem;overflow-x:auto}

@@ -2,7 +2,7 @@ import type { Histogram } from "../analysis/activationHistogram.js";
 import { decimal, exampleRow, LONGEST_TOKEN, tokenHtml, tokenTitle } from "../analysis/featureReport.js";
 import type { FeatureExample } from "../analysis/features.js";
 import type { TokenEffect } from "../analysis/logitEffects.js";
-import { escapeHtml, visibleText } from "../analysis/visibleText.js";
+import { visibleHtml } from "../analysis/visibleText.js";
 import { histogramChart } from "./charts.js";
 import type { ActivationQuantile, DocumentActivation, PositionStatistics, TokenCount } from "./latentRecord.js";
 import { type ReportedLatent, strongestOf } from "./report.js";
@@ -70,9 +70,7 @@ function positionFacts({ first, last, atStart, atEnd }: PositionStatistics, firi
 
 function normLine({ decoderNorms = [] }: ReportedLatent): string {
   if (decoderNorms.length === 0) return "";
-  const norms = decoderNorms.map(
-    ({ hook, norm }) => `<span>${escapeHtml(visibleText(hook))} <b>${decimal(norm)}</b></span>`,
-  );
+  const norms = decoderNorms.map(({ hook, norm }) => `<span>${visibleHtml(hook)} <b>${decimal(norm)}</b></span>`);
   return `<p class="facts"><span>decoder norm at</span> ${norms.join(" ")}</p>`;
 }
 
@@ -152,5 +150,5 @@ export function beginningOf(tokens: Iterable<number>, tokenText: (id: number) =>
     text += tokenText(token);
     if (text.length > 2 * LONGEST_TOKEN) break;
   }
-  return escapeHtml(visibleText(text.trim(), 2 * LONGEST_TOKEN));
+  return visibleHtml(text.trim(), 2 * LONGEST_TOKEN);
 }

@@ -1,13 +1,14 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { decimal, tokenHtml } from "../analysis/featureReport.js";
+import { visibleHtml } from "../analysis/visibleText.js";
 import { throwIfAborted } from "../errors.js";
 import { writeDirectoryAtomically } from "../formats/atomicFile.js";
 import { beginningOf, type CardContext, latentCard } from "./latentCard.js";
 import { promptBox } from "./promptBox.js";
 import type { FeatureReport, ReportedLatent } from "./report.js";
 import { percent } from "./reportNumbers.js";
-import { densitySection, REPORT_FOOTER, reportFrame, reportHeader, shown } from "./reportParts.js";
+import { densitySection, REPORT_FOOTER, reportFrame, reportHeader } from "./reportParts.js";
 
 /** Latents per page: pages of half a megabyte to one. */
 const LATENTS_PER_PAGE = 25;
@@ -92,7 +93,7 @@ function pageStart(title: string, latents: readonly number[], page: number, page
   ];
   return `${head}<header>
 <h1>${rangeText(latents)}</h1>
-<p class="facts"><span>${shown(title)}</span></p>
+<p class="facts"><span>${visibleHtml(title)}</span></p>
 </header>
 <main>
 <nav aria-label="Pages">${steps.join(" ")}</nav>

@@ -1,6 +1,6 @@
 /** What the pages of a report begin and end with. */
 import { htmlFrame } from "../analysis/htmlPage.js";
-import { escapeHtml, visibleText } from "../analysis/visibleText.js";
+import { visibleHtml } from "../analysis/visibleText.js";
 import { densityChart } from "./charts.js";
 import type { FeatureReport } from "./report.js";
 import { integer } from "./reportNumbers.js";
@@ -15,11 +15,11 @@ export function reportFrame(title: string): { head: string; tail: string } {
 export function reportHeader({ title, facts, summary }: FeatureReport): string {
   const numbers = summary.map(
     ({ name, value, meaning }) =>
-      `<div><dt>${shown(name)}</dt><dd>${shown(value)}</dd><dd class="meaning">${shown(meaning)}</dd></div>`,
+      `<div><dt>${visibleHtml(name)}</dt><dd>${visibleHtml(value)}</dd><dd class="meaning">${visibleHtml(meaning)}</dd></div>`,
   );
   return `<header>
-<h1>${shown(title)}</h1>
-<p class="facts">${facts.map(([name, value]) => `<span>${shown(name)} <b>${shown(value)}</b></span>`).join(" ")}</p>
+<h1>${visibleHtml(title)}</h1>
+<p class="facts">${facts.map(([name, value]) => `<span>${visibleHtml(name)} <b>${visibleHtml(value)}</b></span>`).join(" ")}</p>
 <dl class="summary">
 ${numbers.join("\n")}
 </dl>
@@ -39,7 +39,3 @@ ${densityChart(densities)}
 
 export const REPORT_FOOTER: string =
   "<footer>Shading shows a latent's activation relative to its strongest, blue where it is negative; point at a token for the number. ↵ is a line break.</footer>";
-
-export function shown(text: string): string {
-  return escapeHtml(visibleText(text));
-}

@@ -1,6 +1,6 @@
 import { exampleRow, FEATURE_STYLE } from "../analysis/featureReport.js";
 import { htmlPage } from "../analysis/htmlPage.js";
-import { escapeHtml, visibleText } from "../analysis/visibleText.js";
+import { visibleHtml } from "../analysis/visibleText.js";
 import type { Interpretation } from "./interpret.js";
 import {
   activityText,
@@ -16,8 +16,8 @@ import { shown } from "./interpretationText.js";
 export function interpretationHtml(report: InterpretationReport): string {
   const { interpretations, leftOut } = report;
   const body = `<header>
-<h1>${text(report.title)}</h1>
-<p class="facts">${report.facts.map(([name, value]) => `<span>${text(name)} <b>${text(value)}</b></span>`).join(" ")}</p>
+<h1>${visibleHtml(report.title)}</h1>
+<p class="facts">${report.facts.map(([name, value]) => `<span>${visibleHtml(name)} <b>${visibleHtml(value)}</b></span>`).join(" ")}</p>
 <dl class="summary">
 ${meanScores(report)
   .map(
@@ -32,7 +32,7 @@ ${meanScores(report)
 ${interpretations.map((interpretation) => card(interpretation, report)).join("\n")}
 ${leftOut.length === 0 ? "" : `<p class="facts">left out, as the cap was reached: latents ${leftOut.join(", ")}</p>`}
 </main>
-<footer>${text(activityText(report.activity))}. Explanations are a language model's, made from some documents and tested on others. Shading shows a latent's activation relative to its strongest; hover over a token for the number. ↵ is a line break.</footer>`;
+<footer>${visibleHtml(activityText(report.activity))}. Explanations are a language model's, made from some documents and tested on others. Shading shows a latent's activation relative to its strongest; hover over a token for the number. ↵ is a line break.</footer>`;
   return htmlPage({ title: report.title, style: `${FEATURE_STYLE}${STYLE}`, body });
 }
 
@@ -43,21 +43,17 @@ function card(interpretation: Interpretation, { scorers, tokenText }: Interpreta
   const confidence =
     explanation === undefined ? "" : `<span>confidence <b>${explanation.confidence.toFixed(2)}</b></span> `;
   const scores = scoreTexts(interpretation, scorers).map(
-    (score) => `<tr><th>${score.name}</th><td>${score.value}</td><td>${text(score.detail)}</td></tr>`,
+    (score) => `<tr><th>${score.name}</th><td>${score.value}</td><td>${visibleHtml(score.detail)}</td></tr>`,
   );
   return `<article id="latent-${latent}">
-<h2><a href="#latent-${latent}">Latent ${latent}</a> · <bdi>${text(name)}</bdi></h2>
-<p class="explanation"><bdi>${text(sentence)}</bdi></p>
+<h2><a href="#latent-${latent}">Latent ${latent}</a> · <bdi>${visibleHtml(name)}</bdi></h2>
+<p class="explanation"><bdi>${visibleHtml(sentence)}</bdi></p>
 <p class="facts">${confidence}<span>active windows <b>${activeWindows.train}</b> explained from, <b>${activeWindows.test}</b> tested on</span></p>
 ${scores.length === 0 ? "" : `<table class="scores">${scores.join("")}</table>`}
 <ol class="examples">
 ${examples.map((example) => exampleRow(shown(example), examples[0]!.peak, tokenText)).join("\n")}
 </ol>
 </article>`;
-}
-
-function text(value: string): string {
-  return escapeHtml(visibleText(value));
 }
 
 const STYLE = `

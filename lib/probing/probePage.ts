@@ -1,13 +1,14 @@
 import { FEATURE_STYLE } from "../analysis/featureReport.js";
 import { htmlPage } from "../analysis/htmlPage.js";
-import { escapeHtml, visibleText } from "../analysis/visibleText.js";
+import { FACT_TABLE_STYLE, factTable } from "../analysis/pageStyle.js";
+import { visibleHtml } from "../analysis/visibleText.js";
 import { type NamedProbe, type ProbeReport, percent, signedWeight } from "./probeText.js";
 
 /** Probes as one self-contained HTML page (`htmlPage`): a table with a chart of accuracies, and what sparse probes read. */
 export function probeHtml(title: string, { facts, probes }: ProbeReport): string {
   const body = `<header>
-<h1>${shown(title)}</h1>
-<dl class="facts">${facts.map(([name, value]) => `<dt>${shown(name)}</dt><dd><bdi>${shown(value)}</bdi></dd>`).join("")}</dl>
+<h1>${visibleHtml(title)}</h1>
+${factTable(facts)}
 </header>
 <main>
 <div class="scroll"><table class="probes">
@@ -16,7 +17,7 @@ ${probes.map(probeRow).join("\n")}
 </table></div>
 ${probes.map(chosenFeatures).join("")}</main>
 <footer>The mark on a bar is the accuracy on permuted labels (control): what lies right of it was read off, not learnt by heart.</footer>`;
-  return htmlPage({ title, style: `${FEATURE_STYLE}${STYLE}`, body });
+  return htmlPage({ title, style: `${FEATURE_STYLE}${FACT_TABLE_STYLE}${STYLE}`, body });
 }
 
 function probeRow({ name, outcome: { test, control } }: NamedProbe): string {
@@ -32,25 +33,19 @@ function probeRow({ name, outcome: { test, control } }: NamedProbe): string {
     control === undefined ? "-" : percent(control.accuracy),
     control === undefined ? "-" : (100 * control.selectivity).toFixed(1),
   ];
-  return `<tr><th scope="row"><bdi>${shown(name)}</bdi></th><td class="bar">${bar}</td>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`;
+  return `<tr><th scope="row"><bdi>${visibleHtml(name)}</bdi></th><td class="bar">${bar}</td>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`;
 }
 
 function chosenFeatures({ name, features, outcome }: NamedProbe): string {
   if (features === undefined) return "";
   const items = features.map(
-    (feature, i) => `<li><b>${feature}</b> ${shown(signedWeight(outcome.probe.weights[i]!))}</li>`,
+    (feature, i) => `<li><b>${feature}</b> ${visibleHtml(signedWeight(outcome.probe.weights[i]!))}</li>`,
   );
-  return `<section><h3>weights of ${shown(name)}</h3><ul class="chosen">${items.join("")}</ul></section>\n`;
-}
-
-function shown(text: string): string {
-  return escapeHtml(visibleText(text));
+  return `<section><h3>weights of ${visibleHtml(name)}</h3><ul class="chosen">${items.join("")}</ul></section>\n`;
 }
 
 const STYLE = `
 main{margin:1.25rem 0}
-dl.facts{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem}
-dl.facts dd{margin:0;color:var(--text);min-width:0}
 .scroll{overflow-x:auto;margin:0 0 1rem}
 .probes{border-collapse:collapse;width:100%;background:var(--card);border:1px solid var(--line);font-variant-numeric:tabular-nums}
 .probes th,.probes td{padding:.3rem .6rem;text-align:right;font-weight:400;white-space:nowrap}

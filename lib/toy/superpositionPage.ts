@@ -1,5 +1,6 @@
 import { htmlPage } from "../analysis/htmlPage.js";
-import { escapeHtml, visibleText } from "../analysis/visibleText.js";
+import { PAGE_STYLE } from "../analysis/pageStyle.js";
+import { visibleHtml } from "../analysis/visibleText.js";
 import { superpositionLegend } from "./superpositionModelPicture.js";
 import { phaseDiagramPicture } from "./superpositionPhasePicture.js";
 import type { PhaseDiagram } from "./superpositionPhases.js";
@@ -19,14 +20,16 @@ export function superpositionPageHtml(report: SuperpositionReport): string {
     shape === undefined
       ? "Toy models of superposition"
       : `Toy models of superposition: ${shape.features} features in ${shape.dimensions} dimensions`;
-  const rows = summaryRows(report).map((row) => `<tr>${row.map((cell) => `<td>${shown(cell)}</td>`).join("")}</tr>`);
+  const rows = summaryRows(report).map(
+    (row) => `<tr>${row.map((cell) => `<td>${visibleHtml(cell)}</td>`).join("")}</tr>`,
+  );
   const body = `${header(title, report.facts)}
 <main>
 <section>
 <h2>Summary</h2>
 <p>|W|² is about the number of features represented, D* = m / |W|² the dimensions that each gets; the last column counts features by the dimensionality D they have, near the fractions of the known arrangements.</p>
 <div class="wide"><table>
-<thead><tr>${summaryColumns.map((column) => `<th scope="col">${shown(column)}</th>`).join("")}</tr></thead>
+<thead><tr>${summaryColumns.map((column) => `<th scope="col">${visibleHtml(column)}</th>`).join("")}</tr></thead>
 <tbody>
 ${rows.join("\n")}
 </tbody>
@@ -63,9 +66,9 @@ ${FOOTER}`;
 const FOOTER = "<footer>After Elhage et al. 2022, Toy Models of Superposition, arXiv:2209.10652.</footer>";
 
 function header(title: string, facts: SuperpositionReport["facts"]): string {
-  const spans = facts.map(([name, value]) => `<span>${shown(name)} <b>${shown(value)}</b></span>`);
+  const spans = facts.map(([name, value]) => `<span>${visibleHtml(name)} <b>${visibleHtml(value)}</b></span>`);
   return `<header>
-<h1>${shown(title)}</h1>
+<h1>${visibleHtml(title)}</h1>
 <p class="facts">${spans.join(" ")}</p>
 </header>`;
 }
@@ -85,17 +88,7 @@ function figure(picture: Picture): string {
   return `<figure>${pictureElement(picture)}</figure>`;
 }
 
-function shown(text: string): string {
-  return escapeHtml(visibleText(text));
-}
-
-const STYLE = `
-:root{color-scheme:light dark;--text:#1d2129;--quiet:#667085;--page:#f7f7f5;--card:#fff;--line:#e2e2de}
-@media (prefers-color-scheme:dark){:root{--text:#e6e6e3;--quiet:#9aa1ac;--page:#16181c;--card:#1f2228;--line:#343840}}
-*{box-sizing:border-box}
-body{margin:0 auto;padding:2rem 1.25rem 3rem;max-width:72rem;background:var(--page);color:var(--text);font:16px/1.5 system-ui,"Segoe UI","Helvetica Neue",Arial,sans-serif}
-h1{margin:0;font-size:1.6rem;letter-spacing:-.01em}
-h2{margin:0 0 .3rem;font-size:1.1rem}
+const STYLE = `${PAGE_STYLE}h2{margin:0 0 .3rem;font-size:1.1rem}
 .facts{margin:.25rem 0 1.2rem;color:var(--quiet);font-size:.9rem;overflow-wrap:anywhere}
 .facts span{margin-right:1.1em;display:inline-block}
 .facts b{color:var(--text);font-weight:600;font-variant-numeric:tabular-nums}

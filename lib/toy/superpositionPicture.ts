@@ -1,5 +1,5 @@
 /** A picture as SVG: parts that all pictures of toy models share. */
-import { escapeHtml, visibleText } from "../analysis/visibleText.js";
+import { visibleHtml } from "../analysis/visibleText.js";
 
 export interface Picture {
   /** Of a file: letters, digits, hyphens and dots. */
@@ -14,7 +14,7 @@ export interface Picture {
 
 /** The picture as an element of an HTML page, in the page's text colour. */
 export function pictureElement({ label, width, height, content }: Picture): string {
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${fixed(width)} ${fixed(height)}" width="${fixed(width)}" height="${fixed(height)}" role="img" aria-label="${escapeHtml(visibleText(label))}" fill="currentColor" font-family="system-ui, sans-serif" font-size="11">${content}</svg>`;
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${fixed(width)} ${fixed(height)}" width="${fixed(width)}" height="${fixed(height)}" role="img" aria-label="${visibleHtml(label)}" fill="currentColor" font-family="system-ui, sans-serif" font-size="11">${content}</svg>`;
 }
 
 /** The picture as a file of its own, black on white. */
@@ -39,7 +39,7 @@ export function text(
     size === undefined ? "" : ` font-size="${size}"`,
     bold ? ' font-weight="600"' : "",
   ].join("");
-  return `<text x="${fixed(x)}" y="${fixed(y)}"${attributes}>${escapeHtml(visibleText(content))}</text>`;
+  return `<text x="${fixed(x)}" y="${fixed(y)}"${attributes}>${visibleHtml(content)}</text>`;
 }
 
 /** A thin line in the text's colour. */
