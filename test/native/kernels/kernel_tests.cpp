@@ -1,6 +1,7 @@
 // Runs every group on every backend. With arguments: only the groups whose name contains one.
 // KERNEL_TESTS_ON=ends: only on the first backend and the last, the best instruction set and the baseline; any other
-// value: only on backends whose name contains it.
+// value: only on backends whose name contains it. KERNEL_TESTS_SHARD=1/2: only every second group, from the first on;
+// 2/2: the others.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -21,6 +22,14 @@ int main(int argumentCount, char** arguments) {
     if (std::string(on) == "ends") return &backend == &all.front() || &backend == &all.back();
     return backend.name.find(on) != std::string::npos;
   };
+  int shard = 1, shards = 1;
+  if (const char* text = std::getenv("KERNEL_TESTS_SHARD")) {
+    if (std::sscanf(text, "%d/%d", &shard, &shards) != 2 || shard < 1 || shard > shards) {
+      std::fprintf(stderr, "KERNEL_TESTS_SHARD: \"%s\" is not like 1/2\n", text);
+      return 2;
+    }
+  }
+  int run = 0;
   for (const Backend& backend : all) {
     if (!chosen(backend)) continue;
     double squaredErrors = 0, squaredTerms = 0;
@@ -29,6 +38,7 @@ int main(int argumentCount, char** arguments) {
                             return std::strstr(group.name, part) != nullptr;
                           });
       if (!wanted || (backend.coarseProducts() && !group.judgesProducts)) continue;
+      if (run++ % shards != shard - 1) continue;
       Test test(backend);
       try {
         group.run(test);
