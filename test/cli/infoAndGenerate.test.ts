@@ -1,5 +1,6 @@
 import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { modelDirectory } from "../analysis/tinyModel.js";
 import { runCli, temporaryFolder } from "./runCli.js";
@@ -20,6 +21,7 @@ test("a model whose tokenizer lies elsewhere, in a folder or as a file, writes w
   for (const given of [tokenizer, join(tokenizer, "tokenizer.json")]) {
     const elsewhere = await runCli("generate", "--model", model, "--tokenizer", given, ...options);
     expect(elsewhere).toMatchObject({ exitCode: 0, stdout });
+    expect((await runCli("info", model, "--tokenizer", given)).stdout).toMatch(/^kind +model$/m);
   }
   expect((await runCli("generate", "--model", model, ...options)).stderr).toMatch(/tokenizer\.json/);
 });
@@ -117,6 +119,26 @@ test("info on a folder of something else says that it holds neither an SAE nor a
   );
   const sae = await writeSae(folder);
   expect((await runCli("info", folder)).stderr).toContain(`; there is one in ${sae}\n`);
+});
+
+test("info on a file or folder that is there never speaks of models by name, and says which files to name", async () => {
+  const folder = await temporaryFolder();
+  const layer = fileURLToPath(new URL("../fixtures/pretrained/circuit-tracer/layer_1.safetensors", import.meta.url));
+  const lone = join(folder, "lone.safetensors");
+  copyFileSync(layer, lone);
+  const file = await runCli("info", lone);
+  expect(file).toMatchObject({ exitCode: 1, stdout: "" });
+  expect(file.stderr).toMatch(
+    /lone\.safetensors is neither an SAE, which is known by .*layer_N\.safetensors, .* nor a model/,
+  );
+  for (const number of [0, 1]) copyFileSync(layer, join(folder, `layer_${number}.safetensors`));
+  for (const command of [
+    ["info", folder],
+    ["convert", folder, join(folder, "out")],
+  ]) {
+    const { stderr } = await runCli(...command);
+    expect(stderr).toContain("; it has several in layer_0.safetensors, layer_1.safetensors: name one of them\n");
+  }
 });
 
 test("generate says when the model's context ends it before the number of tokens asked for", async () => {
