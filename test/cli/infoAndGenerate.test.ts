@@ -177,5 +177,40 @@ test("generate refuses a folder without a model, and impossible sampling", async
   const absent = await runCli("generate", "--model", join(folder, "none"), "--prompt", "a");
   expect(absent).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/^monosem: .*none.*\n$/) });
   const sampling = await runCli("generate", "--model", modelDirectory, "--prompt", "a", "--top-p", "2");
-  expect(sampling).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/^monosem: .*topP.*\n$/) });
+  expect(sampling).toMatchObject({
+    exitCode: 1,
+    stdout: "",
+    stderr: expect.stringMatching(/^monosem: .*'--top-p <x>'.* above 0 and at most 1\.\n$/),
+  });
+});
+
+test("a prompt that is longer than the model's context is refused by its flag, before anything is printed", async () => {
+  const prompt = "Once upon a time".repeat(100);
+  const message = expect.stringMatching(
+    /^monosem: --prompt is 40\d tokens long, but the context of .* is 256: shorten/,
+  );
+  const generated = await runCli("generate", "--model", modelDirectory, "--prompt", prompt);
+  expect(generated).toMatchObject({ exitCode: 1, stdout: "", stderr: message });
+  const sae = await writeSae(await temporaryFolder(), { modelName: "tiny-gpt2", hookName: "blocks.0.hook_resid_post" });
+  for (const command of [
+    ["features", "--sae", sae, "--prompt"],
+    ["steer", "--sae", sae, "--latent", "0", "--add", "1", "--prompt"],
+    ["attribute", "shap", "--prompt"],
+    ["compare", "--prompt"],
+  ]) {
+    const refused = await runCli(...command, prompt, "--model", modelDirectory);
+    expect(refused, command[0]).toMatchObject({ exitCode: 1, stdout: "", stderr: message });
+  }
+  const patched = await runCli("patch", "--model", modelDirectory, "--clean", "She", "--corrupted", prompt);
+  expect(patched.stderr).toContain("--corrupted is 40");
+});
+
+test("generate --stop ends where the text comes to one of several", async () => {
+  const generate = ["generate", "--model", modelDirectory, "--prompt", "The king", "--temperature", "0"];
+  const { stdout } = await runCli(...generate, "--max-new-tokens", "30");
+  const [, words] = /^The king((?: ?\S+){5})/.exec(stdout)!;
+  const last = words!.trim().split(" ").at(-1)!;
+  const stopped = await runCli(...generate, "--max-new-tokens", "30", "--stop", "no such text", ` ${last}`);
+  expect(stopped).toMatchObject({ exitCode: 0, stderr: "" });
+  expect(stopped.stdout).toBe(`${stdout.slice(0, stdout.indexOf(` ${last}`, "The king".length))}\n`);
 });
