@@ -8,6 +8,7 @@ import { architectureText } from "../analysis/trainedArchitecture.js";
 import type { Device } from "../engine/device.js";
 import type { FeatureReport } from "../features/report.js";
 import { latentsInModel } from "../features/statisticsLatents.js";
+import { warnOfBadReconstruction } from "./badReconstruction.js";
 import { addCorpusOptions, contextShapeForSae, contextsForSae } from "./corpusOptions.js";
 import { addExportOptions, planExports } from "./featureExports.js";
 import { checkLatents, type FeaturesFlags, loadSaeInModel, required } from "./featureFlags.js";
@@ -124,6 +125,7 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
     signal,
     onProgress: ({ tokens }) => progress.update(tokens),
   }).finally(() => progress.stop());
+  warnOfBadReconstruction(flags.sae!, metrics.explainedVariance);
   const tokenText = (id: number): string => model.tokenizer.tokenText(id);
   const latents = flags.latents ?? rankLatents(statistics, tokenText, flags.top);
   const report: FeatureReport = {
