@@ -34,6 +34,7 @@ export async function storeFeatures(flags: FeaturesFlags, device: Device, signal
     corpus,
     ...contextShapeForSae(model, sae, flags),
     tokens: flags.tokens,
+    ...(flags.saveEvery === undefined ? {} : { saveEverySeconds: flags.saveEvery }),
     resume: flags.resume ?? false,
     signal,
     onProgress: ({ stage, done, of }) => {
