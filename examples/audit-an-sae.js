@@ -7,10 +7,15 @@
  *
  * `npm run demo` makes such an SAE; the corpus is several .txt files, or .jsonl.
  */
+import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { auditSae, auditText, Corpus, contexts, Device, HookedTransformer, limitTokens, Sae } from "monosem";
 
 const [directory = "demo-output/sae", ...files] = process.argv.slice(2);
+if (!existsSync(directory)) {
+  console.error(`${directory} does not exist: run \`npm run demo\` first, or name an SAE`);
+  process.exit(1);
+}
 const SHAPE = { contextSize: 64, prependBos: true };
 const COPIES = 10;
 

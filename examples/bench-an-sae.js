@@ -7,7 +7,9 @@
  *
  * `npm run demo` makes such an SAE. The file is SAEBench's, as its readers and plots take it.
  */
+
 import { randomUUID } from "node:crypto";
+import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -23,6 +25,10 @@ import {
 } from "monosem";
 
 const [directory = "demo-output/sae", output] = process.argv.slice(2);
+if (!existsSync(directory)) {
+  console.error(`${directory} does not exist: run \`npm run demo\` first, or name an SAE`);
+  process.exit(1);
+}
 const SHAPE = { contextSize: 64, prependBos: true };
 
 const device = await Device.open("auto");

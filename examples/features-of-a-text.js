@@ -4,10 +4,15 @@
  *
  *   node examples/features-of-a-text.js [SAE_DIRECTORY] [TEXT]
  */
+import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Device, HookedTransformer, Sae, textFeatures } from "monosem";
 
 const [directory = "demo-output/sae", text = "The king said that he would not go."] = process.argv.slice(2);
+if (!existsSync(directory)) {
+  console.error(`${directory} does not exist: run \`npm run demo\` first, or name an SAE`);
+  process.exit(1);
+}
 
 const device = await Device.open("auto");
 const model = await HookedTransformer.load(fileURLToPath(new URL("../assets/tiny-gpt2", import.meta.url)), device);

@@ -8,6 +8,7 @@
  * http://127.0.0.1:8080/v1) and MONOSEM_JUDGE set, that judge is asked. Otherwise a small server in this program plays the
  * judge: it takes the word that is marked most often for the whole explanation.
  */
+import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { fileURLToPath } from "node:url";
@@ -29,6 +30,10 @@ import {
 
 const { values, positionals } = parseArgs({ options: { html: { type: "string" } }, allowPositionals: true });
 const [directory = "demo-output/sae", ...files] = positionals;
+if (!existsSync(directory)) {
+  console.error(`${directory} does not exist: run \`npm run demo\` first, or name an SAE`);
+  process.exit(1);
+}
 const CONTEXT = { contextSize: 64, prependBos: true };
 
 /**

@@ -5,10 +5,17 @@
  *
  *   node examples/read-a-feature-store.js [SAE_DIRECTORY] [TEXT_FILE] [STORE_DIRECTORY] [LATENT]
  */
+import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { buildFeatureStore, Corpus, Device, FeatureStore, HookedTransformer, Sae } from "monosem";
 
 const [directory = "demo-output/sae", file = "stories.txt", folder = "features", chosen] = process.argv.slice(2);
+const missing = [directory, file].find((path) => !existsSync(path));
+if (missing !== undefined) {
+  const remedy = missing === directory ? "run `npm run demo` first, or name an SAE" : "name a text file";
+  console.error(`${missing} does not exist: ${remedy}`);
+  process.exit(1);
+}
 
 const device = await Device.open("auto");
 const model = await HookedTransformer.load(fileURLToPath(new URL("../assets/tiny-gpt2", import.meta.url)), device);

@@ -6,6 +6,7 @@
  *
  * `npm run demo` makes such an SAE; without a corpus the model writes the text itself.
  */
+import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -24,6 +25,10 @@ import {
 } from "monosem";
 
 const [directory = "demo-output/sae", output = "report", ...files] = process.argv.slice(2);
+if (!existsSync(directory)) {
+  console.error(`${directory} does not exist: run \`npm run demo\` first, or name an SAE`);
+  process.exit(1);
+}
 const CONTEXT = { contextSize: 64, prependBos: true };
 const PROMPTS = ["The king said that he would go home.", "She was happy, because her mother gave her a ball."];
 

@@ -45,6 +45,25 @@ test("examples need no package besides this one, so that they run in a project t
   }
 });
 
+test("examples that need the demo's SAE say so in one line, and not by a stack, where it is not there", async () => {
+  const empty = await mkdtemp(join(folder, "no-demo-"));
+  const needing: string[] = [];
+  for (const file of readdirSync(examples).filter((name) => name.endsWith(".js"))) {
+    if (!(await readFile(join(examples, file), "utf8")).includes('"demo-output/sae"')) continue;
+    needing.push(file);
+    await expect(run(process.execPath, [join(examples, file)], { cwd: empty }), file).rejects.toMatchObject({
+      code: 1,
+      stdout: "",
+      stderr: "demo-output/sae does not exist: run `npm run demo` first, or name an SAE\n",
+    });
+  }
+  expect(needing).toHaveLength(6);
+  const file = join(examples, "read-a-feature-store.js");
+  await expect(run(process.execPath, [file, empty, "stories.txt"], { cwd: empty })).rejects.toMatchObject({
+    stderr: "stories.txt does not exist: name a text file\n",
+  });
+});
+
 test("train-on-activations finds the true features", async () => {
   const found = /^(\d+) of 24 true features were found/m.exec(await runExample("train-on-activations", folder));
   expect(Number(found?.[1])).toBeGreaterThanOrEqual(20);

@@ -79,16 +79,28 @@ export function qualitiesOf(points: readonly SweepPoint[]): readonly Quality[] {
 /**
  * The points that no other point dominates, by ascending L0. One point dominates another of the same model and hook
  * points if it is no worse in L0 and in the quality, and better in one of them; equal points do not dominate each other.
+ * A point that reconstructs no better than the mean activation is not compared: however low its L0, it is not worth having.
  */
 export function paretoFront(points: readonly SweepPoint[], quality: Quality): readonly SweepPoint[] {
   const places = [...new Set(points.map(placeOf))];
   const fronts = places.map((place) =>
     frontAtOnePlace(
-      points.filter((point) => placeOf(point) === place),
+      points.filter((point) => placeOf(point) === place && !isNoBetterThanMean(point)),
       quality,
     ),
   );
   return fronts.flat().sort((a, b) => a.l0 - b.l0);
+}
+
+function isNoBetterThanMean({ explainedVariance }: SweepPoint): boolean {
+  return explainedVariance <= 0;
+}
+
+/** Ends the sentence that explains the marks, where there is a point that could not get one. */
+export function unmarkedText(points: readonly SweepPoint[]): string {
+  return points.some(isNoBetterThanMean)
+    ? "; what reconstructs no better than the mean activation is never marked"
+    : "";
 }
 
 function frontAtOnePlace(points: readonly SweepPoint[], quality: Quality): readonly SweepPoint[] {

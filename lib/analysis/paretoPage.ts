@@ -10,6 +10,7 @@ import {
   qualityText,
   type SweepPoint,
   sortedForTable,
+  unmarkedText,
 } from "./pareto.js";
 import { paretoPicture } from "./paretoPicture.js";
 import { escapeHtml, visibleHtml } from "./visibleText.js";
@@ -40,7 +41,7 @@ export function paretoHtml({ title, facts, points }: ParetoReport): string {
   const marks =
     points.length < 2
       ? ""
-      : `<b class="best">Marked</b>: no other ${rivals} has as low an L0 and as much of that column. `;
+      : `<b class="best">Marked</b>: no other ${rivals} has as low an L0 and as much of that column${unmarkedText(points)}. `;
   const titles = shown.map((quality) => `<th scope="col">${qualityNames[quality]}</th>`).join("");
   const body = `<header>
 <h1>${visibleHtml(title)}</h1>

@@ -8,6 +8,7 @@ import {
   qualityText,
   type SweepPoint,
   sortedForTable,
+  unmarkedText,
 } from "./pareto.js";
 import { visibleText } from "./visibleText.js";
 
@@ -40,5 +41,5 @@ export function paretoText(points: readonly SweepPoint[]): string {
       .join("  ")
       .trimEnd();
   const criteria = shown.map((quality) => qualityNames[quality]).join(" or ");
-  return `${table.map(line).join("\n")}\n* no other SAE${placeText === undefined ? "" : " at the same hook"} has as low an L0 and as much ${criteria}\n`;
+  return `${table.map(line).join("\n")}\n* no other SAE${placeText === undefined ? "" : " at the same hook"} has as low an L0 and as much ${criteria}${unmarkedText(points)}\n`;
 }

@@ -35,6 +35,7 @@ import {
 } from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
 import { type Progress, startProgress } from "./progress.js";
+import { requireFittingPrompt } from "./promptLength.js";
 import { printsColour } from "./terminal.js";
 
 interface AttributeFlags extends DeviceFlags, TokenizerFlags {
@@ -317,6 +318,7 @@ async function attributed(
     signal,
     saes: sae === undefined ? [] : [sae],
   });
+  requireFittingPrompt(model, "--prompt", flags.prompt);
   const { bosTokenId } = model.config;
   const ids = model.tokenizer.encode(flags.prompt);
   const tokens = bosTokenId === undefined ? ids : [bosTokenId, ...ids];

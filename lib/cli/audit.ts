@@ -9,7 +9,11 @@ import { type AuditReport, type AuditTopic, auditJson } from "../audit/auditRepo
 import { auditText } from "../audit/auditText.js";
 import { readPairs } from "../audit/pairFile.js";
 import type { Device } from "../engine/device.js";
+import { FeaturePass } from "../features/featurePass.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
+import type { HookedTransformer } from "../models/hookedTransformer.js";
+import type { Sae } from "../sae/sae.js";
+import { warnOfBadReconstruction } from "./badReconstruction.js";
 import { addCorpusOptions, type CorpusFlags, contextShapeForSae, contextsForSae } from "./corpusOptions.js";
 import { loadModel, loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
@@ -108,6 +112,7 @@ async function audit(flags: AuditFlags, device: Device, signal: AbortSignal): Pr
     signal,
     onProgress: ({ topic, done, of }) => stages.update(topic, done, of),
   }).finally(() => stages.stop());
+  warnOfBadReconstruction(flags.sae, await explainedVariance(contexts.slice(0, 48), sae, model, flags));
   const report: AuditReport = {
     title: `Audit of ${flags.sae}`,
     facts: [
@@ -127,6 +132,17 @@ async function audit(flags: AuditFlags, device: Device, signal: AbortSignal): Pr
     process.stderr.write(`wrote ${visibleText(flags.html)}\n`);
   }
   process.stdout.write(flags.json ? `${auditJson(report)}\n` : auditText(report, { width: printedColumns() }));
+}
+
+async function explainedVariance(
+  contexts: readonly Int32Array[],
+  sae: Sae,
+  model: HookedTransformer,
+  { hook, allowMismatch }: AuditFlags,
+): Promise<number> {
+  using pass = new FeaturePass({ sae, model, allowMismatch, ...(hook === undefined ? {} : { hook }) });
+  for (const tokens of contexts) await pass.add([{ tokens }]);
+  return (await pass.metrics()).explainedVariance;
 }
 
 /** A bar for the text, then one over the topics. */

@@ -23,6 +23,7 @@ import {
 } from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
 import { startProgress } from "./progress.js";
+import { requireFittingPrompt } from "./promptLength.js";
 
 interface CompareFlags extends DeviceFlags, TokenizerFlags, MeasureFlags {
   readonly model: string;
@@ -93,6 +94,8 @@ async function compare(flags: CompareFlags, device: Device, signal: AbortSignal)
     saes: sae === undefined ? [] : [sae],
   });
   const { prompt, corrupted, hook, allowMismatch, limeSamples, seed } = flags;
+  requireFittingPrompt(model, "--prompt", prompt);
+  if (corrupted !== undefined) requireFittingPrompt(model, "--corrupted", corrupted);
   const measure = await measureOf(model, model.promptTokens(prompt)[0]!, flags, signal);
   const progress = startProgress("asking", 5, "methods");
   let begun = 0;

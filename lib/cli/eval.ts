@@ -10,6 +10,7 @@ import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
+import { warnOfBadReconstruction } from "./badReconstruction.js";
 import { addCorpusOptions, type CorpusFlags } from "./corpusOptions.js";
 import { saeFolders } from "./folders.js";
 import { withInterruption } from "./interruption.js";
@@ -86,7 +87,7 @@ Examples:
 async function evaluateSaes(flags: EvalFlags, device: Device, signal: AbortSignal): Promise<void> {
   await checkOutputFiles(flags.html, flags.svg);
   const measured = await measure(flags, device, signal);
-  for (const sae of measured) warnOfBadReconstruction(sae);
+  for (const { name, reconstruction } of measured) warnOfBadReconstruction(name, reconstruction.explainedVariance);
   const points = measured.map(pointOf);
   const title = measured.length === 1 ? measured[0]!.name : `${measured.length} sparse autoencoders`;
   if (flags.html !== undefined) await write(flags.html, paretoHtml({ title, facts: factsOf(measured, flags), points }));
@@ -94,14 +95,6 @@ async function evaluateSaes(flags: EvalFlags, device: Device, signal: AbortSigna
   // After the files: whoever reads may have had enough, as in `| head`, which ends the program.
   if (flags.json) await printJson(measured, flags);
   else process.stdout.write(tableOf(measured));
-}
-
-/** A reconstruction worse than the mean activation is seldom the fault of training. */
-function warnOfBadReconstruction({ name, reconstruction: { explainedVariance } }: EvaluatedSae): void {
-  const unexplained = 1 - explainedVariance;
-  if (!(unexplained > 1)) return;
-  const warning = `warning: ${name} leaves ${unexplained.toPrecision(3)} of the variance unexplained, more than the mean activation would: wrong hook or wrong scale?`;
-  process.stderr.write(`${visibleText(warning)}\n`);
 }
 
 async function measure(flags: EvalFlags, device: Device, signal: AbortSignal): Promise<readonly EvaluatedSae[]> {

@@ -19,6 +19,7 @@ export interface FeaturesFlags extends DeviceFlags, TokenizerFlags, CorpusFlags,
   readonly top: number;
   readonly latents?: readonly number[];
   readonly store?: string;
+  readonly saveEvery?: number;
   readonly resume?: boolean;
   readonly from?: string;
   readonly prompt?: string;

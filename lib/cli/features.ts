@@ -8,13 +8,22 @@ import { architectureText } from "../analysis/trainedArchitecture.js";
 import type { Device } from "../engine/device.js";
 import type { FeatureReport } from "../features/report.js";
 import { latentsInModel } from "../features/statisticsLatents.js";
+import { warnOfBadReconstruction } from "./badReconstruction.js";
 import { addCorpusOptions, contextShapeForSae, contextsForSae } from "./corpusOptions.js";
 import { addExportOptions, planExports } from "./featureExports.js";
 import { checkLatents, type FeaturesFlags, loadSaeInModel, required } from "./featureFlags.js";
 import { featureKinds } from "./featureKinds.js";
 import { featuresOfPrompt } from "./featuresOfPrompt.js";
 import { withInterruption } from "./interruption.js";
-import { deviceOption, naturalNumber, positiveInteger, threadsOption, tokenizerOption, withDevice } from "./options.js";
+import {
+  deviceOption,
+  naturalNumber,
+  nonNegativeNumber,
+  positiveInteger,
+  threadsOption,
+  tokenizerOption,
+  withDevice,
+} from "./options.js";
 import { startProgress } from "./progress.js";
 import { checkReportOutput, presentReport, recordPrompts } from "./reportOutput.js";
 import { featuresFromStore, storeFeatures } from "./storedFeatures.js";
@@ -44,7 +53,12 @@ export function registerFeatures(program: Command): void {
     )
     .option("--html-prompts <text...>", "texts for that report to show the active latents of, token by token")
     .option("--store <dir>", "write what is found of all latents into this folder; Ctrl-C keeps what there is so far")
-    .option("--resume", "continue an interrupted --store, to the same result")
+    .option(
+      "--save-every <seconds>",
+      "with --store: save what there is so far so often, so that a killed pass can be resumed",
+      nonNegativeNumber,
+    )
+    .option("--resume", "continue an interrupted or killed --store, to the same result")
     .addOption(
       new Option("--from <dir>", "show what such a folder holds: needs no model, SAE or corpus").conflicts("store"),
     )
@@ -94,6 +108,7 @@ Examples:
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
   await checkReportOutput(flags);
   if (flags.resume) required(flags, "store", ": --resume continues it");
+  if (flags.saveEvery !== undefined) required(flags, "store", ": --save-every saves it");
   for (const name of ["by", "target"] as const) {
     if (flags[name] !== undefined) required(flags, "prompt", `: --${name} belongs to it`);
   }
@@ -124,6 +139,7 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
     signal,
     onProgress: ({ tokens }) => progress.update(tokens),
   }).finally(() => progress.stop());
+  warnOfBadReconstruction(flags.sae!, metrics.explainedVariance);
   const tokenText = (id: number): string => model.tokenizer.tokenText(id);
   const latents = flags.latents ?? rankLatents(statistics, tokenText, flags.top);
   const report: FeatureReport = {

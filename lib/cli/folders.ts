@@ -10,7 +10,7 @@ import { readJsonFile } from "../formats/jsonFile.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
 import { repositoryOfModel } from "../models/locateModel.js";
 import type { ProcessingOptions } from "../models/processing.js";
-import { publishedFormatOf } from "../pretrained/formats.js";
+import { publishedFormatOf, saeFilesIn } from "../pretrained/formats.js";
 import { type PublishedSae, publishedSae, splitPublishedName } from "../pretrained/registry.js";
 import { Sae } from "../sae/sae.js";
 import { withDownloadProgress } from "./downloadProgress.js";
@@ -129,10 +129,17 @@ export async function outputOfRun(directory: string, folders: readonly string[])
   return new MonosemError("ERR_NOT_FOUND", `${directory} is the output of a training run; ${where}`);
 }
 
-/** Of several SAEs that are trained together, each has a folder of its name with the SAE's in it. */
+/**
+ * Where in a folder that is no SAE there are some: of several that are trained together each has a folder of its name
+ * with the SAE's in it, and some systems keep a file for each layer.
+ */
 export async function saeBelow(directory: string): Promise<string> {
   const below = join(directory, "sae");
-  return (await holdsSae(below)) ? `; there is one in ${below}` : "";
+  if (await holdsSae(below)) return `; there is one in ${below}`;
+  const files = await saeFilesIn(directory);
+  if (files.length === 0) return "";
+  const shown = files.slice(0, 12).join(", ");
+  return `; it has several in ${files.length > 12 ? `${files.length} files: ${shown}, ...` : shown}: name one of them`;
 }
 
 /** The folders that the arguments name, patterns replaced by the SAEs that match. */

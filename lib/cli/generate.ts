@@ -10,12 +10,14 @@ import {
   naturalNumber,
   nonNegativeNumber,
   positiveInteger,
+  positiveShare,
   type TokenizerFlags,
   threadsOption,
   tokenizerOption,
   withDevice,
 } from "./options.js";
 import { startProgress } from "./progress.js";
+import { requireFittingPrompt } from "./promptLength.js";
 
 interface GenerateFlags extends DeviceFlags, TokenizerFlags {
   readonly model: string;
@@ -25,6 +27,7 @@ interface GenerateFlags extends DeviceFlags, TokenizerFlags {
   readonly topK?: number;
   readonly topP?: number;
   readonly seed: number;
+  readonly stop?: readonly string[];
   readonly samples?: number;
 }
 
@@ -46,7 +49,8 @@ export function registerGenerate(program: Command): void {
     )
     .option("--temperature <x>", "0 always takes the likeliest token", nonNegativeNumber, 1)
     .option("--top-k <n>", "choose among the n likeliest tokens only", positiveInteger)
-    .option("--top-p <x>", "choose among the likeliest tokens that hold this share of probability", nonNegativeNumber)
+    .option("--top-p <x>", "choose among the likeliest tokens that hold this share of probability", positiveShare)
+    .option("--stop <text...>", "end where the new text comes to one of these, which is not printed")
     .option("--seed <n>", "seed of the random choices", naturalNumber, 0)
     .option(
       "--samples <n>",
@@ -61,12 +65,14 @@ export function registerGenerate(program: Command): void {
 Examples:
   monosem generate --model models/gpt2 --prompt "The door opened and"
   monosem generate --model models/gpt2 --prompt "" --temperature 0.8 --top-p 0.95 --seed 7
+  monosem generate --model models/gpt2 --prompt "Q: Who was he?\\nA:" --stop "Q:"
   monosem generate --model models/gpt2 --prompt "Once" --max-new-tokens 200 --samples 100 > stories.jsonl`,
     )
     .action((flags: GenerateFlags) =>
       withInterruption((signal) =>
         withDevice(flags, async (device) => {
           using model = await loadModel(flags.model, device, { tokenizer: flags.tokenizer, signal });
+          requireFittingPrompt(model, "--prompt", flags.prompt);
           if (flags.samples === undefined) await printContinuation(flags, model, signal);
           else await printSamples(flags.samples, flags, model, signal);
         }),
@@ -80,6 +86,7 @@ function generationOptions(flags: GenerateFlags, signal: AbortSignal): Generatio
     temperature: flags.temperature,
     ...(flags.topK === undefined ? {} : { topK: flags.topK }),
     ...(flags.topP === undefined ? {} : { topP: flags.topP }),
+    ...(flags.stop === undefined ? {} : { stopStrings: flags.stop }),
     seed: flags.seed,
     signal,
   };
@@ -109,25 +116,23 @@ async function printSamples(
 }
 
 async function printContinuation(flags: GenerateFlags, model: HookedTransformer, signal: AbortSignal): Promise<void> {
+  const steps = model.stream(flags.prompt, generationOptions(flags, signal));
+  // What is wrong with the options is said before anything is printed.
+  let step = await steps.next();
   let newTokens = 0;
-  let ended = false;
   process.stdout.write(printableText(flags.prompt));
   try {
-    const steps = model.stream(flags.prompt, generationOptions(flags, signal));
-    for await (const { tokens, text } of steps) {
-      const [token] = tokens;
-      if (token !== undefined) {
-        newTokens += 1;
-        ended = model.config.stopTokenIds.includes(token);
-      }
-      process.stdout.write(printableText(text[0]!));
+    for (; !step.done; step = await steps.next()) {
+      if (step.value.tokens[0] !== undefined) newTokens += 1;
+      process.stdout.write(printableText(step.value.text[0]!));
     }
   } finally {
     process.stdout.write("\n");
   }
-  if (newTokens < flags.maxNewTokens && !ended) {
+  const { contextSize } = model.config;
+  if (newTokens < flags.maxNewTokens && model.promptTokens(flags.prompt)[0]!.length + newTokens === contextSize) {
     process.stderr.write(
-      `stopped after ${newTokens} new tokens: the model's context of ${model.config.contextSize} tokens is full\n`,
+      `stopped after ${newTokens} new tokens: the model's context of ${contextSize} tokens is full\n`,
     );
   }
 }

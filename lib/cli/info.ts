@@ -7,7 +7,7 @@ import { MonosemError } from "../errors.js";
 import { exists } from "../formats/exists.js";
 import { HookedTransformer } from "../models/hookedTransformer.js";
 import { namesNear, repositoryOfModel } from "../models/locateModel.js";
-import { publishedFormatOf } from "../pretrained/formats.js";
+import { knownFormats, publishedFormatOf } from "../pretrained/formats.js";
 import {
   type PublishedSae,
   publishedReleases,
@@ -16,10 +16,17 @@ import {
   splitPublishedName,
 } from "../pretrained/registry.js";
 import { Sae } from "../sae/sae.js";
-import { holdsModelConfig, holdsSae, outputOfRun, requireFolder, saeBelow, trainingRunIn } from "./folders.js";
+import { holdsModelConfig, holdsSae, outputOfRun, saeBelow, trainingRunIn } from "./folders.js";
 import { factsOfPublishedSae, factsOfRemoteModel } from "./infoRemote.js";
 import { withInterruption } from "./interruption.js";
-import { type DeviceFlags, deviceOption, threadsOption, withDevice } from "./options.js";
+import {
+  type DeviceFlags,
+  deviceOption,
+  type TokenizerFlags,
+  threadsOption,
+  tokenizerOption,
+  withDevice,
+} from "./options.js";
 import { packageVersion } from "./version.js";
 
 type Facts = Readonly<Record<string, string | number | boolean | undefined | readonly HookPointFacts[]>>;
@@ -32,7 +39,7 @@ interface HookPointFacts {
   readonly width: number | null;
 }
 
-interface InfoFlags extends DeviceFlags {
+interface InfoFlags extends DeviceFlags, TokenizerFlags {
   readonly json?: boolean;
 }
 
@@ -46,6 +53,7 @@ export function registerInfo(program: Command): void {
 
 With the name of a published SAE (release/id, or hf:owner/name/folder) or of a model on the hub: what its configuration and the headers of its files say, which are read without a download. With the name of a release: its SAEs. With "releases": all releases.`,
     )
+    .addOption(tokenizerOption())
     .option("--json", "print one JSON object")
     .addOption(deviceOption())
     .addOption(threadsOption())
@@ -64,7 +72,7 @@ Examples:
         const facts =
           (name === undefined || (await exists(name)) ? undefined : await factsOfPublished(name, signal)) ??
           (await withDevice(flags, (device) =>
-            name === undefined ? factsOfInstallation(device) : factsOf(name, device),
+            name === undefined ? factsOfInstallation(device) : factsOf(name, flags, device),
           ));
         process.stdout.write(flags.json ? `${JSON.stringify(facts)}\n` : asLines(facts));
       }),
@@ -106,17 +114,22 @@ function saeInOneLine({ hook, hookOut, l0 }: PublishedSae): string {
   return [...where, ...(l0 === undefined ? [] : [`L0 ${l0}`])].join(", ");
 }
 
-async function factsOf(directory: string, device: Device): Promise<Facts> {
-  if (await holdsSae(directory)) return factsOfSae(directory, device);
-  const isFile = (await stat(directory).catch(() => undefined))?.isFile() ?? false;
-  if (isFile && extname(directory) === ".bin") return factsOfModel(directory, device); // of llama2.c
-  await requireFolder(directory, (problem) => `${problem}${namesNear(directory)}`);
-  const run = await trainingRunIn(directory);
-  if (run !== undefined) throw await outputOfRun(directory, run);
-  if (await holdsModelConfig(directory)) return factsOfModel(directory, device);
+async function factsOf(path: string, flags: TokenizerFlags, device: Device): Promise<Facts> {
+  if (await holdsSae(path)) return factsOfSae(path, device);
+  if (!(await exists(path))) {
+    throw new MonosemError("ERR_NOT_FOUND", `the folder ${path} does not exist${namesNear(path)}`);
+  }
+  if ((await stat(path)).isFile()) {
+    if (extname(path) === ".bin") return factsOfModel(path, flags, device); // of llama2.c
+    const message = `${path} is neither an SAE, which is known by ${knownFormats()}, nor a model: name a model's folder, or a file .bin of llama2.c`;
+    throw new MonosemError("ERR_NOT_FOUND", message);
+  }
+  const run = await trainingRunIn(path);
+  if (run !== undefined) throw await outputOfRun(path, run);
+  if (await holdsModelConfig(path)) return factsOfModel(path, flags, device);
   throw new MonosemError(
     "ERR_NOT_FOUND",
-    `${directory} holds neither an SAE (cfg.json, or files of another system) nor a model (config.json)${await saeBelow(directory)}`,
+    `${path} holds neither an SAE (cfg.json, or files of another system) nor a model (config.json)${await saeBelow(path)}`,
   );
 }
 
@@ -143,8 +156,8 @@ function crosscoderHooks({ config: { hookWidths = [] }, metadata: { hookNames } 
   return { hooks: hookNames.map((name, index) => ({ name: String(name), width: hookWidths[index] ?? null })) };
 }
 
-async function factsOfModel(directory: string, device: Device): Promise<Facts> {
-  using model = await HookedTransformer.load(directory, device);
+async function factsOfModel(path: string, { tokenizer }: TokenizerFlags, device: Device): Promise<Facts> {
+  using model = await HookedTransformer.load(path, device, tokenizer === undefined ? {} : { tokenizer });
   return { kind: "model", ...scalars({ ...model.config }), hookPoints: hookPointsOf(model) };
 }
 

@@ -68,3 +68,9 @@ export function nonNegativeNumber(text: string): number {
   }
   return value;
 }
+
+export function positiveShare(text: string): number {
+  const value = Number(text);
+  if (!(value > 0 && value <= 1)) throw new InvalidArgumentError("expected a number above 0 and at most 1.");
+  return value;
+}

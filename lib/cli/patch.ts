@@ -35,6 +35,7 @@ import {
 } from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
 import { type Progress, startProgress } from "./progress.js";
+import { requireFittingPrompt } from "./promptLength.js";
 import { printedColumns, printsColour } from "./terminal.js";
 
 interface PatchFlags extends DeviceFlags, TokenizerFlags, MeasureFlags {
@@ -155,6 +156,7 @@ async function patch(flags: PatchFlags, device: Device, signal: AbortSignal): Pr
     signal,
     saes: sae === undefined ? [] : [sae],
   });
+  for (const name of ["clean", "corrupted"] as const) requireFittingPrompt(model, `--${name}`, flags[name]);
   const pair: PromptPair = {
     clean: model.promptTokens(flags.clean)[0]!,
     corrupted: model.promptTokens(flags.corrupted)[0]!,

@@ -57,5 +57,18 @@ async function createProgram(commandLine: readonly string[]): Promise<Command> {
   const wanted =
     called !== undefined && Object.hasOwn(commands, called) ? [commands[called]!] : Object.values(commands);
   for (const load of wanted) (await load())(program);
+  for (const command of program.commands) demandOptionsLast(command);
   return program;
+}
+
+/** A misspelt option leaves the one that was meant without a value: commander would complain of that, and not of the other. */
+function demandOptionsLast(command: Command): void {
+  for (const below of command.commands) demandOptionsLast(below);
+  const needed = command.options.filter(({ mandatory }) => mandatory);
+  for (const option of needed) option.mandatory = false;
+  command.hook("preAction", () => {
+    const missing = needed.find((option) => command.getOptionValue(option.attributeName()) === undefined);
+    if (missing === undefined) return;
+    command.error(`error: required option '${missing.flags}' not specified`);
+  });
 }

@@ -23,6 +23,7 @@ import {
 } from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
 import { startProgress } from "./progress.js";
+import { requireFittingPrompt } from "./promptLength.js";
 import { printedColumns } from "./terminal.js";
 
 interface SteerFlags extends DeviceFlags, TokenizerFlags {
@@ -159,6 +160,7 @@ async function run(
   using sae = await loadSae(flags.sae, device, signal);
   using model = await loadModel(flags.model, device, { tokenizer: flags.tokenizer, signal, saes: [sae] });
   const { prompt, hook, allowMismatch, errorTerm, part, samples, maxNewTokens, temperature, topK, topP, seed } = flags;
+  requireFittingPrompt(model, "--prompt", prompt);
   const target = flags.target === undefined ? undefined : singleToken(model.tokenizer, flags.target);
   const progress = startProgress("writing", trials.length, "trials");
   const found = await steer({

@@ -9,6 +9,7 @@ import { buildFeatureStore } from "../features/buildFeatureStore.js";
 import { FeatureStore } from "../features/featureStore.js";
 import type { FeatureReport, RecordedPrompt } from "../features/report.js";
 import { withDecoderNorms } from "../features/statisticsLatents.js";
+import { warnOfBadReconstruction } from "./badReconstruction.js";
 import { contextShapeForSae } from "./corpusOptions.js";
 import { planExports, type WriteExports } from "./featureExports.js";
 import { checkLatents, type FeaturesFlags, loadSaeInModel, required, type SaeInModel } from "./featureFlags.js";
@@ -33,6 +34,7 @@ export async function storeFeatures(flags: FeaturesFlags, device: Device, signal
     corpus,
     ...contextShapeForSae(model, sae, flags),
     tokens: flags.tokens,
+    ...(flags.saveEvery === undefined ? {} : { saveEverySeconds: flags.saveEvery }),
     resume: flags.resume ?? false,
     signal,
     onProgress: ({ stage, done, of }) => {
@@ -96,6 +98,7 @@ async function printStore(
 ): Promise<void> {
   const { summary, tokenText } = store;
   const { identity, explainedVariance, contexts } = summary;
+  if (explainedVariance !== null) warnOfBadReconstruction(`the SAE of ${flags.store ?? flags.from}`, explainedVariance);
   const latents = shownLatents(store, flags);
   const statistics = store.statistics([]);
   const report: FeatureReport = {

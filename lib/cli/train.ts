@@ -78,8 +78,7 @@ async function train(path: string, flags: TrainFlags, signal: AbortSignal): Prom
     });
     using _saes = disposingAll(trainer.saes);
     if (flags.resume) {
-      const from = trainer.step > 0 ? `continues after step ${trainer.step}` : "finds no checkpoint and starts anew";
-      process.stderr.write(`the run in ${visibleText(config.output)} ${from}\n`);
+      process.stderr.write(`the run in ${visibleText(config.output)} ${resumptionText(trainer.step, config)}\n`);
     }
     const last = await runWithProgress(trainer, config, signal).catch((error: unknown) => {
       if (!(error instanceof MonosemError) || error.code !== "ERR_ABORTED") throw error;
@@ -94,6 +93,11 @@ async function train(path: string, flags: TrainFlags, signal: AbortSignal): Prom
     }
     process.stdout.write(summaryOf(config));
   });
+}
+
+function resumptionText(step: number, { training: { steps } }: RunConfig): string {
+  if (step === 0) return "finds no checkpoint and starts anew";
+  return step < steps ? `continues after step ${step}` : `is finished: all ${steps} steps have been taken`;
 }
 
 /** What continues the run, as it would be typed in a shell. */

@@ -3,6 +3,7 @@ import type { SaeTrainingConfig } from "../sae/config.js";
 import type { RunConfig } from "../training/config.js";
 import { saePath } from "../training/saeNames.js";
 import type { TrainingProgress } from "../training/trainer.js";
+import { worseThanMean } from "./badReconstruction.js";
 
 /** Before the run: options that wait for dead latents where the run is over before a latent can count as dead. */
 export function adviceBefore({ sae, training }: RunConfig): readonly string[] {
@@ -36,11 +37,18 @@ function lastLooks(
   return [...inEveryStep, { option: "resampleEvery", steps: lastResampled, reason: "the last resampling comes after" }];
 }
 
-/** After the run: a measure that has no value, and an L0 far from what it was to be. */
+/** After the run: a measure that has no value or a very bad one, and an L0 far from what it was to be. */
 export function adviceAfter(last: TrainingProgress, config: SaeTrainingConfig): readonly string[] {
   const advice: string[] = [];
   if (Number.isNaN(last.explainedVariance)) {
     advice.push("explained variance is undefined: all activations of the last batch are the same");
+  }
+  const problem = worseThanMean(last.explainedVariance);
+  if (problem !== undefined) {
+    advice.push(
+      `warning: the SAE ${problem}: training has diverged, or was much too short; ` +
+        'try a lower training.lr, training.lrWarmupSteps, more steps, or sae.normalizeActivations "expected-average-only-in"',
+    );
   }
   if (config.architecture === "jumprelu" && config.sparsityLoss === "quadratic") {
     const { targetL0 = 0 } = config;

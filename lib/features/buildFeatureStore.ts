@@ -29,7 +29,12 @@ export interface FeatureStoreOptions extends FeaturePassOptions {
   readonly tokens: number;
   /** Contexts that go through the model at once. Default 8. */
   readonly contextsPerBatch?: number;
-  /** Go on where an interrupted pass with the same options has stopped. Default false. */
+  /**
+   * Seconds between two savings of what there is so far, from which a pass goes on that was killed; 0: after each batch.
+   * Default 300.
+   */
+  readonly saveEverySeconds?: number;
+  /** Go on where an interrupted or killed pass with the same options was. Default false. */
   readonly resume?: boolean;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: FeatureStoreProgress) => void;
@@ -48,15 +53,18 @@ const NEIGHBOURS = 10;
 
 /**
  * Runs a corpus through the model and the SAE once, gathers what there is to know of all latents at once, and writes it
- * into `folder`. Interrupted by the signal it writes what it has so far; with `resume` it goes on from there, and the store
- * is the same, byte for byte, as if nothing had happened. Memory: `FeatureCollector.maximumBytes`.
+ * into `folder`. Every few minutes, and interrupted by the signal, it saves what it has so far; with `resume` it goes on from there,
+ * and the store is the same, byte for byte, as if nothing had happened. Memory: `FeatureCollector.maximumBytes`.
  *
  * @returns the store, open
  * @throws MonosemError ERR_ABORTED, with the state kept; ERR_CONFIG for a folder that holds other files, an unfinished pass
  *   and no `resume`, or a pass with other options, and if model, hook and SAE do not belong together; ERR_NON_FINITE; ERR_IO
  */
 export async function buildFeatureStore(folder: string, options: FeatureStoreOptions): Promise<FeatureStore> {
-  const { signal, resume = false } = options;
+  const { signal, resume = false, saveEverySeconds = 300 } = options;
+  if (!(saveEverySeconds >= 0)) {
+    throw new MonosemError("ERR_INVALID_ARGUMENT", `saveEverySeconds must be 0 or positive, found ${saveEverySeconds}`);
+  }
   const identity = await identityOf(options);
   await prepareFolder(folder, resume);
   const [statePath, storePath] = [join(folder, stateFile), join(folder, storeFile)];
@@ -79,11 +87,17 @@ export async function buildFeatureStore(folder: string, options: FeatureStoreOpt
     state = await restorePass(statePath, pass, identity);
     contexts.seek(state.position);
   }
+  const millisecondsBetween = 1000 * saveEverySeconds;
+  let saved = performance.now();
   try {
     for await (const batch of batches(contexts, state.tokensRead, options)) {
       throwIfAborted(signal, "gathering features");
       await pass.add(batch.contexts);
       state = { identity, position: batch.position, tokensRead: batch.tokensRead };
+      if (performance.now() - saved >= millisecondsBetween) {
+        await savePass(statePath, pass, state);
+        saved = performance.now();
+      }
       options.onProgress?.({ stage: "reading", done: batch.tokensRead, of: options.tokens });
     }
     throwIfAborted(signal, "gathering features");

@@ -32,6 +32,17 @@ export async function publishedFormatOf(path: string): Promise<string | undefine
   return formats.find((format) => format.recognises(location))?.name;
 }
 
+/** The files of a folder each of which is an SAE by itself, by their names. @throws MonosemError ERR_NOT_FOUND, ERR_IO */
+export async function saeFilesIn(folder: string): Promise<readonly string[]> {
+  const location = await Location.of(folder);
+  return location.files.filter((file) => formats.some((format) => format.recognises(location.within(file))));
+}
+
+/** What SAEs are recognised by, for an error message. */
+export function knownFormats(): string {
+  return formats.map(({ name, knownBy }) => `${knownBy} (${name})`).join("; ");
+}
+
 /** @throws MonosemError as `Sae.load` */
 export async function readPublishedSae(path: string, options: SaeLoadOptions = {}): Promise<StoredSae> {
   const location = await Location.of(path);
@@ -52,10 +63,9 @@ export async function readPublishedSae(path: string, options: SaeLoadOptions = {
           : `activations times ${sae.scale.input}, as it says itself`),
     );
   }
-  const looked = formats.map(({ name, knownBy }) => `${knownBy} (${name})`).join("; ");
   const found = location.files.slice(0, 20).join(", ") || "nothing";
   throw new MonosemError(
     "ERR_NOT_FOUND",
-    `${path} holds no SAE of a known format. Looked for ${looked}. Found ${found}`,
+    `${path} holds no SAE of a known format. Looked for ${knownFormats()}. Found ${found}`,
   );
 }

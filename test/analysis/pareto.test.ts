@@ -25,10 +25,27 @@ describe("the Pareto front", () => {
               (q.l0 < p.l0 || q.explainedVariance > p.explainedVariance),
           );
         const front = paretoFront(points, "explainedVariance");
-        expect(new Set(front)).toEqual(new Set(points.filter((p) => !beaten(p))));
+        const useful = points.filter(({ explainedVariance }) => explainedVariance > 0);
+        expect(new Set(front)).toEqual(new Set(useful.filter((p) => !beaten(p))));
         expect(front).toHaveLength(new Set(front).size);
       }),
     );
+  });
+
+  test("has no SAE that reconstructs no better than the mean activation, alone at its L0 or not, and says so", () => {
+    const diverged = point(0, -480, { name: "diverged", lossRecovered: 0.5 });
+    const mean = point(1, 0, { name: "mean", lossRecovered: 0.1 });
+    const good = point(8, 0.9, { name: "good", lossRecovered: 0.4 });
+    for (const quality of ["explainedVariance", "lossRecovered"] as const) {
+      expect(paretoFront([diverged, mean, good], quality)).toEqual([good]);
+      expect(paretoFront([diverged], quality)).toEqual([]);
+    }
+    const table = paretoText([diverged, mean, good]).split("\n");
+    expect(table.filter((line) => line.includes(" *"))).toEqual([expect.stringMatching(/^good /)]);
+    const explanation = "; what reconstructs no better than the mean activation is never marked";
+    expect(table.at(-2)!.endsWith(explanation)).toBe(true);
+    expect(paretoHtml({ title: "t", facts: [], points: [diverged, good] })).toContain(explanation);
+    expect(paretoText([good])).not.toContain("never marked");
   });
 
   test("a quality counts only where all have it", () => {

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
@@ -34,6 +34,31 @@ test("convert rewrites a folder or a file as a SAELens folder, which every comma
     const info = JSON.parse((await runCli("info", output, "--json")).stdout);
     expect(info).toMatchObject({ kind: "sae", format: "SAELens", dIn: 6, dSae: 20 });
   }
+});
+
+test("convert says what a folder that was moved no longer tells, and takes it from flags", async () => {
+  const folder = await temporaryFolder();
+  const moved = join(folder, "moved");
+  await mkdir(moved);
+  await copyFile(join(gemma, "params.npz"), join(moved, "params.npz"));
+  const lost = await runCli("convert", moved, join(folder, "lost"));
+  expect(lost.exitCode).toBe(0);
+  expect(lost.stderr).toBe(
+    `warning: nothing in ${moved} or its path says its model (--model-name), its hook point (--hook); what is missing can be given\n`,
+  );
+  const hook = ["--hook", "blocks.12.hook_resid_post"];
+  const told = await runCli("convert", moved, join(folder, "told"), "--model-name", "gemma-2-2b", ...hook);
+  expect(told).toMatchObject({ exitCode: 0, stderr: "" });
+  const cfg = JSON.parse(await readFile(join(folder, "told", "cfg.json"), "utf8"));
+  expect(cfg.metadata).toMatchObject({ model_name: "gemma-2-2b", hook_name: "blocks.12.hook_resid_post" });
+  const twice = await runCli("convert", ...hook, ...hook, moved, join(folder, "twice"));
+  expect(twice.stderr).toContain("--hook names 2 hook points, but the SAE reads 1");
+  const out = await runCli("convert", moved, join(folder, "out"), "--hook-out", "blocks.12.hook_mlp_out");
+  expect(out.stderr).toContain("--hook-out is for transcoders");
+  const transcoder = join(folder, "layer_1.safetensors");
+  await copyFile(join(fixtures, "circuit-tracer/layer_1.safetensors"), transcoder);
+  const partly = await runCli("convert", transcoder, join(folder, "partly"), "--hook-out", "blocks.1.hook_mlp_out");
+  expect(partly.stderr).toMatch(/says its model \(--model-name\), its hook point \(--hook\); what/);
 });
 
 test("info reads published SAEs where they lie, folders and files", async () => {

@@ -3,26 +3,59 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { writeSafetensors } from "../../lib/formats/safetensors.js";
+import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
+import type { SaeConfig } from "../../lib/sae/config.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { HOOK, modelDirectory } from "../analysis/tinyModel.js";
 import { testDevice } from "../testDevice.js";
 import { runCli, runCliUnread, runCliWithAbsTopk, temporaryFolder } from "./runCli.js";
 import { dIn, dSae, numbers, writeAbsTopkSae, writeActivations, writeSae } from "./saeFiles.js";
 
-/** SAEs of the tiny model with 2, 4, ... latents active, in folders sweep/k2/sae, ... */
-async function writeSweep(folder: string, ks: readonly number[]): Promise<void> {
+const story = "The old man said that he would go home. She was very happy, and he looked at her. ";
+
+/** SAEs of the tiny model that are not trained, but reconstruct a little better than the mean activation of the story. */
+async function writeSaes(
+  saes: readonly { readonly path: string; readonly config: object; readonly seed: number; readonly hookName: string }[],
+): Promise<void> {
   const device = await Device.open(testDevice, { threads: 1 });
-  for (const k of ks) {
-    const config = { architecture: "topk" as const, dIn: 192, dSae: 64, k, applyBDecToInput: true };
-    using sae = Sae.create(config, device, k, { metadata: { hookName: HOOK, modelName: "tiny-gpt2" } });
-    await sae.save(join(folder, `sweep/k${k}/sae`));
+  const model = await HookedTransformer.load(modelDirectory, device);
+  // As `eval` cuts it below, BOS first.
+  const ids = model.tokenizer.encode(story.repeat(20));
+  const texts = Array.from({ length: 8 }, (_, i) => [model.config.bosTokenId!, ...ids.slice(31 * i, 31 * (i + 1))]);
+  const rows = Array.from({ length: 8 * 32 }, (_, row) => row).filter((row) => row % 32 > 0);
+  for (const { path, config, seed, hookName } of saes) {
+    using x = await model.activations(texts, hookName);
+    const activations = await x.readFloat32();
+    const mean = Float32Array.from({ length: 192 }, (_, column) =>
+      rows.reduce((sum, row) => sum + activations[row * 192 + column]! / rows.length, 0),
+    );
+    const metadata = { hookName, modelName: "tiny-gpt2" };
+    const complete = { dIn: 192, dSae: 64, applyBDecToInput: true, ...config } as SaeConfig;
+    using sae = Sae.create(complete, device, seed, { metadata, decoderNorm: 0.3 });
+    using bias = device.tensor(mean, [192]);
+    const { decoderBias } = sae.parameters;
+    device.kernels.add(decoderBias, bias, { out: decoderBias });
+    await sae.save(path);
   }
+  model.dispose();
   await device.close();
+}
+
+/** With 2, 4, ... latents active, in folders sweep/k2/sae, ... */
+async function writeSweep(folder: string, ks: readonly number[]): Promise<void> {
+  await writeSaes(
+    ks.map((k) => ({
+      path: join(folder, `sweep/k${k}/sae`),
+      config: { architecture: "topk", k },
+      seed: k,
+      hookName: HOOK,
+    })),
+  );
 }
 
 function writeText(folder: string): string {
   const text = join(folder, "text.txt");
-  writeFileSync(text, "The old man said that he would go home. She was very happy, and he looked at her. ".repeat(20));
+  writeFileSync(text, story.repeat(20));
   return text;
 }
 
@@ -107,14 +140,14 @@ test("a transcoder is evaluated on the tensor that it reconstructs", async () =>
 
 test("SAEs at different hook points have fronts of their own, and the architectures that they were trained as", async () => {
   const folder = await temporaryFolder();
-  const device = await Device.open(testDevice, { threads: 1 });
-  for (const layer of [1, 2]) {
-    const hookName = `blocks.${layer}.hook_resid_post`;
-    const config = { architecture: "batchtopk" as const, dIn: 192, dSae: 64, k: 4, applyBDecToInput: true };
-    using sae = Sae.create(config, device, layer, { metadata: { hookName, modelName: "tiny-gpt2" } });
-    await sae.save(join(folder, `layer${layer}/sae`));
-  }
-  await device.close();
+  await writeSaes(
+    [1, 2].map((layer) => ({
+      path: join(folder, `layer${layer}/sae`),
+      config: { architecture: "batchtopk", k: 4 },
+      seed: layer,
+      hookName: `blocks.${layer}.hook_resid_post`,
+    })),
+  );
   const onModel = ["--model", modelDirectory, "--corpus", writeText(folder), "--tokens", "100", "--context-size", "32"];
   const svg = join(folder, "sweep.svg");
   const saes = ["--sae", join(folder, "*/sae")];

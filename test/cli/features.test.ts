@@ -1,7 +1,8 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setImmediate as otherWork } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { Sae } from "../../lib/sae/sae.js";
@@ -110,11 +111,35 @@ test("SIGTERM keeps what there is of a store, and --resume makes the same of it 
   expect(readFileSync(join(whole, file)).equals(readFileSync(join(interrupted, file)))).toBe(true);
 });
 
+test("SIGKILL costs a store no more than what came after it was saved last, and --resume makes the same of it", async () => {
+  const pass = ["features", ...onModel, "--corpus", corpus, "--tokens", "1200", "--latents", "5"];
+  const [whole, killed] = [join(folder, "unkilled"), join(folder, "killed")];
+  expect(await runCli(...pass, "--store", whole)).toMatchObject({ exitCode: 0 });
+  const { process: child, result } = startCli(...pass, "--store", killed, "--save-every", "0");
+  // As soon as a state stands under its name.
+  const unfinished = join(killed, "unfinished.safetensors");
+  let ended = false;
+  void result.then(() => {
+    ended = true;
+  });
+  while (!existsSync(unfinished) && !ended) await otherWork();
+  child.kill("SIGKILL");
+  // Where the machine was so fast that all was done before, there is nothing to resume.
+  if ((await result).exitCode === null) {
+    const resumed = await runCli(...pass, "--store", killed, "--resume");
+    expect(resumed.exitCode, resumed.stderr).toBe(0);
+  }
+  const file = "features.safetensors";
+  expect(await readdir(killed)).toEqual([file]);
+  expect(readFileSync(join(whole, file)).equals(readFileSync(join(killed, file)))).toBe(true);
+});
+
 test("what is missing is named, with what it is for", async () => {
   for (const [flags, message] of [
     [[], "required option '--corpus <glob...>' not specified"],
     [["--corpus", "x.txt"], "required option '--sae <dir>' not specified"],
     [["--resume"], "required option '--store <dir>' not specified: --resume continues it"],
+    [["--save-every", "9"], "required option '--store <dir>' not specified: --save-every saves it"],
     [["--by", "logit"], "required option '--prompt <text>' not specified: --by belongs to it"],
     [["--store", "x", "--from", "y"], "option '--from <dir>' cannot be used with option '--store <dir>'"],
     [["--labels", "x"], "required option '--kinds' not specified: --labels belongs to it"],

@@ -1,5 +1,6 @@
 import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { modelDirectory } from "../analysis/tinyModel.js";
 import { runCli, temporaryFolder } from "./runCli.js";
@@ -20,6 +21,7 @@ test("a model whose tokenizer lies elsewhere, in a folder or as a file, writes w
   for (const given of [tokenizer, join(tokenizer, "tokenizer.json")]) {
     const elsewhere = await runCli("generate", "--model", model, "--tokenizer", given, ...options);
     expect(elsewhere).toMatchObject({ exitCode: 0, stdout });
+    expect((await runCli("info", model, "--tokenizer", given)).stdout).toMatch(/^kind +model$/m);
   }
   expect((await runCli("generate", "--model", model, ...options)).stderr).toMatch(/tokenizer\.json/);
 });
@@ -119,6 +121,26 @@ test("info on a folder of something else says that it holds neither an SAE nor a
   expect((await runCli("info", folder)).stderr).toContain(`; there is one in ${sae}\n`);
 });
 
+test("info on a file or folder that is there never speaks of models by name, and says which files to name", async () => {
+  const folder = await temporaryFolder();
+  const layer = fileURLToPath(new URL("../fixtures/pretrained/circuit-tracer/layer_1.safetensors", import.meta.url));
+  const lone = join(folder, "lone.safetensors");
+  copyFileSync(layer, lone);
+  const file = await runCli("info", lone);
+  expect(file).toMatchObject({ exitCode: 1, stdout: "" });
+  expect(file.stderr).toMatch(
+    /lone\.safetensors is neither an SAE, which is known by .*layer_N\.safetensors, .* nor a model/,
+  );
+  for (const number of [0, 1]) copyFileSync(layer, join(folder, `layer_${number}.safetensors`));
+  for (const command of [
+    ["info", folder],
+    ["convert", folder, join(folder, "out")],
+  ]) {
+    const { stderr } = await runCli(...command);
+    expect(stderr).toContain("; it has several in layer_0.safetensors, layer_1.safetensors: name one of them\n");
+  }
+});
+
 test("generate says when the model's context ends it before the number of tokens asked for", async () => {
   const generate = ["generate", "--model", modelDirectory, "--prompt", "Once upon a time".repeat(61), "--seed", "2"];
   const cut = await runCli(...generate, "--max-new-tokens", "1000");
@@ -155,5 +177,40 @@ test("generate refuses a folder without a model, and impossible sampling", async
   const absent = await runCli("generate", "--model", join(folder, "none"), "--prompt", "a");
   expect(absent).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/^monosem: .*none.*\n$/) });
   const sampling = await runCli("generate", "--model", modelDirectory, "--prompt", "a", "--top-p", "2");
-  expect(sampling).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/^monosem: .*topP.*\n$/) });
+  expect(sampling).toMatchObject({
+    exitCode: 1,
+    stdout: "",
+    stderr: expect.stringMatching(/^monosem: .*'--top-p <x>'.* above 0 and at most 1\.\n$/),
+  });
+});
+
+test("a prompt that is longer than the model's context is refused by its flag, before anything is printed", async () => {
+  const prompt = "Once upon a time".repeat(100);
+  const message = expect.stringMatching(
+    /^monosem: --prompt is 40\d tokens long, but the context of .* is 256: shorten/,
+  );
+  const generated = await runCli("generate", "--model", modelDirectory, "--prompt", prompt);
+  expect(generated).toMatchObject({ exitCode: 1, stdout: "", stderr: message });
+  const sae = await writeSae(await temporaryFolder(), { modelName: "tiny-gpt2", hookName: "blocks.0.hook_resid_post" });
+  for (const command of [
+    ["features", "--sae", sae, "--prompt"],
+    ["steer", "--sae", sae, "--latent", "0", "--add", "1", "--prompt"],
+    ["attribute", "shap", "--prompt"],
+    ["compare", "--prompt"],
+  ]) {
+    const refused = await runCli(...command, prompt, "--model", modelDirectory);
+    expect(refused, command[0]).toMatchObject({ exitCode: 1, stdout: "", stderr: message });
+  }
+  const patched = await runCli("patch", "--model", modelDirectory, "--clean", "She", "--corrupted", prompt);
+  expect(patched.stderr).toContain("--corrupted is 40");
+});
+
+test("generate --stop ends where the text comes to one of several", async () => {
+  const generate = ["generate", "--model", modelDirectory, "--prompt", "The king", "--temperature", "0"];
+  const { stdout } = await runCli(...generate, "--max-new-tokens", "30");
+  const [, words] = /^The king((?: ?\S+){5})/.exec(stdout)!;
+  const last = words!.trim().split(" ").at(-1)!;
+  const stopped = await runCli(...generate, "--max-new-tokens", "30", "--stop", "no such text", ` ${last}`);
+  expect(stopped).toMatchObject({ exitCode: 0, stderr: "" });
+  expect(stopped.stdout).toBe(`${stdout.slice(0, stdout.indexOf(` ${last}`, "The king".length))}\n`);
 });

@@ -94,7 +94,7 @@ test("commands take published SAEs and models on the hub by name", async () => {
   const evaluated = await runCli("eval", ...flags, "--json");
   expect(evaluated.exitCode, evaluated.stderr).toBe(0);
   expect(evaluated.stderr).toMatch(
-    /^warning: .* leaves [\d.]+ of the variance unexplained.*wrong hook or wrong scale\?$/m,
+    /^warning: .* leaves [\d.e+]+% of the variance unexplained, where the mean activation would leave 100%: .*wrong scale\?$/m,
   );
   expect(JSON.parse(evaluated.stdout)).toMatchObject({ sae_cfg_dict: { d_in: 192, architecture: "topk" } });
 });

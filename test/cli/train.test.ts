@@ -71,6 +71,19 @@ test("Ctrl-C leaves a checkpoint and exit code 130, and --resume ends where an u
   }
 });
 
+test("--resume says of a run that is finished that it is, and of one that diverged what that means", async () => {
+  const { config, output } = await prepareRun();
+  const set = ["--set", "training.lr=1000"];
+  const diverged = await runCli("train", config, ...set);
+  expect(diverged).toMatchObject({
+    exitCode: 0,
+    stderr: expect.stringMatching(/^warning: the SAE leaves [\d.e+]+% of the variance unexplained, .*training\.lr/m),
+  });
+  const again = await runCli("train", config, ...set, "--resume");
+  expect(again.stderr).toBe(`the run in ${output} is finished: all 12 steps have been taken\n`);
+  expect(again).toMatchObject({ exitCode: 0, stdout: `wrote ${join(output, "sae")}\n` });
+});
+
 test("several SAEs: a folder each, --set reaches each by its place", async () => {
   const { config, output } = await prepareRun();
   const sae = { architecture: "topk", dIn, dSae, k: 3 };

@@ -1,6 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { adviceBefore } from "../../lib/cli/trainAdvice.js";
+import { adviceAfter, adviceBefore } from "../../lib/cli/trainAdvice.js";
+import type { SaeTrainingConfig } from "../../lib/sae/config.js";
 import { parseConfig } from "../../lib/training/config.js";
+import type { TrainingProgress } from "../../lib/training/trainer.js";
 
 /** What is said before a run of 100 steps of 50 tokens. */
 function advice(sae: object | readonly object[]): readonly string[] {
@@ -45,4 +47,19 @@ describe("options that wait for dead latents", () => {
     ]);
     expect(advice(topk)).toEqual([]);
   });
+});
+
+test("a run that ends worse than the mean activation is told in its unit, and what to try", () => {
+  const config = parseConfig({ sae: { ...topk, dIn: 4, dSae: 8 }, data: { activations: "a" }, output: "o" }, [
+    "training.steps=1",
+  ]);
+  const after = (explainedVariance: number): readonly string[] =>
+    adviceAfter({ explainedVariance, l0: 2 } as TrainingProgress, config.sae as SaeTrainingConfig);
+  expect(after(-2.38)).toEqual([
+    expect.stringMatching(
+      /^warning: the SAE leaves 338% of the variance unexplained, where the mean activation would leave 100%: training has diverged, .* lower training\.lr, /,
+    ),
+  ]);
+  expect(after(-4.8e6)[0]).toContain("leaves 4.8e+8% of the variance");
+  expect(after(0.2)).toEqual([]);
 });

@@ -1,4 +1,5 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -206,6 +207,30 @@ test("an interrupted pass goes on to the same store, byte for byte, wherever it 
     expect(await readdir(folder)).toEqual(["features.safetensors"]);
     expect(expected.equals(await readFile(join(folder, "features.safetensors")))).toBe(true);
   }
+});
+
+test("what a pass saves on its way changes nothing, and each of its states goes on to the same store", async () => {
+  const whole = newFolder();
+  await (await buildFeatureStore(whole, options())).close();
+  const expected = await readFile(join(whole, "features.safetensors"));
+  const folder = newFolder();
+  const states: Buffer[] = [];
+  const onProgress = ({ stage }: { stage: string }): void => {
+    if (stage === "reading") states.push(readFileSync(join(folder, "unfinished.safetensors")));
+  };
+  await (await buildFeatureStore(folder, options({ saveEverySeconds: 0, onProgress }))).close();
+  expect(await readdir(folder)).toEqual(["features.safetensors"]);
+  expect(expected.equals(await readFile(join(folder, "features.safetensors")))).toBe(true);
+  expect(states.length).toBeGreaterThan(5);
+  for (const state of [states[0]!, states[3]!, states.at(-1)!]) {
+    const resumed = newFolder();
+    await mkdir(resumed);
+    await writeFile(join(resumed, "unfinished.safetensors"), state);
+    await (await buildFeatureStore(resumed, options({ resume: true }))).close();
+    expect(expected.equals(await readFile(join(resumed, "features.safetensors")))).toBe(true);
+  }
+  const never = buildFeatureStore(newFolder(), options({ saveEverySeconds: -1 }));
+  await expect(never).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
 });
 
 test("latents that can be negative, read outside of the residual stream: stored with their signs, without logits", async () => {
