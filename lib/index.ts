@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 // errors
 
 // where activations come from

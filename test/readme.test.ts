@@ -94,7 +94,6 @@ test("the README's programs are TypeScript, too, with every check on", async () 
   const options = [
     "--noEmit",
     "--strict",
-    "--skipLibCheck",
     "--module",
     "nodenext",
     "--target",
