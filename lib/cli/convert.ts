@@ -4,9 +4,14 @@ import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { publishedFormatOf } from "../pretrained/formats.js";
+import { Sae } from "../sae/sae.js";
 import { loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
-import { type DeviceFlags, deviceOption, threadsOption, withDevice } from "./options.js";
+import { type DeviceFlags, deviceOption, positiveNumber, threadsOption, withDevice } from "./options.js";
+
+interface ConvertFlags extends DeviceFlags {
+  readonly inputScale?: number;
+}
 
 export function registerConvert(program: Command): void {
   program
@@ -24,6 +29,11 @@ Formats: SAELens (all versions), Gemma Scope (params.npz) and Gemma Scope 2,
 dictionary_learning and SAEBench (ae.pt), OpenAI (.pt), sparsify, Llama Scope and
 Llamascopium, Goodfire, qresearch, Qwen Scope, circuit-tracer's transcoders.`,
     )
+    .option(
+      "--input-scale <number>",
+      'the factor by which activations are multiplied, of a SAELens folder that says "expected_average_only_in" and not which',
+      positiveNumber,
+    )
     .addOption(deviceOption())
     .addOption(threadsOption())
     .addHelpText(
@@ -31,16 +41,17 @@ Llamascopium, Goodfire, qresearch, Qwen Scope, circuit-tracer's transcoders.`,
       `
 Examples:
   monosem convert gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82 converted
-  monosem convert resid_post_mlp_v5_32k/autoencoders/8.pt converted`,
+  monosem convert resid_post_mlp_v5_32k/autoencoders/8.pt converted
+  monosem convert gemma-2b-res-jb/blocks.12.hook_resid_post converted --input-scale 0.2138`,
     )
-    .action((input: string, output: string, flags: DeviceFlags) =>
-      withInterruption(() => withDevice(flags, (device) => convert(input, output, device))),
+    .action((input: string, output: string, flags: ConvertFlags) =>
+      withInterruption(() => withDevice(flags, (device) => convert(input, output, device, flags.inputScale))),
     );
 }
 
-async function convert(input: string, output: string, device: Device): Promise<void> {
+async function convert(input: string, output: string, device: Device, inputScale: number | undefined): Promise<void> {
   await refuseFilled(output);
-  using sae = await loadSae(input, device);
+  using sae = inputScale === undefined ? await loadSae(input, device) : await Sae.load(input, device, { inputScale });
   await sae.save(output);
   const { architecture, dIn, dSae, transcoder } = sae.config;
   const what = `${architecture} ${transcoder ? "transcoder" : "SAE"}, dIn ${dIn}, dSae ${dSae}`;

@@ -158,12 +158,40 @@ export class Sae {
 
   /** What the encoder multiplies: x [rows, dIn], normalised and less b_dec as the configuration says. */
   #encoderInput(x: Tensor): Tensor {
-    const { kernels } = this.device;
-    const { applyBDecToInput, normalizeActivations } = this.config;
-    const input = normalizeActivations === "none" ? x.reshape(x.shape) : normalisedRows(x, this.device);
-    if (!applyBDecToInput) return input;
+    const input = this.#normalised(x);
+    if (!this.config.applyBDecToInput) return input;
     using uncentred = input;
-    return kernels.addRow(uncentred, this.parameters.decoderBias, { scale: -1 });
+    return this.device.kernels.addRow(uncentred, this.parameters.decoderBias, { scale: -1 });
+  }
+
+  #normalised(x: Tensor): Tensor {
+    const { normalizeActivations } = this.config;
+    if (normalizeActivations === "none") return x.reshape(x.shape);
+    if (normalizeActivations === "layer-norm") return normalisedRows(x, this.device);
+    const { kernels } = this.device;
+    using scales = this.outputScales(x)!;
+    using one = this.device.empty(scales.shape);
+    kernels.fill(one, 1);
+    using factors = kernels.divide(one, scales);
+    return kernels.scaleRows(x, factors);
+  }
+
+  /**
+   * What each row of f W_dec + b_dec is multiplied by in the reconstruction of x [rows, dIn]: f32 [rows], the caller's to
+   * dispose; undefined where it is 1, because activations are not normalised.
+   */
+  outputScales(x: Tensor): Tensor | undefined {
+    const { kernels } = this.device;
+    const { dIn, normalizeActivations } = this.config;
+    if (normalizeActivations === "none") return undefined;
+    if (normalizeActivations === "constant-norm") {
+      const norms = kernels.rowNorms(x);
+      return kernels.scale(norms, 1 / Math.sqrt(dIn), { out: norms });
+    }
+    const { normalized, mean, standardDeviation } = kernels.standardiseRows(x, { epsilon: layerNormEpsilon });
+    normalized.dispose();
+    mean.dispose();
+    return standardDeviation;
   }
 
   /**
@@ -219,7 +247,8 @@ export class Sae {
    * x̂ = f W_dec + b_dec, f32 [rows, dOut]; the caller's to dispose.
    *
    * @param x what was encoded, [..., dIn]: the output of a skip transcoder contains x W_skipᵀ, that of an SAE with
-   *   layer norm has the mean and standard deviation of x. Others do not look at it.
+   *   layer norm has the mean and standard deviation of x, one with constant norm is in the scale of |x|. Others do not look
+   *   at it.
    * @throws MonosemError ERR_INVALID_ARGUMENT when x is needed and missing, ERR_SHAPE_MISMATCH for an x of another width
    *   or of another number of rows.
    */
@@ -253,7 +282,7 @@ export class Sae {
     if (x === undefined && dependsOnX) {
       throw new MonosemError(
         "ERR_INVALID_ARGUMENT",
-        `decoding needs x as well: this SAE's output depends on it ${skip === undefined ? "(layer norm)" : "(skip)"}`,
+        `decoding needs x as well: this SAE's output depends on it (${skip === undefined ? normalizeActivations : "skip"})`,
       );
     }
     using rows = dependsOnX ? this.#rowsOf("decode", x!) : undefined;
@@ -269,6 +298,10 @@ export class Sae {
       const { normalized, mean, standardDeviation } = kernels.standardiseRows(rows!, { epsilon: layerNormEpsilon });
       kernels.affineRows(output, standardDeviation, mean, { out: output });
       for (const part of [normalized, mean, standardDeviation]) part.dispose();
+    }
+    if (normalizeActivations === "constant-norm") {
+      using scales = this.outputScales(rows!)!;
+      kernels.scaleRows(output, scales, { out: output });
     }
     return output;
   }
