@@ -252,6 +252,7 @@ export type { YesNoScore } from "./interpretation/yesNoScore.js";
 export type { ChatMessage } from "./models/chatTemplate.js";
 // language models with hooks
 export {
+  type CacheOptions,
   type ForwardOptions,
   type ForwardPasses,
   type GenerationOptions,
@@ -260,6 +261,7 @@ export {
   type Hook,
   HookedTransformer,
   type ModelConfig,
+  type ModelInput,
   type ModelLoadOptions,
   type ModelSource,
   type NamedHook,

@@ -1,7 +1,8 @@
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import type { Codes } from "../engine/codes.js";
-import type { Device } from "../engine/device.js";
+import { Device } from "../engine/device.js";
 import type { Kernels } from "../engine/kernels.js";
-import type { Tensor } from "../engine/tensor.js";
+import { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import type { DownloadOptions } from "../hub/download.js";
 import { downloadSae } from "../pretrained/downloadSae.js";
@@ -25,6 +26,16 @@ export interface PretrainedOptions extends DownloadOptions {
   /** For example "blocks.8.hook_resid_pre"; of a repository the folder. */
   readonly saeId?: string;
 }
+
+const loadOptions: OptionNames<SaeLoadOptions> = { inputScale: true };
+const pretrainedOptions: OptionNames<PretrainedOptions> = {
+  release: true,
+  saeId: true,
+  revision: true,
+  signal: true,
+  onProgress: true,
+  onWithoutHub: true,
+};
 
 export interface SaeCreateOptions {
   /** Norm of the decoder rows; by default the architecture's: 0.1 for relu, 1 for topk. */
@@ -100,6 +111,9 @@ export class Sae {
    *   ERR_INVALID_ARGUMENT for an `inputScale` where the weights are not for scaled activations.
    */
   static async load(path: string, device: Device, options: SaeLoadOptions = {}): Promise<Sae> {
+    if (typeof path !== "string") refuseArgument("Sae.load: path", "a folder or a file", path);
+    requireDevice("Sae.load", device);
+    checkOptions("Sae.load", options, loadOptions);
     const { config, weights, metadata, latentsInDecoderNorm, scale } = await readPublishedSae(path, options);
     const parameters = parameterLayout(config).map(({ name, shape }) => {
       const { values, transposed } = weights[name]!;
@@ -121,11 +135,14 @@ export class Sae {
    * @throws MonosemError ERR_NOT_FOUND for unknown names, with those that come nearest; what `downloadFiles` and `load`
    *   throw
    */
-  static async fromPretrained({ release, saeId, ...options }: PretrainedOptions, device: Device): Promise<Sae> {
-    const { sae: published, path } = await downloadSae(publishedSae(release, saeId), options);
-    const { inputScale } = published;
+  static async fromPretrained(published: PretrainedOptions, device: Device): Promise<Sae> {
+    checkOptions("Sae.fromPretrained", published, pretrainedOptions);
+    requireDevice("Sae.fromPretrained", device);
+    const { release, saeId, ...options } = published;
+    const { sae: known, path } = await downloadSae(publishedSae(release, saeId), options);
+    const { inputScale } = known;
     const loaded = await Sae.load(path, device, inputScale === undefined ? {} : { inputScale });
-    const metadata = { ...metadataOf(published), ...loaded.metadata, ...published.metadata };
+    const metadata = { ...metadataOf(known), ...loaded.metadata, ...known.metadata };
     return new Sae(loaded.config, loaded.parameters, device, metadata);
   }
 
@@ -315,6 +332,9 @@ export class Sae {
   /** x [..., dIn] as [rows, dIn]. */
   #rowsOf(what: string, x: Tensor): Tensor {
     const { dIn } = this.config;
+    if (!(x instanceof Tensor)) {
+      refuseArgument(`${what}: the activations`, "a Tensor (device.tensor(values, [rows, dIn]))", x);
+    }
     if (x.shape.at(-1) !== dIn) {
       throw new MonosemError(
         "ERR_SHAPE_MISMATCH",
@@ -423,6 +443,10 @@ export class Sae {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+function requireDevice(what: string, device: Device): void {
+  if (!(device instanceof Device)) refuseArgument(`${what}: device`, "a Device (await Device.open())", device);
 }
 
 /** What SAELens' "layer_norm" adds to the standard deviation. */
