@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 // errors
 
 // where activations come from
@@ -251,6 +252,7 @@ export type { YesNoScore } from "./interpretation/yesNoScore.js";
 export type { ChatMessage } from "./models/chatTemplate.js";
 // language models with hooks
 export {
+  type CacheOptions,
   type ForwardOptions,
   type ForwardPasses,
   type GenerationOptions,
@@ -259,6 +261,7 @@ export {
   type Hook,
   HookedTransformer,
   type ModelConfig,
+  type ModelInput,
   type ModelLoadOptions,
   type ModelSource,
   type NamedHook,

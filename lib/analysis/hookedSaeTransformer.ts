@@ -19,25 +19,29 @@
  * untouched run, so that a changed latent moves every hook point by its own decoder row, and by nothing else.
  */
 
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import type { Codes } from "../engine/codes.js";
-import type { Tensor } from "../engine/tensor.js";
+import { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
-import { type CachedNames, type CachedRun, runKeeping } from "../models/activationCache.js";
+import { type CachedRun, runKeeping } from "../models/activationCache.js";
 import { closestNames } from "../models/closestNames.js";
-import type {
-  ForwardOptions,
-  GenerationOptions,
-  GenerationStep,
+import {
+  type CacheOptions,
+  cacheOptions,
+  type ForwardOptions,
+  type GenerationOptions,
+  type GenerationStep,
   HookedTransformer,
-  NamedHook,
-  Prompt,
-  PromptOptions,
-  Tokens,
+  type ModelInput,
+  type NamedHook,
+  type Prompt,
+  type PromptOptions,
+  type Tokens,
 } from "../models/hookedTransformer.js";
-import { answer } from "../models/hooks.js";
-import { checkTokens } from "../models/tokens.js";
-import type { Sae } from "../sae/sae.js";
-import type { PairingOptions } from "./pairing.js";
+import { answer, checkHooks } from "../models/hooks.js";
+import { checkTokens, promptsOf } from "../models/tokens.js";
+import { Sae } from "../sae/sae.js";
+import { checkContexts, type PairingOptions } from "./pairing.js";
 import { hooksForSae } from "./saeHook.js";
 import { replacedWhere } from "./spliceHook.js";
 
@@ -57,6 +61,13 @@ export interface AttachOptions extends PairingOptions {
   readonly cleanTokens?: Iterable<number> | undefined;
 }
 
+const attachOptions: OptionNames<AttachOptions> = {
+  hook: true,
+  errorTerm: true,
+  cleanTokens: true,
+  allowMismatch: true,
+};
+
 const encodingHooks = ["input", "acts_pre", "acts_post"] as const;
 const decodingHooks = ["recons", "error", "output"] as const;
 type OwnHook = (typeof encodingHooks)[number] | (typeof decodingHooks)[number];
@@ -68,16 +79,27 @@ interface Attached {
   readonly output: readonly string[];
   readonly errorTerm: boolean;
   readonly cleanTokens: ReadonlySet<number>;
+  readonly allowMismatch: boolean;
 }
 
 /**
- * A model with an SAE in it; {@link HookedSaeTransformer.withSae} adds further ones. Neither is changed, and both stay
- * the caller's.
+ * A model with an SAE in it, or with several of the same options; {@link HookedSaeTransformer.withSae} adds further ones.
+ * Neither is changed, and all stay the caller's.
+ *
+ * Sequences that go through it are compared with the SAE's training: whether they begin with BOS, and how long they are
+ * (while generating: the prompt). Texts begin with BOS unless the SAE was trained without.
  *
  * @throws MonosemError as `hooksForSae`; ERR_UNSUPPORTED for a transcoder that would write before it has read, and for a
  *   crosscoder together with an SAE before its last hook point; ERR_INVALID_ARGUMENT for a second SAE at a hook point
  */
-export function withSae(model: HookedTransformer, sae: Sae, options: AttachOptions = {}): HookedSaeTransformer {
+export function withSae(
+  model: HookedTransformer,
+  sae: Sae | readonly Sae[],
+  options: AttachOptions = {},
+): HookedSaeTransformer {
+  if (!(model instanceof HookedTransformer)) {
+    refuseArgument("withSae: the model", "a HookedTransformer (a model with SAEs has a method withSae)", model);
+  }
   return new HookedSaeTransformer(model).withSae(sae, options);
 }
 
@@ -94,11 +116,17 @@ export class HookedSaeTransformer {
     this.hookNames = model.hookNames.flatMap((name) => [name, ...attached.flatMap((one) => namesAt(one, name))]);
   }
 
-  /** This model with a further SAE, at another hook point. See {@link withSae}. */
-  withSae(
+  /** This model with a further SAE or several, at other hook points. See {@link withSae}. */
+  withSae(sae: Sae | readonly Sae[], options: AttachOptions = {}): HookedSaeTransformer {
+    checkOptions("withSae", options, attachOptions);
+    return [sae].flat().reduce<HookedSaeTransformer>((model, one) => model.#with(one, options), this);
+  }
+
+  #with(
     sae: Sae,
-    { hook, errorTerm = false, cleanTokens = [], allowMismatch }: AttachOptions = {},
+    { hook, errorTerm = false, cleanTokens = [], allowMismatch = false }: AttachOptions,
   ): HookedSaeTransformer {
+    if (!(sae instanceof Sae)) refuseArgument("withSae: the SAE", "an Sae or a list of them", sae);
     const { input, output } = hooksForSae(this.model, sae, hook, { allowMismatch });
     const [place, writes] = [this.#placeOf(input), this.#placeOf(output)];
     if (input.length === 1 && place > writes) {
@@ -127,7 +155,7 @@ export class HookedSaeTransformer {
         );
       }
     }
-    const attached = { sae, input, output, errorTerm, cleanTokens: new Set(cleanTokens) };
+    const attached = { sae, input, output, errorTerm, cleanTokens: new Set(cleanTokens), allowMismatch };
     return new HookedSaeTransformer(this.model, [...this.#attached, attached]);
   }
 
@@ -140,74 +168,99 @@ export class HookedSaeTransformer {
    * `HookedTransformer.forward` with the SAEs; hooks may name their hook points too. Hooks at a hook point where an SAE
    * stands run before it. They change nothing of what a crosscoder encodes, which is of a run without them.
    *
-   * @throws MonosemError as `HookedTransformer.forward`
+   * @throws MonosemError as `HookedTransformer.forward`; ERR_CONFIG for sequences that are not as in the SAEs' training
    */
-  async forward(tokens: Tokens, options: ForwardOptions = {}): Promise<Tensor> {
-    return await this.#run(tokens, options, (hooks) => this.model.forward(tokens, { ...options, hooks }));
+  async forward(input: ModelInput, options: ForwardOptions = {}): Promise<Tensor> {
+    return await this.#run(input, options, (tokens, rest) => this.model.forward(tokens, rest));
   }
 
   /** `HookedTransformer.runWithHooks` with the SAEs. */
   runWithHooks(
-    tokens: Tokens,
+    input: ModelInput,
     hooks: readonly NamedHook[],
     options: Omit<ForwardOptions, "hooks"> = {},
   ): Promise<Tensor> {
-    return this.forward(tokens, { ...options, hooks });
+    return this.forward(input, { ...options, hooks });
   }
 
   /**
    * `HookedTransformer.runWithCache` with the SAEs. Without `names` it keeps everything: of each SAE two matrices
    * [batch, pos, dSae] as well.
    */
-  async runWithCache(
-    tokens: Tokens,
-    options: Omit<ForwardOptions, "hooks"> & { readonly names?: CachedNames } = {},
-  ): Promise<CachedRun> {
+  async runWithCache(input: ModelInput, options: CacheOptions = {}): Promise<CachedRun> {
+    checkOptions("runWithCache", options, cacheOptions);
     const { names = () => true, ...rest } = options;
-    return await runKeeping(names, this.#reached(rest.stopAtLayer), (hooks) =>
-      this.forward(tokens, { ...rest, hooks }),
-    );
+    return await runKeeping(names, this.#reached(rest.stopAtLayer), (hooks) => this.forward(input, { ...rest, hooks }));
   }
 
   /** `HookedTransformer.loss` with the SAEs. */
-  async loss(tokens: Tokens, options: Omit<ForwardOptions, "stopAtLayer"> = {}): Promise<Tensor> {
-    return await this.#run(tokens, options, (hooks) => this.model.loss(tokens, { ...options, hooks }));
+  async loss(input: ModelInput, options: Omit<ForwardOptions, "stopAtLayer"> = {}): Promise<Tensor> {
+    return await this.#run(input, options, (tokens, rest) => this.model.loss(tokens, rest));
   }
 
   async #run(
-    tokens: Tokens,
+    input: ModelInput,
     options: ForwardOptions,
-    run: (hooks: readonly NamedHook[]) => Promise<Tensor>,
+    run: (tokens: Tokens, options: ForwardOptions) => Promise<Tensor>,
   ): Promise<Tensor> {
-    const { hooks = [], stopAtLayer } = options;
-    const { ids } = await checkTokens(tokens, this.model.config);
+    const { prependBos, ...rest } = options;
+    const { hooks = [], stopAtLayer } = rest;
+    checkHooks(hooks);
+    const tokens = this.model.modelTokens(input, this.#asTrained(input, { prependBos }));
+    const { ids, positions } = await checkTokens(tokens, this.model.config);
+    const rows = Array.from({ length: ids.length / positions }, (_, i) =>
+      ids.subarray(i * positions, (i + 1) * positions),
+    );
+    this.#checkSequences(rows);
     const passes = this.#attached
       .filter(({ output }) => isReached(output[0]!, stopAtLayer))
       .map((attached) => new SaeInPass(attached, hooks, ids));
     try {
       for (const pass of passes) await pass.readAhead(this.model, tokens);
-      return await run(this.#hooks(options, passes));
+      return await run(tokens, { ...rest, hooks: this.#hooks(options, passes) });
     } finally {
       for (const pass of passes) pass.dispose();
+    }
+  }
+
+  /** Texts get no BOS where an SAE was trained without, unless options say otherwise. */
+  #asTrained(input: ModelInput, { prependBos }: PromptOptions): PromptOptions {
+    if (prependBos !== undefined || input instanceof Tensor || typeof promptsOf(input)[0] !== "string") {
+      return { prependBos };
+    }
+    return this.#attached.some(({ sae }) => sae.metadata.prependBos === false) ? { prependBos: false } : {};
+  }
+
+  #checkSequences(sequences: readonly Int32Array[]): void {
+    for (const { sae, allowMismatch } of this.#attached) {
+      if (!allowMismatch) checkContexts(this.model, sae, sequences);
     }
   }
 
   /**
    * `HookedTransformer.generate` with the SAEs.
    *
-   * @throws MonosemError as `HookedTransformer.generate`; ERR_UNSUPPORTED with a crosscoder, which would need two runs for
+   * @throws MonosemError as `HookedTransformer.generate`; ERR_CONFIG for prompts that are not as in the SAEs' training;
+   *   ERR_UNSUPPORTED with a crosscoder, which would need two runs for
    *   every token
    */
-  generate(prompt: Prompt, options: PromptOptions & GenerationOptions): Promise<number[][]> {
-    return this.model.generate(prompt, { ...options, hooks: this.#generationHooks(prompt, options) });
+  async generate(prompt: Prompt, options: PromptOptions & GenerationOptions = {}): Promise<number[][]> {
+    const { prompts, rest } = this.#generation(prompt, options);
+    return await this.model.generate(prompts, rest);
   }
 
   /** `HookedTransformer.stream` with the SAEs; throws as `generate`. */
-  stream(prompt: Prompt, options: PromptOptions & GenerationOptions): AsyncGenerator<GenerationStep, void> {
-    return this.model.stream(prompt, { ...options, hooks: this.#generationHooks(prompt, options) });
+  stream(prompt: Prompt, options: PromptOptions & GenerationOptions = {}): AsyncGenerator<GenerationStep, void> {
+    const { prompts, rest } = this.#generation(prompt, options);
+    return this.model.stream(prompts, rest);
   }
 
-  #generationHooks(prompt: Prompt, options: PromptOptions & GenerationOptions): readonly NamedHook[] {
+  /** What the model generates from, and its options, with the hooks that run the SAEs. */
+  #generation(
+    prompt: Prompt,
+    { prependBos, ...options }: PromptOptions & GenerationOptions,
+  ): { readonly prompts: readonly (readonly number[])[]; readonly rest: GenerationOptions } {
+    checkHooks(options.hooks ?? []);
     const crosscoder = this.#attached.find(({ input }) => input.length > 1);
     if (crosscoder !== undefined) {
       throw new MonosemError(
@@ -215,18 +268,11 @@ export class HookedSaeTransformer {
         `the crosscoder at ${crosscoder.input.join(", ")} needs two runs for every token: a model with it does not generate`,
       );
     }
-    const ids = this.#promptIds(prompt, options);
-    return this.#hooks(
-      options,
-      this.#attached.map((attached) => new SaeInPass(attached, options.hooks ?? [], ids)),
-    );
-  }
-
-  /** What the first pass of a generation reads, padded on the left by -1. */
-  #promptIds(prompt: Prompt, options: PromptOptions): Int32Array {
-    const prompts = this.model.promptTokens(prompt, options);
-    const positions = Math.max(0, ...prompts.map(({ length }) => length));
-    return Int32Array.from(prompts.flatMap((ids) => [...new Array<number>(positions - ids.length).fill(-1), ...ids]));
+    const prompts = this.model.promptTokens(prompt, this.#asTrained(prompt, { prependBos }));
+    this.#checkSequences(prompts.map((ids) => Int32Array.from(ids)));
+    const ids = leftPadded(prompts);
+    const passes = this.#attached.map((attached) => new SaeInPass(attached, options.hooks ?? [], ids));
+    return { prompts, rest: { ...options, hooks: this.#hooks(options, passes) } };
   }
 
   /** The hooks by which the model runs the SAEs, and the user's own. */
@@ -260,6 +306,12 @@ export class HookedSaeTransformer {
       .filter((name) => isReached(name, stopAtLayer))
       .flatMap((name) => [name, ...this.#attached.flatMap((one) => namesAt(one, name))]);
   }
+}
+
+/** What the first pass of a generation reads, padded on the left by -1. */
+function leftPadded(prompts: readonly (readonly number[])[]): Int32Array {
+  const positions = Math.max(0, ...prompts.map(({ length }) => length));
+  return Int32Array.from(prompts.flatMap((ids) => [...new Array<number>(positions - ids.length).fill(-1), ...ids]));
 }
 
 /** x̂, [rows, dOut], by latents that hooks may have changed and by those that are the input's own. */

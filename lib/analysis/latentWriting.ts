@@ -2,7 +2,7 @@
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
-import { layerNormEpsilon, type Sae } from "../sae/sae.js";
+import type { Sae } from "../sae/sae.js";
 
 /** Hooks that add `change` [rows, the hook points' widths side by side] to the activations. */
 export function addingHooks(model: HookedTransformer, output: readonly string[], change: Tensor): readonly NamedHook[] {
@@ -45,15 +45,10 @@ export async function activationsByLatent(
   return found;
 }
 
-/** What a latent's activation at each position is multiplied by besides its decoder row: not 1 for layer norm. */
+/** What a latent's activation at each position is multiplied by besides its decoder row: not 1 where the SAE normalises activations. */
 export async function outputScales(sae: Sae, x: Tensor): Promise<Float32Array> {
-  if (sae.config.normalizeActivations !== "layer-norm") return new Float32Array(x.shape[0]!).fill(1);
-  const parts = sae.device.kernels.standardiseRows(x, { epsilon: layerNormEpsilon });
-  try {
-    return await parts.standardDeviation.readFloat32();
-  } finally {
-    for (const part of Object.values(parts)) part.dispose();
-  }
+  using scales = sae.outputScales(x);
+  return (await scales?.readFloat32()) ?? new Float32Array(x.shape[0]!).fill(1);
 }
 
 /**

@@ -85,7 +85,7 @@ export function checkModel(model: HookedTransformer, sae: Sae, hooks: readonly s
  */
 export function checkContexts(model: HookedTransformer, sae: Sae, contexts: readonly Int32Array[]): void {
   const { contextSize, prependBos } = sae.metadata;
-  const longest = Math.max(...contexts.map(({ length }) => length));
+  const longest = Math.max(0, ...contexts.map(({ length }) => length));
   if (contextSize !== undefined && longest > contextSize) {
     mismatch(`the SAE was trained on contexts of ${contextSize} tokens, but one of ${longest} is given`);
   }
@@ -96,7 +96,7 @@ export function checkContexts(model: HookedTransformer, sae: Sae, contexts: read
     mismatch("the SAE was trained on contexts that begin with BOS (prependBos), but one that does not is given");
   }
   // One may have a BOS of its own at this place; that all have it is a policy.
-  if (!prependBos && beginning === contexts.length) {
+  if (!prependBos && contexts.length > 0 && beginning === contexts.length) {
     mismatch("the SAE was trained on contexts without BOS (prependBos false), but all that are given begin with it");
   }
 }

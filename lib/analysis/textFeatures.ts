@@ -1,9 +1,19 @@
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { type FeatureActivationOptions, featureActivations } from "../features/featureActivations.js";
 
 export interface TextFeatureOptions extends FeatureActivationOptions {
   /** Latents per token at most. Default 5. */
   readonly top?: number;
 }
+
+const optionNames: OptionNames<TextFeatureOptions> = {
+  model: true,
+  sae: true,
+  text: true,
+  top: true,
+  hook: true,
+  allowMismatch: true,
+};
 
 /** A token of a text, and the latents that are active on it, the largest values first. */
 export interface TokenFeatures {
@@ -18,6 +28,7 @@ export interface TokenFeatures {
  * @throws MonosemError as `featureActivations`
  */
 export async function textFeatures(options: TextFeatureOptions): Promise<readonly TokenFeatures[]> {
+  checkOptions("textFeatures", options, optionNames);
   const { tokens, texts, latents } = await featureActivations(options);
   return Array.from(tokens, (token, index) => ({
     token,

@@ -116,7 +116,7 @@ const CONTROLS = [
 function unsuitableFor({ sae, hooks }: Audited): string | undefined {
   if (hooks.output.length > 1) return "a crosscoder writes at several hook points";
   if (sae.config.normalizeActivations !== "none") {
-    return "the SAE scales its reconstructions by each token's deviation, so that a decoder row has no fixed size";
+    return "the SAE scales its reconstructions token by token, so that a decoder row has no fixed size";
   }
   return undefined;
 }

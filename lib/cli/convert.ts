@@ -8,12 +8,13 @@ import { known, type SaeMetadata } from "../sae/metadata.js";
 import { Sae } from "../sae/sae.js";
 import { loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
-import { type DeviceFlags, deviceOption, threadsOption, withDevice } from "./options.js";
+import { type DeviceFlags, deviceOption, positiveNumber, threadsOption, withDevice } from "./options.js";
 
 interface ConvertFlags extends DeviceFlags {
   readonly modelName?: string;
   readonly hook?: readonly string[];
   readonly hookOut?: string;
+  readonly inputScale?: number;
 }
 
 export function registerConvert(program: Command): void {
@@ -36,6 +37,11 @@ Formats: SAELens (all versions), Gemma Scope (params.npz) and Gemma Scope 2, dic
       (name: string, earlier: readonly string[] = []) => [...earlier, name],
     )
     .option("--hook-out <name>", "hook point whose activations a transcoder reconstructs")
+    .option(
+      "--input-scale <number>",
+      'the factor by which activations are multiplied, of a SAELens folder that says "expected_average_only_in" and not which',
+      positiveNumber,
+    )
     .addOption(deviceOption())
     .addOption(threadsOption())
     .addHelpText(
@@ -44,7 +50,8 @@ Formats: SAELens (all versions), Gemma Scope (params.npz) and Gemma Scope 2, dic
 Examples:
   monosem convert gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82 converted
   monosem convert moved/average_l0_82 converted --model-name gemma-2-2b --hook blocks.12.hook_resid_post
-  monosem convert resid_post_mlp_v5_32k/autoencoders/8.pt converted`,
+  monosem convert resid_post_mlp_v5_32k/autoencoders/8.pt converted
+  monosem convert gemma-2b-res-jb/blocks.12.hook_resid_post converted --input-scale 0.2138`,
     )
     .action((input: string, output: string, flags: ConvertFlags) =>
       withInterruption(() => withDevice(flags, (device) => convert(input, output, flags, device))),
@@ -53,7 +60,8 @@ Examples:
 
 async function convert(input: string, output: string, flags: ConvertFlags, device: Device): Promise<void> {
   await refuseFilled(output);
-  using read = await loadSae(input, device);
+  const { inputScale } = flags;
+  using read = inputScale === undefined ? await loadSae(input, device) : await Sae.load(input, device, { inputScale });
   const sae = new Sae(read.config, read.parameters, device, { ...read.metadata, ...suppliedMetadata(read, flags) });
   await sae.save(output);
   const unknown = unknownOf(sae);

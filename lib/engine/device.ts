@@ -1,4 +1,5 @@
 import { availableParallelism } from "node:os";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import { type DType, type MemoryUse, type NativeDevice, native, type TypedArray } from "./addon.js";
 import { Kernels } from "./kernels.js";
@@ -25,6 +26,13 @@ export interface DeviceOptions {
 
 const precisions = ["float32", "tf32", "bfloat16"] as const;
 export type Precision = (typeof precisions)[number];
+
+const optionNames: OptionNames<DeviceOptions> = {
+  threads: true,
+  precision: true,
+  cublasPath: true,
+  memoryLimitBytes: true,
+};
 
 let nativeOf: (device: Device, what: string) => NativeDevice;
 
@@ -71,6 +79,7 @@ export class Device {
    * device or instruction set; ERR_OUT_OF_MEMORY when a GPU has none left; ERR_INVALID_ARGUMENT for unknown names and options out of range.
    */
   static async open(name: DeviceName = "auto", options: DeviceOptions = {}): Promise<Device> {
+    checkOptions("Device.open", options, optionNames);
     const { threads = availableParallelism(), memoryLimitBytes = 0, precision = "float32", cublasPath = "" } = options;
     if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
       throw new MonosemError(

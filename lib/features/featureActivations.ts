@@ -1,5 +1,6 @@
 import { checkContexts, type PairingOptions } from "../analysis/pairing.js";
 import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
+import { refuseArgument } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { Sae } from "../sae/sae.js";
@@ -32,44 +33,30 @@ export interface LatentOnText {
 }
 
 /**
- * The activations of all latents of an SAE on a text. The text begins with BOS as in the SAE's training, or where that is
- * not known if the model has one; special tokens are left out of the result.
+ * The activations of all latents of an SAE on a text. It is read as the SAE's training read texts: cut into contexts of that
+ * length (with `allowMismatch`, or where it is not known, of the model's), each of which begins with BOS where the training's
+ * did, or where that is not known if the model has one. No context sees the one before. Special tokens are left out of the
+ * result.
  *
- * @throws MonosemError ERR_CONFIG if model, hook, SAE and text do not belong together; ERR_INVALID_ARGUMENT for a text
- * without tokens or one longer than the model's context; ERR_NON_FINITE
+ * @throws MonosemError ERR_CONFIG if model, hook and SAE do not belong together; ERR_INVALID_ARGUMENT for a text without
+ * tokens; ERR_NON_FINITE
  */
 export async function featureActivations(options: FeatureActivationOptions): Promise<FeatureActivations> {
-  const { model } = options;
-  const { prependBos = true } = options.sae.metadata;
-  const encoded = model.tokenizer.encode(options.text);
-  if (prependBos && model.config.bosTokenId !== undefined) encoded.unshift(model.config.bosTokenId);
-  return await tokenActivations({ ...options, tokens: Int32Array.from(encoded) });
-}
-
-/** As `featureActivations`, of tokens. */
-export async function tokenActivations(
-  options: Omit<FeatureActivationOptions, "text"> & { readonly tokens: Int32Array },
-): Promise<FeatureActivations> {
-  const { sae, model, tokens: all } = options;
-  const { tokenizer } = model;
+  const { model, sae, text } = options;
+  if (typeof text !== "string") refuseArgument("the option text", "a text", text);
   const { input } = hooksForSae(model, sae, options.hook, options);
-  if (!options.allowMismatch && all.length > 0) checkContexts(model, sae, [all]);
-  using x = await model.activations([all], input);
-  using codes = sae.encode(x);
-  const { rowOffsets, features, values } = await codes.read();
-  const rows = Array.from(all.keys()).filter((row) => !tokenizer.specialTokenIds.has(all[row]!));
+  const contexts = contextsOf(options);
+  if (!options.allowMismatch) checkContexts(model, sae, contexts);
+  const tokens: number[] = [];
+  const entries: Entry[] = [];
+  for (const context of contexts) {
+    for (const entry of await activeEntries(model, sae, input, context, tokens)) entries.push(entry);
+  }
   const found = new Map<number, Float32Array>();
-  for (const [index, row] of rows.entries()) {
-    for (let entry = rowOffsets[row]!; entry < rowOffsets[row + 1]!; entry++) {
-      const [latent, value] = [features[entry]!, values[entry]!];
-      if (value === 0) continue; // selected, but not active
-      if (!Number.isFinite(value)) {
-        throw new MonosemError("ERR_NON_FINITE", `latent ${latent} has activation ${value} at token ${row}`);
-      }
-      const activations = found.get(latent) ?? new Float32Array(rows.length);
-      activations[index] = value;
-      found.set(latent, activations);
-    }
+  for (const { latent, place, value } of entries) {
+    const activations = found.get(latent) ?? new Float32Array(tokens.length);
+    activations[place] = value;
+    found.set(latent, activations);
   }
   const latents = [...found].map(([latent, activations]) => {
     const peak = activations.reduce(
@@ -78,6 +65,58 @@ export async function tokenActivations(
     );
     return { latent, activations, peak, activation: activations[peak]! };
   });
-  const tokens = Int32Array.from(rows, (row) => all[row]!);
-  return { tokens, texts: tokenizer.tokenTexts(tokens), latents: latents.sort((a, b) => a.latent - b.latent) };
+  return {
+    tokens: Int32Array.from(tokens),
+    texts: model.tokenizer.tokenTexts(tokens),
+    latents: latents.sort((a, b) => a.latent - b.latent),
+  };
+}
+
+function contextsOf({ model, sae, text, allowMismatch }: FeatureActivationOptions): Int32Array[] {
+  const { bosTokenId, contextSize: longest } = model.config;
+  const { prependBos = true, contextSize = longest } = sae.metadata;
+  const beginning = prependBos && bosTokenId !== undefined ? [bosTokenId] : [];
+  const room = (allowMismatch ? longest : Math.min(contextSize, longest)) - beginning.length;
+  const size = Math.max(1, room); // `checkContexts` refuses contexts that hold BOS and nothing else
+  const ids = model.tokenizer.encode(text);
+  return Array.from({ length: Math.max(1, Math.ceil(ids.length / size)) }, (_, i) =>
+    Int32Array.from([...beginning, ...ids.slice(i * size, (i + 1) * size)]),
+  );
+}
+
+/** An activation of a latent at a place among the tokens of the text. */
+interface Entry {
+  readonly latent: number;
+  readonly place: number;
+  readonly value: number;
+}
+
+/** What is active in a context, whose tokens, special ones left out, are appended to `tokens`. */
+async function activeEntries(
+  model: HookedTransformer,
+  sae: Sae,
+  input: readonly string[],
+  context: Int32Array,
+  tokens: number[],
+): Promise<Entry[]> {
+  using x = await model.activations([context], input);
+  using codes = sae.encode(x);
+  const { rowOffsets, features, values } = await codes.read();
+  const entries: Entry[] = [];
+  for (const [row, token] of context.entries()) {
+    if (model.tokenizer.specialTokenIds.has(token)) continue;
+    const place = tokens.push(token) - 1;
+    for (let entry = rowOffsets[row]!; entry < rowOffsets[row + 1]!; entry++) {
+      const [latent, value] = [features[entry]!, values[entry]!];
+      if (value === 0) continue; // selected, but not active
+      if (!Number.isFinite(value)) {
+        throw new MonosemError(
+          "ERR_NON_FINITE",
+          `latent ${latent} has activation ${value} at token ${place} of the text`,
+        );
+      }
+      entries.push({ latent, place, value });
+    }
+  }
+  return entries;
 }

@@ -3,16 +3,16 @@ import type { Tokenizer } from "./tokenizer.js";
 /**
  * The text of tokens that arrive one by one, up to the first of some stop strings. Characters that are spread over
  * several tokens appear when they are complete, and what may be the beginning of a stop string when it turns out not to
- * be. Special tokens are no text.
+ * be. Special tokens are no text; without a tokenizer there is none.
  */
 export class GeneratedText {
-  readonly #tokenizer: Tokenizer;
+  readonly #tokenizer: Tokenizer | undefined;
   readonly #stopStrings: readonly string[];
   readonly #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   #heldBack = "";
   #stopped = false;
 
-  constructor(tokenizer: Tokenizer, stopStrings: readonly string[]) {
+  constructor(tokenizer: Tokenizer | undefined, stopStrings: readonly string[]) {
     this.#tokenizer = tokenizer;
     this.#stopStrings = stopStrings;
   }
@@ -24,8 +24,9 @@ export class GeneratedText {
 
   /** What can be said after another token. */
   append(token: number): string {
-    if (this.#stopped || this.#tokenizer.specialTokenIds.has(token)) return "";
-    return this.#take(this.#decoder.decode(this.#tokenizer.tokenBytes(token), { stream: true }));
+    const tokenizer = this.#tokenizer;
+    if (this.#stopped || tokenizer === undefined || tokenizer.specialTokenIds.has(token)) return "";
+    return this.#take(this.#decoder.decode(tokenizer.tokenBytes(token), { stream: true }));
   }
 
   /** What is left when no more tokens come. */

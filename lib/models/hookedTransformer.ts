@@ -1,16 +1,17 @@
-import type { Device } from "../engine/device.js";
-import type { Tensor } from "../engine/tensor.js";
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
+import { Device } from "../engine/device.js";
+import { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { DownloadOptions } from "../hub/download.js";
 import { type CachedNames, type CachedRun, runKeeping } from "./activationCache.js";
 import { type GenerationOptions, type GenerationStep, generate } from "./generation.js";
 import { findHookPoint, type HookPoint, hookPointsOf, widthPerToken } from "./hookPoints.js";
-import { type NamedHook, runPass } from "./hooks.js";
+import { checkHooks, type NamedHook, runPass } from "./hooks.js";
 import { loadModel, type ModelLoadOptions } from "./loadModel.js";
 import { locateModel, type ModelSource } from "./locateModel.js";
 import type { ModelConfig } from "./modelConfig.js";
 import type { Tokenizer } from "./tokenizer.js";
-import { checkTokens, type TokenBatch, type Tokens } from "./tokens.js";
+import { checkTokens, type ModelInput, type Prompt, promptsOf, type TokenBatch, type Tokens } from "./tokens.js";
 import type { ForwardPasses, Transformer } from "./transformer.js";
 
 export type { GenerationOptions, GenerationStep } from "./generation.js";
@@ -19,11 +20,16 @@ export type { Hook, NamedHook } from "./hooks.js";
 export type { ModelLoadOptions } from "./loadModel.js";
 export type { ModelSource } from "./locateModel.js";
 export type { ModelConfig } from "./modelConfig.js";
-export type { Tokens } from "./tokens.js";
+export type { ModelInput, Prompt, Tokens } from "./tokens.js";
 export type { ForwardPasses } from "./transformer.js";
 
+export interface PromptOptions {
+  /** Begin each sequence with BOS. By default done for texts where the model has a BOS, and not for token ids. */
+  readonly prependBos?: boolean | undefined;
+}
+
 /** How to run a model. */
-export interface ForwardOptions {
+export interface ForwardOptions extends PromptOptions {
   /** What to read or replace on the way. */
   readonly hooks?: readonly NamedHook[];
   /** Run only the blocks before this one: 0 ... nLayers. */
@@ -31,30 +37,63 @@ export interface ForwardOptions {
   readonly signal?: AbortSignal;
 }
 
-/** What to continue: a text or token ids, or several of one kind. */
-export type Prompt = string | readonly string[] | readonly number[] | readonly (readonly number[])[];
-
-export interface PromptOptions {
-  readonly prependBos?: boolean | undefined;
+/** What to run a model with, keeping activations. */
+export interface CacheOptions extends Omit<ForwardOptions, "hooks"> {
+  /** By default every hook point that the run reaches. */
+  readonly names?: CachedNames;
 }
+
+const loadOptions: OptionNames<ModelLoadOptions & DownloadOptions> = {
+  foldLn: true,
+  centerWritingWeights: true,
+  centerUnembed: true,
+  foldValueBiases: true,
+  processingFor: true,
+  tokenizer: true,
+  revision: true,
+  signal: true,
+  onProgress: true,
+  onWithoutHub: true,
+};
+const lossOptions: OptionNames<Omit<ForwardOptions, "stopAtLayer">> = { hooks: true, prependBos: true, signal: true };
+const forwardOptions: OptionNames<ForwardOptions> = { ...lossOptions, stopAtLayer: true };
+/** @internal */
+export const cacheOptions: OptionNames<CacheOptions> = {
+  names: true,
+  prependBos: true,
+  signal: true,
+  stopAtLayer: true,
+};
+const generationOptions: OptionNames<PromptOptions & GenerationOptions> = {
+  maxNewTokens: true,
+  temperature: true,
+  topK: true,
+  topP: true,
+  seed: true,
+  stopAtEos: true,
+  stopStrings: true,
+  prependBos: true,
+  hooks: true,
+  signal: true,
+};
 
 /** A language model whose activations can be read and replaced at every hook point, under TransformerLens' names. */
 export class HookedTransformer {
   readonly config: ModelConfig;
   readonly device: Device;
-  readonly tokenizer: Tokenizer;
   /** Where it was loaded from. */
   readonly source: ModelSource;
   /** Every hook point, in order of execution. */
   readonly hookNames: readonly string[];
   readonly #hookPoints: readonly HookPoint[];
   readonly #model: Transformer;
+  readonly #tokenizer: Tokenizer | undefined;
 
-  private constructor(model: Transformer, tokenizer: Tokenizer, source: ModelSource) {
+  private constructor(model: Transformer, tokenizer: Tokenizer | undefined, source: ModelSource) {
     this.source = source;
     this.config = model.config;
     this.device = model.device;
-    this.tokenizer = tokenizer;
+    this.#tokenizer = tokenizer;
     this.#model = model;
     this.#hookPoints = hookPointsOf(model.config);
     this.hookNames = this.#hookPoints.map(({ name }) => name);
@@ -66,7 +105,7 @@ export class HookedTransformer {
    * llama2.c. Where there is neither, the name is that of a model on the hub ("openai-community/gpt2", or "gpt2" for
    * short), which is downloaded into the cache unless it is there. Unless options say otherwise, weights are used as they
    * are: nothing is folded or centred, as with TransformerLens' `from_pretrained_no_processing`. Matrices in bf16 then stay
-   * so in memory; the arithmetic is f32.
+   * so in memory; the arithmetic is f32. Where there is no tokenizer, the model takes token ids only.
    *
    * @throws MonosemError ERR_UNSUPPORTED for an architecture or option that is not implemented, ERR_OUT_OF_MEMORY where
    *   the weights would not fit, and what `locateModel`, `Family.parseConfig`, `Family.loadWeights`, `loadLlama2c`,
@@ -77,9 +116,23 @@ export class HookedTransformer {
     device: Device,
     options: ModelLoadOptions & DownloadOptions = {},
   ): Promise<HookedTransformer> {
+    if (typeof name !== "string") refuseArgument("HookedTransformer.load: the model", "a name or a folder", name);
+    if (!(device instanceof Device))
+      refuseArgument("HookedTransformer.load: device", "a Device (await Device.open())", device);
+    checkOptions("HookedTransformer.load", options, loadOptions);
     const source = await locateModel(name, options);
     const { model, tokenizer } = await loadModel(source, device, options);
     return new HookedTransformer(model, tokenizer, source);
+  }
+
+  /** @throws MonosemError ERR_NOT_FOUND where the model was loaded without one */
+  get tokenizer(): Tokenizer {
+    if (this.#tokenizer !== undefined) return this.#tokenizer;
+    throw new MonosemError(
+      "ERR_NOT_FOUND",
+      `there was no tokenizer with the model ${this.source.directory}, so that it takes token ids only: load it with the ` +
+        "option `tokenizer` (on the command line --tokenizer), a folder with tokenizer.json or a tokenizer.bin of llama2.c",
+    );
   }
 
   /** What this model has been asked to compute since it was loaded; differences tell what something costs. */
@@ -115,7 +168,7 @@ export class HookedTransformer {
   }
 
   /**
-   * Runs the model.
+   * Runs the model, on a text or several of one length in tokens, or on token ids.
    *
    * @returns logits [batch, positions, vocabularySize]; with `stopAtLayer` the residual stream that enters that layer,
    *   [batch, positions, dModel]
@@ -123,41 +176,34 @@ export class HookedTransformer {
    *   does not reach and for an impossible `stopAtLayer`; what `checkTokens` throws; ERR_SHAPE_MISMATCH,
    *   ERR_DTYPE_MISMATCH, ERR_DEVICE_MISMATCH for a replacement that does not fit; ERR_ABORTED
    */
-  async forward(tokens: Tokens, options: ForwardOptions = {}): Promise<Tensor> {
+  async forward(input: ModelInput, options: ForwardOptions = {}): Promise<Tensor> {
+    checkOptions("forward", options, forwardOptions);
     const { hooks = [], stopAtLayer, signal } = options;
     throwIfAborted(signal, "the run of the model");
-    this.#checkReached(
-      hooks.map(({ name }) => name),
-      stopAtLayer,
-    );
-    const checked = await checkTokens(tokens, this.config);
+    this.#checkHooks(hooks, stopAtLayer);
+    const checked = await checkTokens(this.modelTokens(input, options), this.config);
     return await this.#run(checked, hooks, stopAtLayer, signal);
   }
 
   /** `forward`, by TransformerLens' name for it: runs the model with hooks that read or replace activations. */
   runWithHooks(
-    tokens: Tokens,
+    input: ModelInput,
     hooks: readonly NamedHook[],
     options: Omit<ForwardOptions, "hooks"> = {},
   ): Promise<Tensor> {
-    return this.forward(tokens, { ...options, hooks });
+    return this.forward(input, { ...options, hooks });
   }
 
   /**
    * Runs the model and keeps activations, in TransformerLens' shapes.
    *
-   * @param options - `names` of the hook points to keep, or a filter; by default every one that the run reaches
-   * @returns what `forward` returns, and the activations by name, in order of execution; all are the caller's to dispose
+   * @returns `output`: what `forward` returns, and `cache`: the activations by name, in order of execution; all are the caller's to dispose
    * @throws MonosemError as `forward`
    */
-  async runWithCache(
-    tokens: Tokens,
-    options: Omit<ForwardOptions, "hooks"> & { readonly names?: CachedNames } = {},
-  ): Promise<CachedRun> {
+  async runWithCache(input: ModelInput, options: CacheOptions = {}): Promise<CachedRun> {
+    checkOptions("runWithCache", options, cacheOptions);
     const { names = () => true, ...rest } = options;
-    return await runKeeping(names, this.#reached(rest.stopAtLayer), (hooks) =>
-      this.forward(tokens, { ...rest, hooks }),
-    );
+    return await runKeeping(names, this.#reached(rest.stopAtLayer), (hooks) => this.forward(input, { ...rest, hooks }));
   }
 
   /**
@@ -166,10 +212,10 @@ export class HookedTransformer {
    *
    * @throws MonosemError as `forward` and `hookWidth`
    */
-  async activations(tokens: Tokens, hook: string | readonly string[]): Promise<Tensor> {
+  async activations(input: ModelInput, hook: string | readonly string[]): Promise<Tensor> {
     const names = [hook].flat();
     const widths = names.map((name) => this.hookWidth(name));
-    const { ids, batch, positions } = await checkTokens(tokens, this.config);
+    const { ids, batch, positions } = await checkTokens(this.modelTokens(input), this.config);
     const rows = batch * positions;
     using idsOnDevice = this.device.tensor(ids, [rows]);
     const pass = this.#model.forward({ ids: idsOnDevice, batch, positions, hookNames: new Set(names) });
@@ -198,10 +244,11 @@ export class HookedTransformer {
    * @returns f32 [batch * positions]; 0 at the last position of each sequence, which has no next token
    * @throws MonosemError as `forward`
    */
-  async loss(tokens: Tokens, options: Omit<ForwardOptions, "stopAtLayer"> = {}): Promise<Tensor> {
+  async loss(input: ModelInput, options: Omit<ForwardOptions, "stopAtLayer"> = {}): Promise<Tensor> {
+    checkOptions("loss", options, lossOptions);
     const { hooks = [], signal } = options;
-    this.#checkReached(hooks.map(({ name }) => name));
-    const checked = await checkTokens(tokens, this.config);
+    this.#checkHooks(hooks);
+    const checked = await checkTokens(this.modelTokens(input, options), this.config);
     const { ids, batch, positions } = checked;
     using logits = await this.#run(checked, hooks, undefined, signal);
     using rows = logits.reshape([batch * positions, this.config.vocabularySize]);
@@ -214,13 +261,13 @@ export class HookedTransformer {
   /**
    * Continues texts or token ids: one prompt, or a batch, whose prompts may have different lengths.
    *
-   * @param options - `prependBos`: begin each prompt with BOS; by default done for texts where the model has a BOS, and
-   *   not for token ids, which are taken as they are
-   * @returns for each prompt all its token ids: BOS if prepended, the prompt, the new tokens (EOS included)
+   * @returns for each prompt all its token ids: BOS if prepended, the prompt, the new tokens (EOS, and those of a stop
+   *   string, included)
    * @throws MonosemError ERR_INVALID_ARGUMENT for an empty prompt, impossible options or `prependBos` without a BOS;
    *   ERR_NOT_FOUND for an unknown hook point; what `checkTokens` throws; ERR_ABORTED
    */
-  async generate(prompt: Prompt, options: PromptOptions & GenerationOptions): Promise<number[][]> {
+  async generate(prompt: Prompt, options: PromptOptions & GenerationOptions = {}): Promise<number[][]> {
+    checkOptions("generate", options, generationOptions);
     const sequences = this.promptTokens(prompt, options).map((ids) => [...ids]);
     for await (const { tokens } of this.stream(sequences, { ...options, prependBos: false })) {
       for (const [i, token] of tokens.entries()) if (token !== undefined) sequences[i]!.push(token);
@@ -229,14 +276,16 @@ export class HookedTransformer {
   }
 
   /**
-   * `generate`, step by step: what each step adds to every sequence, as tokens and as text. Leaving the loop ends the
+   * `generate`, step by step: what each step adds to every sequence, as tokens and as text; the text leaves stop strings
+   * and special tokens out. Leaving the loop ends the
    * generation. Steps are computed some ahead of those that have been taken.
    *
    * @throws MonosemError as `generate`
    */
-  stream(prompt: Prompt, options: PromptOptions & GenerationOptions): AsyncGenerator<GenerationStep, void> {
-    this.#checkReached((options.hooks ?? []).map(({ name }) => name));
-    return generate(this.#model, this.tokenizer, this.promptTokens(prompt, options), options);
+  stream(prompt: Prompt, options: PromptOptions & GenerationOptions = {}): AsyncGenerator<GenerationStep, void> {
+    checkOptions("generate", options, generationOptions);
+    this.#checkHooks(options.hooks ?? []);
+    return generate(this.#model, this.#tokenizer, this.promptTokens(prompt, options), options);
   }
 
   /**
@@ -279,20 +328,34 @@ export class HookedTransformer {
   /**
    * The token ids that `generate` begins with, prompt by prompt.
    *
-   * @throws MonosemError ERR_INVALID_ARGUMENT for `prependBos` without a BOS
+   * @throws MonosemError ERR_INVALID_ARGUMENT for what is no prompt, and for `prependBos` without a BOS
    */
   promptTokens(prompt: Prompt, options: PromptOptions = {}): readonly (readonly number[])[] {
     const { bosTokenId } = this.config;
-    const texts = typeof prompt === "string" || typeof prompt[0] === "string";
+    const prompts = promptsOf(prompt);
+    const texts = typeof prompts[0] === "string";
     const { prependBos = texts && bosTokenId !== undefined } = options;
     if (prependBos && bosTokenId === undefined) {
       throw new MonosemError("ERR_INVALID_ARGUMENT", `prependBos: the model ${this.config.name} has no BOS token`);
     }
-    const single = typeof prompt === "string" || prompt.every((entry) => typeof entry === "number");
-    return ((single ? [prompt] : prompt) as readonly (string | readonly number[])[]).map((one) => {
+    return prompts.map((one) => {
       const ids = typeof one === "string" ? this.tokenizer.encode(one) : one;
-      return prependBos ? [bosTokenId!, ...ids] : ids;
+      if (prependBos) return [bosTokenId!, ...ids];
+      return ids instanceof Int32Array ? Array.from(ids) : ids;
     });
+  }
+
+  /**
+   * The token ids that `forward` runs on.
+   *
+   * @throws MonosemError as `promptTokens`; ERR_INVALID_ARGUMENT for `prependBos` with a tensor
+   */
+  modelTokens(input: ModelInput, { prependBos }: PromptOptions = {}): Tokens {
+    if (!(input instanceof Tensor)) return this.promptTokens(input, { prependBos });
+    if (prependBos) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", "prependBos: token ids in a tensor are taken as they are");
+    }
+    return input;
   }
 
   /** The hook points of a run, in order. */
@@ -308,9 +371,10 @@ export class HookedTransformer {
   }
 
   /** A hook that would never run is a mistake. */
-  #checkReached(names: readonly string[], stopAtLayer?: number): void {
+  #checkHooks(hooks: readonly NamedHook[], stopAtLayer?: number): void {
+    checkHooks(hooks);
     const reached = new Set(this.#reached(stopAtLayer));
-    for (const name of names) {
+    for (const { name } of hooks) {
       findHookPoint(this.#hookPoints, name);
       if (!reached.has(name)) {
         throw new MonosemError(

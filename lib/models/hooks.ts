@@ -6,7 +6,8 @@
  * runs in one go; a pass that is not needed any further is simply not resumed, and its temporaries are freed by their
  * own `using`.
  */
-import type { Tensor } from "../engine/tensor.js";
+import { kindOf } from "../checkArguments.js";
+import { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 
 /**
@@ -26,6 +27,23 @@ export type Hook = (
 export interface NamedHook {
   readonly name: string;
   readonly hook: Hook;
+}
+
+/** @throws MonosemError ERR_INVALID_ARGUMENT for what is no list of hooks */
+export function checkHooks(hooks: readonly NamedHook[]): void {
+  const expected = "must be { name, hook }: the name of a hook point, and a function";
+  if (!Array.isArray(hooks)) {
+    throw new MonosemError(
+      "ERR_INVALID_ARGUMENT",
+      `hooks must be a list, of which each ${expected}; found ${kindOf(hooks)}`,
+    );
+  }
+  for (const [index, entry] of (hooks as readonly (Partial<NamedHook> | null | undefined)[]).entries()) {
+    if (typeof entry?.name === "string" && typeof entry.hook === "function") continue;
+    const isObject = typeof entry === "object" && entry !== null && !Array.isArray(entry);
+    const found = isObject ? `name is ${kindOf(entry.name)}, hook is ${kindOf(entry.hook)}` : `found ${kindOf(entry)}`;
+    throw new MonosemError("ERR_INVALID_ARGUMENT", `hooks[${index}] ${expected}; ${found}`);
+  }
 }
 
 /** A forward pass stops here for hooks; it continues with a replacement, or with undefined. */
@@ -63,7 +81,7 @@ export function* hookPoint(name: string, value: Tensor, shape: readonly number[]
  * Runs a forward pass to its end, with hooks.
  *
  * @param hooks - several at one hook point run in their order, each on the result of the one before
- * @throws MonosemError ERR_ABORTED when `signal` fires; ERR_SHAPE_MISMATCH, ERR_DTYPE_MISMATCH and ERR_DEVICE_MISMATCH
+ * @throws MonosemError ERR_ABORTED when `signal` fires; ERR_INVALID_ARGUMENT for what a hook returns that is no tensor; ERR_SHAPE_MISMATCH, ERR_DTYPE_MISMATCH and ERR_DEVICE_MISMATCH
  *   for a replacement that does not fit; whatever a hook throws
  */
 export async function runPass(pass: ForwardPass, hooks: readonly NamedHook[], signal?: AbortSignal): Promise<Tensor> {
@@ -95,7 +113,8 @@ export async function answer(call: HookCall, hooks: readonly NamedHook[]): Promi
       if (name !== call.name) continue;
       const current: Tensor = replacement ?? call.activation;
       const returned = await hook(current, name);
-      if (!returned || returned === current) continue;
+      if (returned === undefined || returned === current) continue;
+      checkReturned(name, returned);
       replacement?.dispose();
       replacement = returned;
       checkReplacement(name, replacement, call.activation);
@@ -105,6 +124,15 @@ export async function answer(call: HookCall, hooks: readonly NamedHook[]): Promi
     throw error;
   }
   return replacement;
+}
+
+function checkReturned(name: string, returned: Tensor): void {
+  if (returned instanceof Tensor) return;
+  throw new MonosemError(
+    "ERR_INVALID_ARGUMENT",
+    `the hook at ${name} returned ${kindOf(returned)}; expected a Tensor that replaces the activation ` +
+      "(device.tensor(values, activation.shape)), or nothing",
+  );
 }
 
 function checkReplacement(name: string, replacement: Tensor, activation: Tensor): void {

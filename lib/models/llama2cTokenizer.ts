@@ -50,7 +50,7 @@ export class Llama2cTokenizer implements TokenCodec {
       bytes = await readFile(path);
     } catch (error) {
       if (error instanceof MonosemError) throw error;
-      const missing = (error as NodeJS.ErrnoException).code === "ENOENT";
+      const missing = ["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "");
       throw new MonosemError(
         missing ? "ERR_NOT_FOUND" : "ERR_IO",
         missing ? `${path} does not exist` : `${path} cannot be read: ${(error as Error).message}`,

@@ -2,6 +2,7 @@
 import { dirname, extname, join } from "node:path";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
+import { exists } from "../formats/exists.js";
 import { Checkpoint } from "./checkpoint.js";
 import { allTokens, tokenIds } from "./families/family.js";
 import { familyOf } from "./families.js";
@@ -22,7 +23,7 @@ export interface ModelLoadOptions extends ProcessingOptions {
   readonly processingFor?: ((config: ModelConfig) => ProcessingOptions) | undefined;
   /**
    * Where its tokenizer is: a folder with tokenizer.json, or a file of llama2.c. Default: the model's folder; for a file
-   * of llama2.c, tokenizer.bin beside it.
+   * of llama2.c, tokenizer.bin beside it. Where there is none, the model takes token ids only.
    */
   readonly tokenizer?: string | undefined;
 }
@@ -30,7 +31,7 @@ export interface ModelLoadOptions extends ProcessingOptions {
 interface Loaded {
   readonly config: ModelConfig;
   readonly weights: ModelWeights;
-  readonly tokenizer: Tokenizer;
+  readonly tokenizer: Tokenizer | undefined;
 }
 
 /** What `HookedTransformer.load` says. */
@@ -38,7 +39,7 @@ export async function loadModel(
   { directory: path, name }: ModelSource,
   device: Device,
   options: ModelLoadOptions,
-): Promise<{ readonly model: Transformer; readonly tokenizer: Tokenizer }> {
+): Promise<{ readonly model: Transformer; readonly tokenizer: Tokenizer | undefined }> {
   const load = extname(path) === ".bin" ? fromLlama2c : fromFolder;
   const loaded = await load(path, device, options);
   const { weights, tokenizer } = loaded;
@@ -53,7 +54,7 @@ async function fromFolder(directory: string, device: Device, options: ModelLoadO
   const path = join(directory, "config.json");
   const json = await readJsonObject(path);
   const family = familyOf(json, path);
-  const tokenizer = await Tokenizer.load(options.tokenizer ?? directory);
+  const tokenizer = await loadTokenizer(options.tokenizer, join(directory, "tokenizer.json"));
   const parsed = family.parseConfig(json, directory);
   const stopTokenIds = (await stopTokensForGeneration(directory)) ?? parsed.stopTokenIds;
   const config = completed({ ...parsed, stopTokenIds }, tokenizer, options);
@@ -86,14 +87,20 @@ async function stopTokensForGeneration(directory: string): Promise<readonly numb
 }
 
 async function fromLlama2c(path: string, device: Device, options: ModelLoadOptions): Promise<Loaded> {
-  const tokenizer = await Tokenizer.load(options.tokenizer ?? join(dirname(path), "tokenizer.bin"));
+  const tokenizer = await loadTokenizer(options.tokenizer, join(dirname(path), "tokenizer.bin"));
   const { config, weights } = await loadLlama2c(path, device, (found) => completed(found, tokenizer, options));
   return { config, weights, tokenizer };
 }
 
+/** The tokenizer that was named, or the one beside the weights, if there is one. */
+async function loadTokenizer(named: string | undefined, beside: string): Promise<Tokenizer | undefined> {
+  if (named !== undefined) return await Tokenizer.load(named);
+  return (await exists(beside)) ? await Tokenizer.load(beside) : undefined;
+}
+
 /** The configuration with what the tokenizer and the options add, checked against them. */
-function completed(config: ModelConfig, tokenizer: Tokenizer, options: ModelLoadOptions): ModelConfig {
-  const { vocabularySize, bosTokenId = config.bosTokenId, eosTokenId = config.eosTokenId } = tokenizer;
+function completed(config: ModelConfig, tokenizer: Tokenizer | undefined, options: ModelLoadOptions): ModelConfig {
+  const { vocabularySize = 0, bosTokenId = config.bosTokenId, eosTokenId = config.eosTokenId } = tokenizer ?? {};
   if (vocabularySize > config.vocabularySize) {
     throw new MonosemError(
       "ERR_FORMAT",

@@ -77,8 +77,9 @@ export function namesNear(name: string): string {
   return `, and no model is known by that name: did you mean ${near}?`;
 }
 
-const neededFiles = ["config.json", "tokenizer.json"];
+const neededFiles = ["config.json"];
 const welcomeFiles = [
+  "tokenizer.json",
   "generation_config.json",
   "tokenizer_config.json",
   "special_tokens_map.json",

@@ -1,5 +1,7 @@
-import { basename, dirname, extname } from "node:path";
+import { stat } from "node:fs/promises";
+import { basename, dirname, extname, join } from "node:path";
 import { MonosemError } from "../errors.js";
+import { exists } from "../formats/exists.js";
 import type { ChatMessage } from "./chatTemplate.js";
 import { HuggingFaceTokenizer } from "./huggingFaceTokenizer.js";
 import { Llama2cTokenizer } from "./llama2cTokenizer.js";
@@ -38,12 +40,19 @@ export class Tokenizer {
    * Reads `tokenizer.json` (and `tokenizer_config.json`, `config.json`) of a model's folder, which that file stands for as
    * well, or a file `.bin` of llama2.c. BOS and EOS are the tokens that `tokenizer_config.json` names, else the ids in `config.json`.
    *
-   * @throws MonosemError ERR_NOT_FOUND when there is no such file, ERR_FORMAT when a file is malformed or names a token
-   *   that the vocabulary does not have
+   * @throws MonosemError ERR_NOT_FOUND when there is no such file, ERR_FORMAT when a file is another, malformed or names a
+   *   token that the vocabulary does not have
    */
   static async load(path: string): Promise<Tokenizer> {
-    if (extname(path) === ".bin") return new Tokenizer(await Llama2cTokenizer.load(path));
+    const found = await stat(path).catch(() => undefined);
+    if (extname(path) === ".bin" && !found?.isDirectory()) return new Tokenizer(await Llama2cTokenizer.load(path));
     const directory = basename(path) === "tokenizer.json" ? dirname(path) : path;
+    const expected = "a tokenizer is a folder with tokenizer.json, that file, or a file .bin of llama2.c";
+    if (found?.isFile() && directory === path) {
+      throw new MonosemError("ERR_FORMAT", `${path} is no tokenizer: ${expected}`);
+    }
+    const file = join(directory, "tokenizer.json");
+    if (!(await exists(file))) throw new MonosemError("ERR_NOT_FOUND", `${file} does not exist; ${expected}`);
     return new Tokenizer(await HuggingFaceTokenizer.load(directory));
   }
 

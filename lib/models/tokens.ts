@@ -1,8 +1,48 @@
+import { kindOf } from "../checkArguments.js";
 import { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 
 /** Token ids of a batch of sequences of one length; as a tensor i32 [batch, positions]. */
 export type Tokens = readonly (readonly number[] | Int32Array)[] | Tensor;
+
+/** What a model reads: a text or token ids, or several of one kind. */
+export type Prompt =
+  | string
+  | readonly string[]
+  | readonly number[]
+  | Int32Array
+  | readonly (readonly number[] | Int32Array)[];
+
+/** As {@link Prompt}; or ids in a tensor i32 [batch, positions]. */
+export type ModelInput = Prompt | Tensor;
+
+/**
+ * The texts, or lists of token ids, of a prompt.
+ *
+ * @throws MonosemError ERR_INVALID_ARGUMENT for anything else
+ */
+export function promptsOf(prompt: Prompt): readonly string[] | readonly (readonly number[] | Int32Array)[] {
+  if (typeof prompt === "string") return [prompt];
+  if (prompt instanceof Int32Array || isNumbers(prompt)) return [prompt];
+  if (isTexts(prompt) || isLists(prompt)) return prompt;
+  throw new MonosemError(
+    "ERR_INVALID_ARGUMENT",
+    `expected a text, token ids, or a list of texts or of lists of token ids; found ${kindOf(prompt)}` +
+      `${Array.isArray(prompt) ? ` with ${[...new Set((prompt as unknown[]).map(kindOf))].slice(0, 3).join(", ")}` : ""}`,
+  );
+}
+
+function isNumbers(prompt: Prompt): prompt is readonly number[] {
+  return Array.isArray(prompt) && prompt.length > 0 && prompt.every((id) => typeof id === "number");
+}
+
+function isTexts(prompt: Prompt): prompt is readonly string[] {
+  return Array.isArray(prompt) && prompt.length > 0 && prompt.every((text) => typeof text === "string");
+}
+
+function isLists(prompt: Prompt): prompt is readonly (readonly number[] | Int32Array)[] {
+  return Array.isArray(prompt) && prompt.every((ids) => Array.isArray(ids) || ids instanceof Int32Array);
+}
 
 /** Token ids that were checked against a model, sequence after sequence. */
 export interface TokenBatch {

@@ -31,9 +31,11 @@ interface SaeShape {
 export interface SaeNormalization {
   /**
    * "layer-norm": every activation is encoded as (x - mean) / (std + 1e-5), std with Bessel's correction, and
-   * reconstructions are multiplied by std and moved by mean (SAELens' "layer_norm"). Default: "none".
+   * reconstructions are multiplied by std and moved by mean (SAELens' "layer_norm"). "constant-norm": encoded as
+   * x sqrt(dIn) / |x|, and reconstructions are multiplied by |x| / sqrt(dIn) (SAELens' "constant_norm_rescale"; an x of
+   * zeros gives NaN). Default: "none".
    */
-  readonly normalizeActivations?: "none" | "layer-norm" | undefined;
+  readonly normalizeActivations?: "none" | "layer-norm" | "constant-norm" | undefined;
 }
 
 /** A trained SAE: its architecture, its sizes, and what encoding needs, for example `k`. */
@@ -100,7 +102,7 @@ export type CheckedSaeConfig = SaeConfig & {
   readonly transcoder: boolean;
   readonly dOut: number;
   readonly skip: boolean;
-  readonly normalizeActivations: "none" | "layer-norm";
+  readonly normalizeActivations: "none" | "layer-norm" | "constant-norm";
 };
 
 /**
@@ -123,7 +125,7 @@ export function parseSaeConfig(config: object): CheckedSaeConfig {
     // a folded scale is no property of the trained SAE any more
     normalizeActivations: z.preprocess(
       (value) => (value === "expected-average-only-in" ? "none" : value),
-      z.enum(["none", "layer-norm"]).default("none"),
+      z.enum(["none", "layer-norm", "constant-norm"]).default("none"),
     ),
     ...architecture.options,
   });
@@ -165,8 +167,12 @@ export function configurationProblems(
         "must be false for a transcoder: the decoder bias is not of the input's space",
       ]);
     }
-    if (config.normalizeActivations === "layer-norm") {
-      problems.push(["normalizeActivations", "must not be layer-norm for a transcoder, whose output is not its input"]);
+    const { normalizeActivations } = config;
+    if (normalizeActivations === "layer-norm" || normalizeActivations === "constant-norm") {
+      problems.push([
+        "normalizeActivations",
+        `must not be ${normalizeActivations} for a transcoder, whose output is not its input`,
+      ]);
     }
   } else {
     if (dOut !== dIn) problems.push(["dOut", `must be dIn (${dIn}) unless the SAE is a transcoder`]);

@@ -1,7 +1,8 @@
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import type { Codes } from "../engine/codes.js";
-import type { Device } from "../engine/device.js";
+import { Device } from "../engine/device.js";
 import type { Kernels } from "../engine/kernels.js";
-import type { Tensor } from "../engine/tensor.js";
+import { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import type { DownloadOptions } from "../hub/download.js";
 import { downloadSae } from "../pretrained/downloadSae.js";
@@ -25,6 +26,16 @@ export interface PretrainedOptions extends DownloadOptions {
   /** For example "blocks.8.hook_resid_pre"; of a repository the folder. */
   readonly saeId?: string;
 }
+
+const loadOptions: OptionNames<SaeLoadOptions> = { inputScale: true };
+const pretrainedOptions: OptionNames<PretrainedOptions> = {
+  release: true,
+  saeId: true,
+  revision: true,
+  signal: true,
+  onProgress: true,
+  onWithoutHub: true,
+};
 
 export interface SaeCreateOptions {
   /** Norm of the decoder rows; by default the architecture's: 0.1 for relu, 1 for topk. */
@@ -100,6 +111,9 @@ export class Sae {
    *   ERR_INVALID_ARGUMENT for an `inputScale` where the weights are not for scaled activations.
    */
   static async load(path: string, device: Device, options: SaeLoadOptions = {}): Promise<Sae> {
+    if (typeof path !== "string") refuseArgument("Sae.load: path", "a folder or a file", path);
+    requireDevice("Sae.load", device);
+    checkOptions("Sae.load", options, loadOptions);
     const { config, weights, metadata, latentsInDecoderNorm, scale } = await readPublishedSae(path, options);
     const parameters = parameterLayout(config).map(({ name, shape }) => {
       const { values, transposed } = weights[name]!;
@@ -121,11 +135,14 @@ export class Sae {
    * @throws MonosemError ERR_NOT_FOUND for unknown names, with those that come nearest; what `downloadFiles` and `load`
    *   throw
    */
-  static async fromPretrained({ release, saeId, ...options }: PretrainedOptions, device: Device): Promise<Sae> {
-    const { sae: published, path } = await downloadSae(publishedSae(release, saeId), options);
-    const { inputScale } = published;
+  static async fromPretrained(published: PretrainedOptions, device: Device): Promise<Sae> {
+    checkOptions("Sae.fromPretrained", published, pretrainedOptions);
+    requireDevice("Sae.fromPretrained", device);
+    const { release, saeId, ...options } = published;
+    const { sae: known, path } = await downloadSae(publishedSae(release, saeId), options);
+    const { inputScale } = known;
     const loaded = await Sae.load(path, device, inputScale === undefined ? {} : { inputScale });
-    const metadata = { ...metadataOf(published), ...loaded.metadata, ...published.metadata };
+    const metadata = { ...metadataOf(known), ...loaded.metadata, ...known.metadata };
     return new Sae(loaded.config, loaded.parameters, device, metadata);
   }
 
@@ -158,12 +175,40 @@ export class Sae {
 
   /** What the encoder multiplies: x [rows, dIn], normalised and less b_dec as the configuration says. */
   #encoderInput(x: Tensor): Tensor {
-    const { kernels } = this.device;
-    const { applyBDecToInput, normalizeActivations } = this.config;
-    const input = normalizeActivations === "none" ? x.reshape(x.shape) : normalisedRows(x, this.device);
-    if (!applyBDecToInput) return input;
+    const input = this.#normalised(x);
+    if (!this.config.applyBDecToInput) return input;
     using uncentred = input;
-    return kernels.addRow(uncentred, this.parameters.decoderBias, { scale: -1 });
+    return this.device.kernels.addRow(uncentred, this.parameters.decoderBias, { scale: -1 });
+  }
+
+  #normalised(x: Tensor): Tensor {
+    const { normalizeActivations } = this.config;
+    if (normalizeActivations === "none") return x.reshape(x.shape);
+    if (normalizeActivations === "layer-norm") return normalisedRows(x, this.device);
+    const { kernels } = this.device;
+    using scales = this.outputScales(x)!;
+    using one = this.device.empty(scales.shape);
+    kernels.fill(one, 1);
+    using factors = kernels.divide(one, scales);
+    return kernels.scaleRows(x, factors);
+  }
+
+  /**
+   * What each row of f W_dec + b_dec is multiplied by in the reconstruction of x [rows, dIn]: f32 [rows], the caller's to
+   * dispose; undefined where it is 1, because activations are not normalised.
+   */
+  outputScales(x: Tensor): Tensor | undefined {
+    const { kernels } = this.device;
+    const { dIn, normalizeActivations } = this.config;
+    if (normalizeActivations === "none") return undefined;
+    if (normalizeActivations === "constant-norm") {
+      const norms = kernels.rowNorms(x);
+      return kernels.scale(norms, 1 / Math.sqrt(dIn), { out: norms });
+    }
+    const { normalized, mean, standardDeviation } = kernels.standardiseRows(x, { epsilon: layerNormEpsilon });
+    normalized.dispose();
+    mean.dispose();
+    return standardDeviation;
   }
 
   /**
@@ -219,7 +264,8 @@ export class Sae {
    * x̂ = f W_dec + b_dec, f32 [rows, dOut]; the caller's to dispose.
    *
    * @param x what was encoded, [..., dIn]: the output of a skip transcoder contains x W_skipᵀ, that of an SAE with
-   *   layer norm has the mean and standard deviation of x. Others do not look at it.
+   *   layer norm has the mean and standard deviation of x, one with constant norm is in the scale of |x|. Others do not look
+   *   at it.
    * @throws MonosemError ERR_INVALID_ARGUMENT when x is needed and missing, ERR_SHAPE_MISMATCH for an x of another width
    *   or of another number of rows.
    */
@@ -253,7 +299,7 @@ export class Sae {
     if (x === undefined && dependsOnX) {
       throw new MonosemError(
         "ERR_INVALID_ARGUMENT",
-        `decoding needs x as well: this SAE's output depends on it ${skip === undefined ? "(layer norm)" : "(skip)"}`,
+        `decoding needs x as well: this SAE's output depends on it (${skip === undefined ? normalizeActivations : "skip"})`,
       );
     }
     using rows = dependsOnX ? this.#rowsOf("decode", x!) : undefined;
@@ -270,6 +316,10 @@ export class Sae {
       kernels.affineRows(output, standardDeviation, mean, { out: output });
       for (const part of [normalized, mean, standardDeviation]) part.dispose();
     }
+    if (normalizeActivations === "constant-norm") {
+      using scales = this.outputScales(rows!)!;
+      kernels.scaleRows(output, scales, { out: output });
+    }
     return output;
   }
 
@@ -282,6 +332,9 @@ export class Sae {
   /** x [..., dIn] as [rows, dIn]. */
   #rowsOf(what: string, x: Tensor): Tensor {
     const { dIn } = this.config;
+    if (!(x instanceof Tensor)) {
+      refuseArgument(`${what}: the activations`, "a Tensor (device.tensor(values, [rows, dIn]))", x);
+    }
     if (x.shape.at(-1) !== dIn) {
       throw new MonosemError(
         "ERR_SHAPE_MISMATCH",
@@ -390,6 +443,10 @@ export class Sae {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+function requireDevice(what: string, device: Device): void {
+  if (!(device instanceof Device)) refuseArgument(`${what}: device`, "a Device (await Device.open())", device);
 }
 
 /** What SAELens' "layer_norm" adds to the standard deviation. */

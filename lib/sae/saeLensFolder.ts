@@ -54,6 +54,13 @@ export async function writeSaeLensFolder(
   await writeFileAtomically(join(directory, configFile), `${JSON.stringify(cfg, null, 2)}\n`);
 }
 
+/** SAELens' names of what is done with activations. */
+const saeLensNormalization = {
+  none: "none",
+  "layer-norm": "layer_norm",
+  "constant-norm": "constant_norm_rescale",
+} as const;
+
 /** What cfg.json of an SAE holds. */
 export function saeLensCfg(config: CheckedSaeConfig, metadata: SaeMetadata): Record<string, Json> {
   const saved = asSaved(config);
@@ -70,7 +77,7 @@ export function saeLensCfg(config: CheckedSaeConfig, metadata: SaeMetadata): Rec
     dtype: "float32",
     device: "cpu",
     apply_b_dec_to_input: saved.applyBDecToInput,
-    normalize_activations: saved.normalizeActivations === "layer-norm" ? "layer_norm" : "none",
+    normalize_activations: saeLensNormalization[saved.normalizeActivations],
     reshape_activations: "none",
     metadata: known({
       sae_lens_version: saeLensVersion,
@@ -180,14 +187,7 @@ export async function readSaeLensFolder(directory: string, { inputScale }: SaeLo
     unsupported(path, `architecture is "${cfg.architecture}"; ${[...forms.keys()].join(", ")} can be loaded`);
   }
   const scaled = cfg.normalize_activations === "expected_average_only_in" && inputScale !== undefined;
-  if (!scaled && !["none", "layer_norm"].includes(cfg.normalize_activations)) {
-    unsupported(
-      path,
-      `normalize_activations is "${cfg.normalize_activations}", a scaling that is not folded into the weights: fold it ` +
-        'in SAELens (fold_activation_norm_scaling_factor) and save again, so that it reads "none"; or load it with that ' +
-        "factor as `inputScale`",
-    );
-  }
+  const normalizeActivations = scaled ? "none" : normalizationNamed(path, cfg.normalize_activations);
   if (cfg.finetuning_scaling_factor) unsupported(path, "finetuning_scaling_factor is true");
   const dtype = dtypeOf.get(cfg.dtype.replace(/^torch\./, ""));
   if (dtype === undefined) {
@@ -207,7 +207,7 @@ export async function readSaeLensFolder(directory: string, { inputScale }: SaeLo
       ...(transcoder ? { dOut: cfg.d_out ?? cfg.d_in } : {}),
       // SAELens' transcoders never subtract b_dec, whatever the key says
       applyBDecToInput: transcoder ? false : cfg.apply_b_dec_to_input,
-      normalizeActivations: cfg.normalize_activations === "layer_norm" ? "layer-norm" : "none",
+      normalizeActivations,
       ...(cfg.metadata.hook_widths === undefined ? {} : { hookWidths: cfg.metadata.hook_widths }),
     }),
   );
@@ -219,6 +219,24 @@ export async function readSaeLensFolder(directory: string, { inputScale }: SaeLo
     latentsInDecoderNorm: cfg.rescale_acts_by_decoder_norm,
     ...(scaled ? { scale: { input: inputScale, output: inputScale } } : {}),
   };
+}
+
+/** @throws MonosemError ERR_UNSUPPORTED */
+function normalizationNamed(path: string, name: string): CheckedSaeConfig["normalizeActivations"] {
+  for (const [ours, theirs] of Object.entries(saeLensNormalization)) {
+    if (theirs === name) return ours as CheckedSaeConfig["normalizeActivations"];
+  }
+  const problem = `normalize_activations is "${name}"`;
+  if (name !== "expected_average_only_in") {
+    const known = [...Object.values(saeLensNormalization), "expected_average_only_in"].join(", ");
+    unsupported(path, `${problem}, which is not supported; ${known} can be loaded`);
+  }
+  return unsupported(
+    path,
+    `${problem}, one factor for all activations that is not folded into the weights: load it with that factor as ` +
+      "`inputScale` (`monosem convert --input-scale` folds it), or fold it in SAELens (fold_activation_norm_scaling_factor) " +
+      "and save again",
+  );
 }
 
 async function readWeights(

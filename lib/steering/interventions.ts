@@ -7,7 +7,7 @@ import { hooksForSae } from "../analysis/saeHook.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import type { Hook, HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
-import { layerNormEpsilon, type Sae } from "../sae/sae.js";
+import type { Sae } from "../sae/sae.js";
 import { changeColumns, changedLatents, checkChanges, type LatentChange } from "./latentChange.js";
 
 export interface InterventionOptions extends PairingOptions {
@@ -163,7 +163,7 @@ function changedActivation(
   return result.reshape(activation.shape);
 }
 
-/** target + (changed latents - latents) W_dec, times the deviation of the inputs where the SAE has layer norm. */
+/** target + (changed latents - latents) W_dec, times `outputScales` of the inputs where the SAE normalises them. */
 function withDifference(
   sae: Sae,
   changes: readonly LatentChange[],
@@ -175,11 +175,8 @@ function withDifference(
   using before = columnsOf(latents, touched);
   using after = changeColumns(kernels, before, touched, changes);
   using difference = kernels.add(after, before, { scale: -1 });
-  if (sae.config.normalizeActivations === "layer-norm") {
-    const parts = kernels.standardiseRows(inputs, { epsilon: layerNormEpsilon });
-    kernels.scaleRows(difference, parts.standardDeviation, { out: difference });
-    for (const part of Object.values(parts)) part.dispose();
-  }
+  using scales = sae.outputScales(inputs);
+  if (scales !== undefined) kernels.scaleRows(difference, scales, { out: difference });
   using chosen = device.tensor(Int32Array.from(touched), [touched.length]);
   using directions = kernels.gatherRows(sae.parameters.decoder, chosen);
   using weights = kernels.transpose(directions); // [dOut, latents]

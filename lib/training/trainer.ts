@@ -5,7 +5,8 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { ActivationSource, Json } from "../activations/source.js";
-import type { Device } from "../engine/device.js";
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
+import { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import { removeTemporaries, writeFileAtomically } from "../formats/atomicFile.js";
@@ -13,7 +14,7 @@ import { makeDirectory } from "../formats/makeDirectory.js";
 import type { SaeTrainingConfig } from "../sae/config.js";
 import type { Sae, SaeMetadata } from "../sae/sae.js";
 import { type Checkpoint, type CheckpointArray, readLatestCheckpoint, writeCheckpoint } from "./checkpoint.js";
-import { badStepsInARow, type TrainingConfig } from "./config.js";
+import { badStepsInARow, type RunConfig, type TrainingConfig } from "./config.js";
 import { columnsOf, type SaeColumns } from "./hookColumns.js";
 import { measureInputs } from "./inputStatistics.js";
 import { isLogged, MetricsLog } from "./metricsLog.js";
@@ -44,6 +45,21 @@ export interface TrainerOptions {
   readonly runConfig?: object | undefined;
   readonly signal?: AbortSignal | undefined;
 }
+
+/** Those, and what else a run's configuration holds: `{ ...config, device, source }`. */
+const optionNames: OptionNames<TrainerOptions & RunConfig> = {
+  sae: true,
+  training: true,
+  source: true,
+  device: true,
+  output: true,
+  resume: true,
+  metadata: true,
+  runConfig: true,
+  signal: true,
+  data: true,
+  threads: true,
+};
 
 /** What is logged of one SAE's step, and written as a line of metrics.jsonl. */
 export interface TrainingProgress extends StepMeasures {
@@ -90,6 +106,10 @@ export class Trainer {
    *   `Sae.load` for `init`; ERR_IO.
    */
   static async create(options: TrainerOptions): Promise<Trainer> {
+    checkOptions("Trainer.create", options, optionNames);
+    if (!(options.device instanceof Device)) {
+      refuseArgument("Trainer.create: device", "a Device (await Device.open())", options.device);
+    }
     const { sae, training, output, resume = false } = options;
     const each = saeOptions(options);
     if (output !== undefined) await prepareOutput(output, resume);

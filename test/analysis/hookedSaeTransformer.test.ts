@@ -271,9 +271,56 @@ test("what cannot be is refused", async () => {
   expect(() => withSae(model, crosscoder).withSae(early)).toThrow(place);
   expect(() => withSae(model, early).withSae(crosscoder)).toThrow(place);
   expect(() => spliced.withSae(crosscoder)).toThrow(/there is an SAE at hook point blocks\.1\.hook_resid_post already/);
-  expect(() => withSae(model, crosscoder).generate("She", { maxNewTokens: 2 })).toThrow(code("ERR_UNSUPPORTED"));
+  await expect(withSae(model, crosscoder).generate("She")).rejects.toThrow(code("ERR_UNSUPPORTED"));
   const wrong = { name: `${first}.hook_sae_acts_post`, hook: () => device.zeros([1]) };
   await expect(spliced.runWithHooks(tokens, [wrong])).rejects.toThrow(code("ERR_SHAPE_MISMATCH"));
+});
+
+test("several SAEs at once are one after the other", async () => {
+  using other = topk(4, { hookName: "blocks.3.hook_mlp_out" });
+  const one = withSae(model, sae, { errorTerm: true }).withSae(other, { errorTerm: true });
+  const together = withSae(model, [sae, other], { errorTerm: true });
+  expect(together.hookNames).toEqual(one.hookNames);
+  expect(await logits(together.forward(tokens))).toEqual(await logits(one.forward(tokens)));
+});
+
+test("sequences that are not as in an SAE's training are refused wherever they go in, unless that is allowed", async () => {
+  const bos = model.config.bosTokenId!;
+  using without = topk(3, { hookName: first, prependBos: false, contextSize: 4 });
+  using beginning = topk(3, { hookName: first, prependBos: true, contextSize: 4 });
+  for (const [trained, ids, message] of [
+    [without, [bos, 5, 17], /without BOS \(prependBos false\)/],
+    [beginning, [5, 17, 9], /that begin with BOS \(prependBos\)/],
+    [without, [5, 17, 9, 300, 2], /contexts of 4 tokens, but one of 5/],
+    [beginning, [bos, 17, 9, 300, 2], /contexts of 4 tokens, but one of 5/],
+  ] as const) {
+    const spliced = withSae(model, trained);
+    const refused = { code: "ERR_CONFIG", message: expect.stringMatching(message) };
+    await expect(spliced.forward([ids])).rejects.toMatchObject(refused);
+    await expect(spliced.forward(device.tensor(Int32Array.from(ids), [1, ids.length]))).rejects.toMatchObject(refused);
+    await expect(spliced.loss(ids)).rejects.toMatchObject(refused);
+    await expect(spliced.runWithCache([ids])).rejects.toMatchObject(refused);
+    await expect(spliced.generate([...ids], { maxNewTokens: 1 })).rejects.toMatchObject(refused);
+    expect(() => spliced.stream([...ids], { maxNewTokens: 1 })).toThrow(message);
+    const allowed = withSae(model, trained, { allowMismatch: true });
+    expect((await logits(allowed.forward([ids]))).length).toBe(ids.length * model.config.vocabularySize);
+    expect((await allowed.generate([...ids], { maxNewTokens: 1 }))[0]).toHaveLength(ids.length + 1);
+  }
+});
+
+test("texts begin as the SAE's training had it, token ids as they are", async () => {
+  using without = topk(3, { hookName: first, prependBos: false });
+  using beginning = topk(3, { hookName: first, prependBos: true });
+  const ids = model.tokenizer.encode("The king");
+  const bos = model.config.bosTokenId!;
+  const plain = await logits(withSae(model, without).forward([ids]));
+  expect(await logits(withSae(model, without).forward("The king"))).toEqual(plain);
+  expect((await withSae(model, without).generate("The king", { maxNewTokens: 1 }))[0]!.slice(0, -1)).toEqual(ids);
+  const led = await logits(withSae(model, beginning).forward([[bos, ...ids]]));
+  expect(await logits(withSae(model, beginning).forward("The king"))).toEqual(led);
+  await expect(withSae(model, without).forward("The king", { prependBos: true })).rejects.toMatchObject({
+    code: "ERR_CONFIG",
+  });
 });
 
 test("no memory is left behind", async () => {

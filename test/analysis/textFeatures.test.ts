@@ -39,14 +39,42 @@ test.each([true, false])(
   },
 );
 
-test("a text longer than the contexts of the training is refused, one without tokens, too", async () => {
-  const metadata = { hookName: HOOK, contextSize: 4 };
-  using sae = Sae.create({ architecture: "topk", dIn: 192, dSae: 64, k: 8, applyBDecToInput: true }, device, 3, {
-    metadata,
+test.each([
+  [true, 4, 3],
+  [false, 4, 4],
+  [true, 1000, 255], // the model's own context
+])(
+  "a long text is read in contexts as in the training (prependBos %s, contextSize %i)",
+  async (prependBos, contextSize, size) => {
+    const config = { architecture: "topk" as const, dIn: 192, dSae: 64, k: 8, applyBDecToInput: true };
+    using sae = Sae.create(config, device, 3, { metadata: { hookName: HOOK, contextSize, prependBos } });
+    const text = "The old man said that he would go home. ".repeat(contextSize > 100 ? 60 : 1);
+    const ids = model.tokenizer.encode(text);
+    expect(ids.length).toBeGreaterThan(2 * size);
+    const found = await textFeatures({ sae, model, text, top: 8, allowMismatch: contextSize > 100 });
+    expect(found.map(({ token }) => token)).toEqual(ids);
+    expect(found.map((token) => token.text).join("")).toBe(text);
+    for (let from = 0; from < ids.length; from += size) {
+      const context = [...(prependBos ? [model.config.bosTokenId!] : []), ...ids.slice(from, from + size)];
+      using x = await model.activations(context, HOOK);
+      using codes = sae.encode(x);
+      const dense = await device.kernels.densify(codes).readFloat32();
+      for (const [index, { latents }] of found.slice(from, from + size).entries()) {
+        const row = index + (prependBos ? 1 : 0);
+        expect(latents).toHaveLength(dense.subarray(row * 64, (row + 1) * 64).filter((value) => value > 0).length);
+        for (const { latent, value } of latents) expect(value).toBe(dense[row * 64 + latent]);
+      }
+    }
+  },
+);
+
+test("a text without tokens is refused, and contexts in which only BOS would have room", async () => {
+  using narrow = Sae.create({ architecture: "topk", dIn: 192, dSae: 64, k: 8, applyBDecToInput: true }, device, 3, {
+    metadata: { hookName: HOOK, contextSize: 1, prependBos: true },
   });
-  await expect(textFeatures({ sae, model, text: "one two three four five six" })).rejects.toMatchObject({
+  await expect(textFeatures({ sae: narrow, model, text: "one two" })).rejects.toMatchObject({
     code: "ERR_CONFIG",
-    message: /contexts of 4 tokens/,
+    message: /contexts of 1 tokens, but one of 2 is given/,
   });
   const bare = Sae.create({ architecture: "topk", dIn: 192, dSae: 64, k: 8, applyBDecToInput: true }, device, 3, {
     metadata: { hookName: HOOK, prependBos: false },

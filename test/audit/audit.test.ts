@@ -145,7 +145,7 @@ describe("effects on the model", () => {
     using sae = Sae.create({ ...config, applyBDecToInput: true }, device, 0, { metadata: { hookName: HOOK } });
     const found = await section(sae, "effects");
     expect(found.figures).toEqual([]);
-    expect(found.notMeasured).toContain("each token's deviation");
+    expect(found.notMeasured).toContain("token by token");
   });
 });
 

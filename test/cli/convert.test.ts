@@ -2,7 +2,7 @@ import { copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import { writeSafetensors } from "../../lib/formats/safetensors.js";
+import { SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.js";
 import { runCli, temporaryFolder } from "./runCli.js";
 
 const fixtures = fileURLToPath(new URL("../fixtures/pretrained", import.meta.url));
@@ -59,6 +59,24 @@ test("convert says what a folder that was moved no longer tells, and takes it fr
   await copyFile(join(fixtures, "circuit-tracer/layer_1.safetensors"), transcoder);
   const partly = await runCli("convert", transcoder, join(folder, "partly"), "--hook-out", "blocks.1.hook_mlp_out");
   expect(partly.stderr).toMatch(/says its model \(--model-name\), its hook point \(--hook\); what/);
+});
+
+test("convert folds the factor of the activations that a folder leaves open, and no other", async () => {
+  const folder = await temporaryFolder();
+  const scaled = join(fixtures, "saelens/pre6-scaled");
+  const without = await runCli("convert", scaled, join(folder, "without"));
+  expect(without).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("monosem convert --input-scale") });
+  const output = join(folder, "with");
+  expect(await runCli("convert", scaled, output, "--input-scale", "0.375")).toMatchObject({ exitCode: 0, stderr: "" });
+  expect(JSON.parse(await readFile(join(output, "cfg.json"), "utf8"))).toMatchObject({ normalize_activations: "none" });
+  await using before = await SafetensorsFile.open(join(scaled, "sae_weights.safetensors"));
+  await using after = await SafetensorsFile.open(join(output, "sae_weights.safetensors"));
+  const expected = (await before.readFloat32("W_enc")).map((weight) => weight * 0.375);
+  expect(await after.readFloat32("W_enc")).toEqual(expected);
+  const superfluous = await runCli("convert", gemma, join(folder, "superfluous"), "--input-scale", "2");
+  expect(superfluous).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("inputScale is 2, but") });
+  const zero = await runCli("convert", scaled, join(folder, "zero"), "--input-scale", "0");
+  expect(zero.stderr).toContain("expected a number above 0");
 });
 
 test("info reads published SAEs where they lie, folders and files", async () => {

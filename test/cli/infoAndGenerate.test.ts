@@ -23,7 +23,12 @@ test("a model whose tokenizer lies elsewhere, in a folder or as a file, writes w
     expect(elsewhere).toMatchObject({ exitCode: 0, stdout });
     expect((await runCli("info", model, "--tokenizer", given)).stdout).toMatch(/^kind +model$/m);
   }
-  expect((await runCli("generate", "--model", model, ...options)).stderr).toMatch(/tokenizer\.json/);
+  const without = await runCli("generate", "--model", model, ...options);
+  expect(without).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringMatching(/no tokenizer with .*--tokenizer.*tokenizer\.json/),
+  });
+  expect(JSON.parse((await runCli("info", model, "--json")).stdout)).toMatchObject({ kind: "model", dModel: 192 });
 });
 
 const stories = "/work/shared/data/models/stories260K";
@@ -90,7 +95,12 @@ test("info tells what a file of llama2.c holds", async () => {
   const weights = vocabulary * dim + 3 * dim + 4 * dim * dim + 3 * hidden * dim + context * dim;
   const file = join(folder, "tiny.bin");
   writeFileSync(file, Buffer.concat([Buffer.from(sizes.buffer), Buffer.alloc(4 * weights)]));
-  expect((await runCli("info", file)).stderr).toContain("tokenizer.bin does not exist");
+  expect((await runCli("info", file)).exitCode).toBe(0);
+  const untold = await runCli("generate", "--model", file, "--prompt", "a");
+  expect(untold).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringMatching(/--tokenizer.*tokenizer\.bin of llama2\.c/),
+  });
   // The longest piece's length, then of each piece its score, its length and its bytes.
   const piece = Buffer.concat([Buffer.alloc(4), Buffer.from(Int32Array.of(1).buffer), Buffer.from("a")]);
   const pieces = new Array<Buffer>(vocabulary).fill(piece);

@@ -180,7 +180,7 @@ test("impossible options and prompts are refused by name", async () => {
   await expect(generate({ seed: 0.5 })).rejects.toThrow(/seed/);
   await expect(generate({ prependBos: false }, "")).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
   await expect(generate({}, [[1, 2], []])).rejects.toThrow(/prompt 1 is empty/);
-  await expect(generate({}, [])).rejects.toThrow(/no tokens/);
+  await expect(generate({}, [])).rejects.toThrow(/no prompts/);
   await expect(generate({}, [[5, 1 << 20]])).rejects.toThrow(/not in the vocabulary/);
   await expect(generate({ stopStrings: [""] })).rejects.toThrow(/stop string/);
   const hook = { name: "blocks.9.hook_resid_pre", hook: () => {} };
@@ -246,4 +246,24 @@ test("who leaves a stream leaves nothing behind on the device", async () => {
   const before = await reachableBytes(device);
   for await (const _ of model.stream("The", { maxNewTokens: 100 })) break;
   expect(await reachableBytes(device)).toBe(before);
+});
+
+test("NaN that a hook brings in while generating is sampling's error, whether a hook reads or not", async () => {
+  const nan = device.tensor(new Float32Array(192).fill(Number.NaN), [1, 1, 192]);
+  for (const reading of [false, true]) {
+    let passes = 0;
+    const hook = async (activation: Tensor): Promise<Tensor | undefined> => {
+      passes += 1;
+      if (reading) await activation.read();
+      return passes === 3 ? nan.reshape(activation.shape) : undefined;
+    };
+    const hooks = [{ name: "blocks.1.hook_resid_post", hook }];
+    const run = model.generate("The king", { maxNewTokens: 20, stopAtEos: false, hooks });
+    await expect(run).rejects.toMatchObject({ code: "ERR_NON_FINITE", message: expect.stringMatching(/^sample/) });
+  }
+});
+
+test("without a number of new tokens there are 64", async () => {
+  const [ids] = await model.generate([0, 5], { stopAtEos: false });
+  expect(ids).toHaveLength(66);
 });

@@ -1,3 +1,5 @@
+import { copyFile, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
@@ -275,6 +277,50 @@ test("a direction's logits are its product with W_U, centred and weighted as by 
   using directions = device.tensor(Float32Array.from([...direction, ...direction.map((value) => -value)]), [2, 192]);
   const logits = await valuesOf(model.directionLogits(directions));
   expect(relativeError(logits, [...plain, ...plain.map((value) => -value)])).toBeLessThan(1e-5);
+});
+
+test("a model reads texts and token ids, one or several, and texts begin with BOS", async () => {
+  const ids = model.tokenizer.encode("The king");
+  const [bos, names] = [model.config.bosTokenId!, "blocks.1.hook_resid_post"];
+  const plain = await valuesOf(model.forward([[bos, ...ids]]));
+  using tensor = device.tensor(Int32Array.of(bos, ...ids), [1, ids.length + 1]);
+  for (const input of ["The king", ["The king"], [bos, ...ids], Int32Array.of(bos, ...ids), tensor]) {
+    expect(await valuesOf(model.forward(input))).toEqual(plain);
+    expect(await valuesOf(model.loss(input))).toEqual(await valuesOf(model.loss([[bos, ...ids]])));
+    const { output, cache } = await model.runWithCache(input, { names });
+    expect(await valuesOf(output)).toEqual(plain);
+    expect([...cache.keys()]).toEqual([names]);
+    expect(await valuesOf(cache.get(names)!)).toEqual(await valuesOf(model.activations(input, names)));
+  }
+  expect(await valuesOf(model.forward(ids, { prependBos: true }))).toEqual(plain);
+  expect(await valuesOf(model.forward("The king", { prependBos: false }))).toEqual(
+    await valuesOf(model.forward([ids])),
+  );
+  await expect(model.forward(tensor, { prependBos: true })).rejects.toThrow(/prependBos/);
+  await expect(model.forward(["The king said", "She"])).rejects.toMatchObject({ code: "ERR_SHAPE_MISMATCH" });
+});
+
+test("a model without a tokenizer takes token ids, and says what it lacks where a text is given", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "monosem-model-"));
+  for (const name of ["config.json", "model.safetensors"]) {
+    await copyFile(join(tinyGpt2Directory, name), join(folder, name));
+  }
+  using bare = await HookedTransformer.load(folder, device);
+  expect(await valuesOf(bare.forward(tokens))).toEqual(await valuesOf(model.forward(tokens)));
+  const options = { maxNewTokens: 5, temperature: 0 };
+  const [ids] = await model.generate(tokens[0]!, options);
+  expect(await bare.generate(tokens[0]!, options)).toEqual([ids]);
+  for await (const { text } of bare.stream(tokens[0]!, options)) expect(text).toEqual([""]);
+  const refused = { code: "ERR_NOT_FOUND", message: expect.stringMatching(/takes token ids only.*--tokenizer/) };
+  await expect(bare.forward("The king")).rejects.toMatchObject(refused);
+  await expect(bare.generate("The king")).rejects.toMatchObject(refused);
+  expect(() => bare.tokenizer).toThrow(/takes token ids only/);
+  await expect(bare.generate(tokens[0]!, { stopStrings: ["."] })).rejects.toThrow(/without a tokenizer/);
+  await expect(HookedTransformer.load(folder, device, { tokenizer: folder })).rejects.toMatchObject({
+    code: "ERR_NOT_FOUND",
+    message: expect.stringContaining("tokenizer.json does not exist; a tokenizer is"),
+  });
+  await rm(folder, { recursive: true });
 });
 
 test("nothing stays on the device after a run, whatever way it ends", async () => {

@@ -102,6 +102,19 @@ test("a folder without a usable tokenizer is refused with the file's name", asyn
     code: "ERR_NOT_FOUND",
     message: expect.stringContaining("tokenizer.json"),
   });
+  const other = join(await folderWith({ "notes.txt": "x" }), "notes.txt");
+  await expect(Tokenizer.load(other)).rejects.toMatchObject({
+    code: "ERR_FORMAT",
+    message: expect.stringMatching(
+      /notes\.txt is no tokenizer: a tokenizer is a folder with tokenizer\.json, .*llama2\.c$/,
+    ),
+  });
+  for (const below of [join(other, "tokenizer.json"), join(other, "tokenizer.bin"), join(other, "folder")]) {
+    await expect(Tokenizer.load(below)).rejects.toMatchObject({
+      code: "ERR_NOT_FOUND",
+      message: expect.stringMatching(/^[^:]* does not exist/),
+    });
+  }
   const load = async (files: Record<string, unknown>): Promise<Tokenizer> => Tokenizer.load(await folderWith(files));
   await expect(load({ "tokenizer.json": "{" })).rejects.toMatchObject({ code: "ERR_FORMAT" });
   await expect(load({ "tokenizer.json": "[]" })).rejects.toMatchObject({ code: "ERR_FORMAT" });

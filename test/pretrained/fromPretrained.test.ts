@@ -137,7 +137,7 @@ test("what is neither a folder nor a repository is said to be neither", async ()
     message: /^the folder a\/none does not exist, and a\/none: .* has no such repository/,
   });
   await expect(HookedTransformer.load("a/unsafe", device)).rejects.toThrow(
-    /config\.json, tokenizer\.json, model\.safetensors is missing; there are pytorch_model\.bin/,
+    /config\.json, model\.safetensors is missing; there are pytorch_model\.bin/,
   );
   const asked = server.requests.length;
   await expect(HookedTransformer.load("gpt3", device)).rejects.toThrow(

@@ -328,13 +328,13 @@ describe("SAELens folders", () => {
       await writeFile(join(folder, "cfg.json"), JSON.stringify({ d_in: 5, d_sae: 12, metadata: {} }));
       await refused("ERR_FORMAT", /no SAELens configuration: architecture/);
     });
-    test.each([["expected_average_only_in"], ["constant_norm_rescale"]])(
-      "the unfolded normalisation %s",
-      async (normalize_activations) => {
-        await editCfg({ normalize_activations });
-        await refused("ERR_UNSUPPORTED", new RegExp(normalize_activations));
-      },
-    );
+    test.each([
+      ["expected_average_only_in", /"expected_average_only_in".*inputScale.*convert --input-scale/],
+      ["covariance_whitening", /"covariance_whitening", which is not supported; none, .* can be loaded$/],
+    ])("the normalisation %s", async (normalize_activations, message) => {
+      await editCfg({ normalize_activations });
+      await refused("ERR_UNSUPPORTED", message);
+    });
     test("k above the number of latents", async () => {
       await editCfg({ k: 13 });
       await refused("ERR_FORMAT", /k must be at most dSae \(12\), found 13/);

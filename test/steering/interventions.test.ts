@@ -29,6 +29,12 @@ const kinds = {
     applyBDecToInput: true,
     normalizeActivations: "layer-norm" as const,
   },
+  "constant-norm": {
+    architecture: "topk" as const,
+    k: 8,
+    applyBDecToInput: true,
+    normalizeActivations: "constant-norm" as const,
+  },
   transcoder: { architecture: "topk" as const, k: 8, applyBDecToInput: false, transcoder: true, dOut: 192 },
 };
 
@@ -62,7 +68,7 @@ const changes: readonly LatentChange[] = [
   { latent: [17, 60, 61], clamp: [0.25, 3] },
 ];
 
-describe.each(["topk", "layer-norm", "transcoder"] as const)("latents of an SAE (%s)", (kind) => {
+describe.each(["topk", "layer-norm", "constant-norm", "transcoder"] as const)("latents of an SAE (%s)", (kind) => {
   test("changed in the activations are changed as in an SAE that stands in the model, error term or not", async () => {
     using sae = saeOf(kind);
     const name = `${writesAt(sae)}.hook_sae_acts_post`;

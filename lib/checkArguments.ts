@@ -1,0 +1,45 @@
+/** Arguments as they come from JavaScript, where no type has checked them: what is wrong must not be passed over, nor end in a TypeError. */
+import { MonosemError } from "./errors.js";
+import { probableName } from "./models/closestNames.js";
+
+/** The names of all options of a type; one too few or too many is a compile error. */
+export type OptionNames<Options> = Readonly<Record<keyof Options, true>>;
+
+/**
+ * Refuses options that do not exist, with the one that was probably meant.
+ *
+ * @param what - whose options, for the message
+ * @param names - an {@link OptionNames}
+ * @throws MonosemError ERR_INVALID_ARGUMENT
+ */
+export function checkOptions(what: string, options: object, names: Readonly<Record<string, true>>): void {
+  if (typeof options !== "object" || options === null || Array.isArray(options)) {
+    throw new MonosemError("ERR_INVALID_ARGUMENT", `${what}: options must be an object, found ${kindOf(options)}`);
+  }
+  const unknown = Object.keys(options).find((key) => !Object.hasOwn(names, key));
+  if (unknown === undefined) return;
+  const meant = probableName(unknown, Object.keys(names));
+  const hint = meant === undefined ? `there are ${Object.keys(names).join(", ")}` : `did you mean ${meant}?`;
+  throw new MonosemError("ERR_INVALID_ARGUMENT", `${what}: there is no option ${JSON.stringify(unknown)}; ${hint}`);
+}
+
+/**
+ * @param what - the argument: "Sae.load: device"
+ * @param expected - "a Device (await Device.open())"
+ * @throws MonosemError ERR_INVALID_ARGUMENT, always
+ */
+export function refuseArgument(what: string, expected: string, found: unknown): never {
+  throw new MonosemError("ERR_INVALID_ARGUMENT", `${what} must be ${expected}, found ${kindOf(found)}`);
+}
+
+/** What a value is, in a few words: "undefined", "a text", "a Float32Array", "a list". */
+export function kindOf(value: unknown): string {
+  if (value === undefined || value === null) return String(value);
+  if (typeof value === "string")
+    return `the text ${JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value)}`;
+  if (Array.isArray(value)) return value.length === 0 ? "an empty list" : "a list";
+  if (typeof value === "function") return "a function";
+  if (typeof value !== "object") return `the ${typeof value} ${String(value)}`;
+  const name: unknown = value.constructor?.name;
+  return typeof name === "string" && name !== "Object" ? `a ${name}` : "an object";
+}
