@@ -51,7 +51,9 @@ main{margin:1.25rem 0}
 .prompt{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:1.1rem 1.25rem;font-size:1.25rem}
 .players{border-collapse:collapse;width:100%;background:var(--card);border:1px solid var(--line);border-radius:10px;font-variant-numeric:tabular-nums}
 .players th,.players td{padding:.25rem .75rem;text-align:left;font-weight:400}
-.players th{overflow-wrap:anywhere;white-space:pre-wrap;width:35%}
+.players th{overflow-wrap:anywhere;white-space:pre-wrap;width:35%;min-width:7rem}
+.players .bar{min-width:5rem}
+main{overflow-x:auto}
 .players td:last-child{white-space:nowrap;color:var(--quiet);width:1%;text-align:right}
 .players svg{height:1.1rem}
 svg rect.lowers{fill:rgb(var(--negative))}

@@ -55,6 +55,7 @@ function bar({ value, unit, baseline, name }: AuditFigure): string {
 
 const STYLE = `
 nav a{display:inline-block}
+article{overflow-x:auto}
 .figures{border-collapse:collapse;margin:.7rem 0;font-size:.9rem;font-variant-numeric:tabular-nums;width:100%}
 .figures th{font-weight:400;text-align:left}
 .figures thead th{font-size:.78rem;color:var(--quiet);font-weight:600}

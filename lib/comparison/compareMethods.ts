@@ -13,7 +13,6 @@ import { tokenGame } from "../attribution/tokenGame.js";
 import { throwIfAborted } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { activationPatching } from "../patching/activationPatching.js";
-import { alignment } from "../patching/promptPair.js";
 import { DenseFeatures } from "../probing/featureMatrix.js";
 import { binaryLabels, type LabelledText } from "../probing/labelledTexts.js";
 import { probeScores } from "../probing/linearProbe.js";
@@ -64,7 +63,7 @@ export interface Comparison {
   readonly methods: readonly MethodOutcome[];
   /** The strongest latents on each token of the prompt; undefined without an SAE. */
   readonly latents: readonly (readonly { readonly latent: number; readonly value: number }[])[] | undefined;
-  /** Of the 24 strongest latents, the largest changes of the measure when one is switched off; undefined without an SAE. */
+  /** Of the 24 strongest latents, by how much the measure falls when one is switched off, the largest; undefined without an SAE. */
   readonly latentEffects: readonly { readonly latent: number; readonly effect: number }[] | undefined;
 }
 
@@ -85,8 +84,6 @@ export async function compareMethods(options: ComparisonOptions): Promise<Compar
     options.hook ?? saeHooks?.input.at(-1) ?? `blocks.${Math.floor(model.config.nLayers / 2)}.hook_resid_post`;
   // What cannot be used is refused before anything is run.
   model.hookWidth(hook);
-  if (options.corrupted !== undefined)
-    alignment({ clean: tokens, corrupted: model.promptTokens(options.corrupted)[0]! });
   if (options.labelled !== undefined) binaryLabels(options.labelled.texts, options.labelled.positive);
   const prompt: PromptAt = { tokens, hook };
   const methods: MethodOutcome[] = [];
@@ -122,9 +119,9 @@ const QUESTIONS = {
   probing:
     "Can the label be read off the activations? Log-odds that the probe gives each token; their mean is that of the text.",
   lime: "Which tokens does a simple model of the score need? Weights of a linear model of the score when tokens are left out.",
-  shap: "How is the score shared out among the tokens? Shapley values of leaving them out; they add up to the score.",
+  shap: "How is the score shared out among the tokens? Shapley values of leaving them out; they add up to the score less that without any token.",
   features:
-    "What does the SAE find in each token, and what becomes of the score without it? Activations; the change when a latent is switched off.",
+    "What does the SAE find in each token, and what does the score owe to it? Activations; by how much the score falls when a latent is switched off.",
 } as const;
 
 interface PromptAt {
@@ -156,6 +153,11 @@ async function patching(
 ): Promise<Found> {
   if (corrupted === undefined) return { leftOut: "no corrupted prompt was given" };
   const pair = { clean: tokens, corrupted: model.promptTokens(corrupted)[0]! };
+  if (pair.corrupted.length !== tokens.length) {
+    return {
+      leftOut: `the corrupted prompt has ${pair.corrupted.length} tokens, the prompt ${tokens.length}: choose prompts of one length`,
+    };
+  }
   const found = await activationPatching(
     tokens.map((_, position) => ({ hook, positions: [position] })),
     { model, pair, metric: measure, signal },
@@ -249,7 +251,7 @@ async function latentsOfPrompt(
   for (let player = 0; player < players; player++) present[(player + 1) * players + player] = 0;
   const scores = await game({ rows: players + 1, players, present }, signal);
   const effects = ablated
-    .map((latent, player) => ({ latent, effect: scores[player + 1]! - scores[0]! }))
+    .map((latent, player) => ({ latent, effect: scores[0]! - scores[player + 1]! }))
     .sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect) || a.latent - b.latent)
     .slice(0, SHOWN_EFFECTS);
   return { latents, effects, facts: [["SAE", `${sae.config.dSae} latents at ${sae.metadata.hookName ?? "its hook"}`]] };

@@ -25,7 +25,7 @@ export function comparisonHtml({ title, facts, comparison }: ComparisonReport): 
   const effects =
     latentEffects === undefined
       ? ""
-      : `<section><h2>Latents switched off</h2><p>What becomes of the score without one of the latents that are strong on the prompt.</p><table>${latentEffects
+      : `<section><h2>What the score owes to latents</h2><p>By how much it falls when one of the latents that are strong on the prompt is switched off: orange supports it.</p><table>${latentEffects
           .map(({ latent, effect }) => {
             const most = Math.max(...latentEffects.map((other) => Math.abs(other.effect)));
             return `<tr><th scope="row">latent ${latent}</th><td>${valueText(effect)}${bar(effect, most)}</td></tr>`;

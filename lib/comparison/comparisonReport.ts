@@ -34,7 +34,7 @@ export function costText({ leftOut, forwardPasses, seconds }: MethodOutcome): st
 
 const LONGEST_TOKEN = 16;
 
-/** A table for a terminal: a row for each token, then what switching latents off does, then the methods and their cost. */
+/** A table for a terminal: a row for each token, then what the score owes to latents, then the methods, their cost and what they ask. */
 export function comparisonText({ facts, comparison }: ComparisonReport): string {
   const { tokens, latents, latentEffects, methods } = comparison;
   const shown = methodsByToken(comparison);
@@ -58,9 +58,11 @@ export function comparisonText({ facts, comparison }: ComparisonReport): string 
     ...table(facts.map(([name, value]) => [name, visibleText(value)])),
     "",
     ...table([head, ...rows], shown.length),
-    ...(effects === undefined ? [] : ["", `latents switched off: ${effects}`]),
+    ...(effects === undefined ? [] : ["", `without a latent the score falls by: ${effects}`]),
     "",
     ...table(costs.map((row) => row.map((cell) => visibleText(cell)))),
+    "",
+    ...methods.map(({ method, question }) => `${method}: ${question}`),
   ].join("\n")}\n`;
 }
 

@@ -37,7 +37,7 @@ test("compare prints what five methods say of each token, and what each costs", 
   expect(girl[3]).toBeGreaterThan(1);
   expect(result.stdout).toMatch(/^patching +11 forward passes, \d+\.\d\d s/m);
   expect(result.stdout).toMatch(/^SHAP +128 forward passes, /m);
-  expect(result.stdout).toMatch(/^latents switched off: \d /m);
+  expect(result.stdout).toMatch(/^without a latent the score falls by: \d+ [+-]\d/m);
   const page = await readFile(html, "utf8");
   expect(page).toContain("Content-Security-Policy");
   for (const method of ["patching", "probing", "LIME", "SHAP", "SAE features"])
@@ -51,9 +51,11 @@ test("what is not given is left out, and what cannot be used is refused", async 
   const { stdout } = await compare();
   expect(stdout).toMatch(/^patching +left out: no corrupted prompt was given$/m);
   expect(stdout).toMatch(/^token +LIME +SHAP$/m);
+  expect((await compare("--corrupted", "The boy was happy")).stdout).toMatch(
+    /^patching +left out: the corrupted prompt has 5 tokens, the prompt 8/m,
+  );
   for (const [options, message] of [
     [["--positive", "girl"], "--positive needs --data"],
-    [["--corrupted", "The boy was happy"], "the clean prompt has 8 tokens, the corrupted one 5"],
     [["--data", "nowhere.jsonl"], "nowhere.jsonl does not exist"],
     [["--hook", "blocks.9.hook_resid_post"], "nearest"],
   ] as const) {

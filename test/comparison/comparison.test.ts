@@ -113,7 +113,7 @@ test("each method says what it says by itself, and costs what it costs by itself
   const { latent, effect } = found.latentEffects![0]!;
   const present = Uint8Array.from([...latents.map(() => 1), ...latents.map((one) => (one === latent ? 0 : 1))]);
   const scores = await game({ rows: 2, players: latents.length, present });
-  expect(effect).toBeCloseTo(scores[1]! - scores[0]!, 4);
+  expect(effect).toBeCloseTo(scores[0]! - scores[1]!, 4);
 });
 
 test("what is not given is left out, and said", async () => {
@@ -132,8 +132,12 @@ test("what is not given is left out, and said", async () => {
   expect(comparisonHtml(report)).toContain("left out: no SAE was given");
 });
 
+test("a corrupted prompt of another length leaves patching out, and the lengths are said", async () => {
+  const found = await compare({ corrupted: "The boy was happy, because" });
+  expect(outcomeOf(found, "patching").leftOut).toMatch(/the corrupted prompt has 7 tokens, the prompt 8/);
+});
+
 test("what is given and cannot be used is an error", async () => {
-  await expect(compare({ corrupted: "The boy was happy, because" })).rejects.toThrow("the corrupted one 7");
   await expect(compare({ hook: "blocks.9.hook_resid_post" })).rejects.toMatchObject({ code: "ERR_NOT_FOUND" });
   await expect(compare({ labelled: { texts: texts.slice(0, 1) } })).rejects.toMatchObject({ code: "ERR_CONFIG" });
   const controller = new AbortController();
