@@ -43,7 +43,8 @@ function table(section, keys) {
 const text = `# The configuration file
 
 What \`monosem train\` reads and \`parseConfig\` checks: one JSON object with the sections \`sae\`, \`data\` and \`training\`. An
-unknown key is an error. This page is made from the schemas that check the file (\`npm run docs:configuration\`).
+unknown key is an error. Paths in it begin in the folder where the command is run, not in that of the file. This page is
+made from the schemas that check the file (\`npm run docs:configuration\`).
 
 \`\`\`json
 {

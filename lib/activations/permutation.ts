@@ -1,4 +1,5 @@
 import { setImmediate as otherWork } from "node:timers/promises";
+import { mixBits } from "../mixBits.js";
 
 /** Steps between two turns of the event loop: about a millisecond. */
 const stepsPerTurn = 2 ** 16;
@@ -15,15 +16,15 @@ export async function keyedPermutation(size: number, keys: readonly number[]): P
   let low = 0x9e3779b9;
   let high = 0x85ebca6b;
   for (const key of keys) {
-    low = mix(low ^ key);
-    high = mix(high ^ Math.floor(key / 2 ** 32) ^ low);
-    low = mix(low ^ high);
+    low = mixBits(low ^ key);
+    high = mixBits(high ^ Math.floor(key / 2 ** 32) ^ low);
+    low = mixBits(low ^ high);
   }
   const permutation = Uint32Array.from({ length: size }, (_, i) => i);
   for (let i = size - 1; i > 0; i--) {
     // 53 random bits, so that the choice among i + 1 has no bias to speak of.
-    const upper = mix(mix(i ^ low) ^ high) >>> 0;
-    const lower = mix(mix(i ^ high) ^ low) >>> 11;
+    const upper = mixBits(mixBits(i ^ low) ^ high) >>> 0;
+    const lower = mixBits(mixBits(i ^ high) ^ low) >>> 11;
     const j = Math.floor(((upper * 2 ** 21 + lower) / 2 ** 53) * (i + 1));
     const taken = permutation[j]!;
     permutation[j] = permutation[i]!;
@@ -31,10 +32,4 @@ export async function keyedPermutation(size: number, keys: readonly number[]): P
     if (i % stepsPerTurn === 0) await otherWork();
   }
   return permutation;
-}
-
-function mix(word: number): number {
-  word = Math.imul(word ^ (word >>> 16), 0x85ebca6b);
-  word = Math.imul(word ^ (word >>> 13), 0xc2b2ae35);
-  return word ^ (word >>> 16);
 }

@@ -6,19 +6,16 @@ import { FeatureStore } from "../features/featureStore.js";
 import { type PromptFeatures, type PromptRanking, promptFeatures } from "../features/promptFeatures.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { type FeaturesFlags, loadSaeInModel, required } from "./featureFlags.js";
-import { requireFittingPrompt } from "./promptLength.js";
 import { printedColumns, printsColour } from "./terminal.js";
 
 /** `features --prompt`: the latents that are active on a text, ranked. */
 export async function featuresOfPrompt(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
   using loaded = await loadSaeInModel(flags, device, signal);
   const { sae, model, chosen } = loaded;
-  const text = required(flags, "prompt");
-  requireFittingPrompt(model, "--prompt", text);
   const store = flags.from === undefined ? undefined : await FeatureStore.open(flags.from);
   try {
     const ranking = rankingOf(flags, model, store);
-    const found = await promptFeatures({ sae, model, ...chosen, text, ranking });
+    const found = await promptFeatures({ sae, model, ...chosen, text: required(flags, "prompt"), ranking });
     process.stdout.write(promptText(found, ranking, flags, store));
   } finally {
     await store?.close();

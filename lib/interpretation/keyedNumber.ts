@@ -1,3 +1,5 @@
+import { mixBits } from "../mixBits.js";
+
 /**
  * A number in [0, 1) that depends on `keys` alone and looks random: choices that are made by it are the same on every
  * machine and in whatever order things come.
@@ -10,11 +12,11 @@ export function keyedNumber(...keys: readonly number[]): number {
   let low = 0x243f6a88;
   let high = 0x13198a2e;
   for (const key of keys) {
-    low = mix(low ^ key);
-    high = mix(high ^ Math.floor(key / 2 ** 32) ^ low);
-    low = mix(low + high);
+    low = mixBits(low ^ key);
+    high = mixBits(high ^ Math.floor(key / 2 ** 32) ^ low);
+    low = mixBits(low + high);
   }
-  return ((mix(high) >>> 0) * 2 ** 21 + (mix(low) >>> 11)) / 2 ** 53;
+  return ((mixBits(high) >>> 0) * 2 ** 21 + (mixBits(low) >>> 11)) / 2 ** 53;
 }
 
 /** The items in an order that depends on `keys` alone. */
@@ -23,10 +25,4 @@ export function keyedShuffle<Item>(items: readonly Item[], ...keys: readonly num
     .map((item, index) => ({ item, order: keyedNumber(...keys, index) }))
     .sort((a, b) => a.order - b.order)
     .map(({ item }) => item);
-}
-
-function mix(word: number): number {
-  word = Math.imul(word ^ (word >>> 16), 0x85ebca6b);
-  word = Math.imul(word ^ (word >>> 13), 0xc2b2ae35);
-  return word ^ (word >>> 16);
 }

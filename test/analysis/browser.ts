@@ -20,7 +20,10 @@ export function domOf(html: string): string {
       "--headless",
       "--no-sandbox",
       "--disable-gpu",
+      "--no-first-run",
       "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
       "--disable-dev-shm-usage",
       `--user-data-dir=${join(directory, "profile")}`,
     ];

@@ -203,7 +203,6 @@ test("a prompt that is longer than the model's context is refused by its flag, b
   expect(generated).toMatchObject({ exitCode: 1, stdout: "", stderr: message });
   const sae = await writeSae(await temporaryFolder(), { modelName: "tiny-gpt2", hookName: "blocks.0.hook_resid_post" });
   for (const command of [
-    ["features", "--sae", sae, "--prompt"],
     ["steer", "--sae", sae, "--latent", "0", "--add", "1", "--prompt"],
     ["attribute", "shap", "--prompt"],
     ["compare", "--prompt"],

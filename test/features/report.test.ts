@@ -1,6 +1,5 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -12,6 +11,7 @@ import { LONGEST_TOKEN, shade } from "../../lib/analysis/featureReport.js";
 import type { FeatureReport } from "../../lib/features/report.js";
 import { REPORT_FILES, writeReportFolder } from "../../lib/features/reportFolder.js";
 import { writeReportPage } from "../../lib/features/reportPage.js";
+import { chromium } from "../analysis/browser.js";
 import { fullRecord, fullReport, hostileReport, hostileTokens, signedReport } from "./hostileReport.js";
 
 let directory: string;
@@ -266,8 +266,6 @@ test("a report that fails or is aborted leaves what was there before", async () 
   expect(await readdir(folder)).toEqual(["index.html"]);
   expect((await readdir(directory)).filter((name) => name.endsWith(".tmp"))).toEqual([]);
 });
-
-const chromium = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(existsSync);
 
 test.skipIf(chromium === undefined).each(["statistics", "full", "index"])(
   "a browser runs nothing of %s, asks for nothing else, and applies the style sheet",

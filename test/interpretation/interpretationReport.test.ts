@@ -1,13 +1,9 @@
-import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, test } from "vitest";
 import type { Interpretation } from "../../lib/interpretation/interpret.js";
 import { interpretationHtml } from "../../lib/interpretation/interpretationPage.js";
 import { type InterpretationReport, interpretationJson } from "../../lib/interpretation/interpretationReport.js";
 import { interpretationText } from "../../lib/interpretation/interpretationText.js";
+import { chromium, domOf } from "../analysis/browser.js";
 import { hostileTokens } from "../features/hostileReport.js";
 
 const evil = "<img src=x onerror=alert(1)>\u001b[2J\u202e\u009b31m'\"&\nEND";
@@ -109,19 +105,8 @@ test("every tag of the page that opens is closed, in order", () => {
   expect(open).toEqual([]);
 });
 
-const chromium = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(existsSync);
-
-test.skipIf(chromium === undefined)("a browser shows what the judge says as text", async () => {
-  const directory = await mkdtemp(join(tmpdir(), "monosem-words-"));
-  onTestFinished(() => rm(directory, { recursive: true, force: true }));
-  const path = join(directory, "words.html");
-  await writeFile(path, interpretationHtml(report));
-  const flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"];
-  const more = ["--disable-dev-shm-usage", `--user-data-dir=${join(directory, "profile")}`, "--dump-dom"];
-  const dom = execFileSync(chromium!, [...flags, ...more, `file://${path}`], {
-    encoding: "utf8",
-    stdio: ["ignore", "pipe", "ignore"],
-  });
+test.skipIf(chromium === undefined)("a browser shows what the judge says as text", () => {
+  const dom = domOf(interpretationHtml(report));
   expect(dom).toContain("<title>Latents &lt;img src=x");
   expect(dom).not.toMatch(/<(script|img)\b/);
 });
