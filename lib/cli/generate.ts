@@ -111,9 +111,9 @@ async function printSamples(
 async function printContinuation(flags: GenerateFlags, model: HookedTransformer, signal: AbortSignal): Promise<void> {
   let newTokens = 0;
   let ended = false;
+  const steps = model.stream(flags.prompt, generationOptions(flags, signal));
   process.stdout.write(printableText(flags.prompt));
   try {
-    const steps = model.stream(flags.prompt, generationOptions(flags, signal));
     for await (const { tokens, text } of steps) {
       const [token] = tokens;
       if (token !== undefined) {
