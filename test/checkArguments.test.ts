@@ -110,6 +110,20 @@ describe("a wrong argument is refused by what was expected and what was found", 
       () => normalised().decode(sae.encode(device.zeros([1, 192])), wrong(zeros)),
     ],
     [/^the option text must be a text, found undefined$/, () => textFeatures(wrong({ model, sae }))],
+    [/^the option sae must be an Sae, found undefined$/, () => textFeatures(wrong({ model, text }))],
+    [
+      /^the option model must be a HookedTransformer, found a HookedSae/,
+      () => textFeatures(wrong({ model: withSae(model, sae), sae, text })),
+    ],
+    [
+      /^withSae: cleanTokens must be a list or set of token ids, found the number 0$/,
+      () => withSae(model, sae, wrong({ cleanTokens: 0 })),
+    ],
+    [/^Sae\.create: device must be a Device/, () => Sae.create(sae.config, wrong(undefined), 0)],
+    [
+      /^HookedTransformer\.load: tokenizer must be a folder or a file, found the boolean false$/,
+      () => HookedTransformer.load(modelDirectory, device, wrong({ tokenizer: false })),
+    ],
     [
       /^stopStrings must be a list of texts, found the text "\."$/,
       () => model.generate(text, { stopStrings: wrong(".") }),

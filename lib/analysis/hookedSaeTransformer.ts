@@ -127,6 +127,9 @@ export class HookedSaeTransformer {
     { hook, errorTerm = false, cleanTokens = [], allowMismatch = false }: AttachOptions,
   ): HookedSaeTransformer {
     if (!(sae instanceof Sae)) refuseArgument("withSae: the SAE", "an Sae or a list of them", sae);
+    if (typeof (cleanTokens as Partial<Iterable<number>> | null)?.[Symbol.iterator] !== "function") {
+      refuseArgument("withSae: cleanTokens", "a list or set of token ids", cleanTokens);
+    }
     const { input, output } = hooksForSae(this.model, sae, hook, { allowMismatch });
     const [place, writes] = [this.#placeOf(input), this.#placeOf(output)];
     if (input.length === 1 && place > writes) {
@@ -241,8 +244,7 @@ export class HookedSaeTransformer {
    * `HookedTransformer.generate` with the SAEs.
    *
    * @throws MonosemError as `HookedTransformer.generate`; ERR_CONFIG for prompts that are not as in the SAEs' training;
-   *   ERR_UNSUPPORTED with a crosscoder, which would need two runs for
-   *   every token
+   *   ERR_UNSUPPORTED with a crosscoder, which would need two runs for every token
    */
   async generate(prompt: Prompt, options: PromptOptions & GenerationOptions = {}): Promise<number[][]> {
     const { prompts, rest } = this.#generation(prompt, options);

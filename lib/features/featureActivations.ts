@@ -2,8 +2,8 @@ import { checkContexts, type PairingOptions } from "../analysis/pairing.js";
 import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
 import { refuseArgument } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
-import type { HookedTransformer } from "../models/hookedTransformer.js";
-import type { Sae } from "../sae/sae.js";
+import { HookedTransformer } from "../models/hookedTransformer.js";
+import { Sae } from "../sae/sae.js";
 
 export interface FeatureActivationOptions extends PairingOptions {
   readonly sae: Sae;
@@ -43,6 +43,8 @@ export interface LatentOnText {
  */
 export async function featureActivations(options: FeatureActivationOptions): Promise<FeatureActivations> {
   const { model, sae, text } = options;
+  if (!(model instanceof HookedTransformer)) refuseArgument("the option model", "a HookedTransformer", model);
+  if (!(sae instanceof Sae)) refuseArgument("the option sae", "an Sae", sae);
   if (typeof text !== "string") refuseArgument("the option text", "a text", text);
   const { input } = hooksForSae(model, sae, options.hook, options);
   const contexts = contextsOf(options);

@@ -120,6 +120,10 @@ export class HookedTransformer {
     if (!(device instanceof Device))
       refuseArgument("HookedTransformer.load: device", "a Device (await Device.open())", device);
     checkOptions("HookedTransformer.load", options, loadOptions);
+    const { tokenizer: path } = options;
+    if (path !== undefined && typeof path !== "string") {
+      refuseArgument("HookedTransformer.load: tokenizer", "a folder or a file", path);
+    }
     const source = await locateModel(name, options);
     const { model, tokenizer } = await loadModel(source, device, options);
     return new HookedTransformer(model, tokenizer, source);

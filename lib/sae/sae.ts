@@ -94,6 +94,7 @@ export class Sae {
     seed: number,
     options: SaeCreateOptions = {},
   ): Sae {
+    requireDevice("Sae.create", device);
     const parsed = parseSaeConfig(config);
     const { initialDecoderNorm } = architectureNamed(parsed.architecture);
     const { decoderNorm = initialDecoderNorm, metadata } = options;

@@ -99,6 +99,7 @@ test("info tells what a file of llama2.c holds", async () => {
   const untold = await runCli("generate", "--model", file, "--prompt", "a");
   expect(untold).toMatchObject({
     exitCode: 1,
+    stdout: "",
     stderr: expect.stringMatching(/--tokenizer.*tokenizer\.bin of llama2\.c/),
   });
   // The longest piece's length, then of each piece its score, its length and its bytes.
