@@ -307,7 +307,16 @@ async function initialSae(directory: string, { config, path, device, metadata }:
   const wanted = parseSaeConfig(config);
   const { saved } = architectureNamed(config.architecture);
   const architecture = "as" in saved ? saved.as : config.architecture;
-  for (const key of ["architecture", "dIn", "dSae", "dOut", "transcoder", "skip", "applyBDecToInput"] as const) {
+  for (const key of [
+    "architecture",
+    "dIn",
+    "dSae",
+    "dOut",
+    "transcoder",
+    "skip",
+    "applyBDecToInput",
+    "normalizeActivations",
+  ] as const) {
     const expected = key === "architecture" ? architecture : wanted[key];
     if (loaded.config[key] !== expected) {
       loaded.dispose();

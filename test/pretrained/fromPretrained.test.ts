@@ -147,12 +147,13 @@ test("what is neither a folder nor a repository is said to be neither", async ()
   expect(server.requests).toHaveLength(asked);
 });
 
-test("weights in pieces are taken when all are there", () => {
+test("weights in pieces are taken when all are there; a tokenizer need not be", () => {
   const needed = ["config.json", "tokenizer.json"];
   const piece = (n: number): string => `model-0000${n}-of-00002.safetensors`;
   const index = "model.safetensors.index.json";
   expect(filesOfModel([...needed, index, piece(1), piece(2), "x.bin"])).toEqual([...needed, index, piece(1), piece(2)]);
   expect(() => filesOfModel([...needed, index, piece(2)])).toThrow(/some of the 2 pieces of the weights is missing/);
   expect(() => filesOfModel([...needed, piece(1), piece(2)])).toThrow(/pieces/);
+  expect(filesOfModel(["config.json", "model.safetensors"])).toEqual(["config.json", "model.safetensors"]);
   expect(filesOfModel([...needed, "model.safetensors", index, piece(1)])).toEqual([...needed, "model.safetensors"]);
 });

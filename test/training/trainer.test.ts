@@ -287,6 +287,9 @@ describe("what can go wrong", () => {
     await train({ output: output("first") });
     const init = join(output("first"), "sae");
     await expect(createTrainer({ sae: { ...sae, init, dSae: 12 } })).rejects.toThrow(/has dSae 24, but sae.dSae is 12/);
+    await expect(createTrainer({ sae: { ...sae, init, normalizeActivations: "layer-norm" } })).rejects.toThrow(
+      /has normalizeActivations none, but sae\.normalizeActivations is layer-norm/,
+    );
     await expect(createTrainer({ sae: { ...sae, init: output("nowhere") } })).rejects.toMatchObject({
       code: "ERR_NOT_FOUND",
     });
