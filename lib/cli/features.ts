@@ -70,7 +70,7 @@ export function registerFeatures(program: Command): void {
     .addOption(
       new Option(
         "--by <score>",
-        "rank them by activation (the default), by quantile among their firings (of --from), or by effect on --target",
+        "rank them by activation (the default), by quantile among their firings (of --from; about, from its histogram), or by what they add directly to the logit of --target, over the mean of all logits",
       ).choices(["activation", "quantile", "logit"]),
     )
     .option("--target <token>", "next token whose logit to rank by")
