@@ -1,5 +1,5 @@
 import { exampleLine, textStyle } from "../analysis/featureText.js";
-import { visibleText } from "../analysis/visibleText.js";
+import { quotedText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { FeatureStore } from "../features/featureStore.js";
@@ -58,7 +58,7 @@ function promptText(
   store: FeatureStore | undefined,
 ): string {
   const style = textStyle(printsColour());
-  const goal = by === "logit" ? ` ${JSON.stringify(visibleText(target!))}, over the mean of all logits` : "";
+  const goal = by === "logit" ? ` ${quotedText(target!)}, over the mean of all logits` : "";
   const lines = [style.quiet(`${latents.length} latents are active, ${meanings[by]}${goal}`)];
   for (const { latent, activation, activations, peak, score } of latents.slice(0, top)) {
     const label = `${by === "activation" ? "" : `${scoreText(score, by)}  `}${style.bold(`latent ${latent}`.padEnd(13))}`;
