@@ -46,6 +46,12 @@ export function tokenTitle(text: string, id: number, fact: string): string {
   return escapeHtml(`${visibleText(text, LONGEST_TOKEN)} · token ${id} · ${fact}`);
 }
 
+/** A token that stands by itself, long ones cut: one of spaces alone is in quotes, so that it is seen. */
+export function loneToken(text: string): string {
+  const visible = visibleText(text, LONGEST_TOKEN);
+  return visible.trim() === "" ? `"${visible}"` : visible;
+}
+
 /** A token's text as HTML, long ones cut. */
 export function tokenHtml(text: string): string {
   return visibleHtml(text, LONGEST_TOKEN);

@@ -20,6 +20,11 @@ export function visibleText(text: string, maximumLength: number = Number.POSITIV
   return short.replace(INVISIBLE, (character) => SYMBOLS[character] ?? escapeCharacter(character));
 }
 
+/** `visibleText` in quotes, so that spaces at its ends are seen: a token in a sentence. Nothing else in it is escaped. */
+export function quotedText(text: string, maximumLength?: number): string {
+  return `"${visibleText(text, maximumLength)}"`;
+}
+
 /** As `visibleText`, but line breaks and tabs stay: running text for a terminal. */
 export function printableText(text: string): string {
   return text.replace(INVISIBLE, (character) => (character in SYMBOLS ? character : escapeCharacter(character)));

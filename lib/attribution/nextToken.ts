@@ -1,4 +1,5 @@
 /** What a language model's next token is to be scored by, and the scores of texts by it. */
+import { quotedText } from "../analysis/visibleText.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
@@ -24,7 +25,7 @@ export interface TextScoreOptions {
 export function singleToken(tokenizer: Tokenizer, text: string): number {
   const ids = tokenizer.encode(text);
   if (ids.length === 1) return ids[0]!;
-  const pieces = tokenizer.tokenTexts(ids).map((piece) => JSON.stringify(piece));
+  const pieces = tokenizer.tokenTexts(ids).map((piece) => quotedText(piece));
   const hint = text.startsWith(" ") ? "" : `; as a word within a text it may be ${JSON.stringify(` ${text}`)}`;
   throw new MonosemError(
     "ERR_INVALID_ARGUMENT",
@@ -162,9 +163,9 @@ export async function measured(logits: Tensor, measure: NextTokenMeasure): Promi
   return measure.kind === "probability" ? found.map(Math.exp) : found;
 }
 
-/** What is measured, in words; tokens stand as JSON strings. */
+/** What is measured, in words; tokens stand in quotes. */
 export function measureText(tokenizer: Tokenizer, measure: NextTokenMeasure): string {
-  const name = (token: number): string => JSON.stringify(tokenizer.tokenText(token));
+  const name = (token: number): string => quotedText(tokenizer.tokenText(token));
   if (measure.kind !== "logit-difference") return `${measure.kind} of ${name(measure.token)}`;
   return `logit of ${name(measure.token)} minus logit of ${name(measure.against)}`;
 }

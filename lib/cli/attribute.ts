@@ -1,5 +1,5 @@
 import { type Command, Option } from "commander";
-import { visibleText } from "../analysis/visibleText.js";
+import { quotedText, visibleText } from "../analysis/visibleText.js";
 import { type AttributionPage, attributionHtml } from "../attribution/attributionPage.js";
 import { type AttributedPlayer, attributionText } from "../attribution/attributionText.js";
 import type { Game, GameOptions } from "../attribution/coalitions.js";
@@ -330,7 +330,7 @@ async function attributed(
     const texts = positions.map((position) => model.tokenizer.tokenText(tokens[position]!));
     players = {
       game,
-      labels: texts.map((text) => JSON.stringify(text)),
+      labels: texts.map((text) => quotedText(text)),
       keys: positions.map((position, i) => ({ position, token: texts[i]! })),
       ordered: true,
       texts,
@@ -348,7 +348,7 @@ async function attributed(
         const peak = activations[i]![peaks[i]!]!;
         return peak === 0
           ? `latent ${latent}, silent`
-          : `latent ${latent}, ${peak.toFixed(2)} at ${JSON.stringify(peakTexts[i])}`;
+          : `latent ${latent}, ${peak.toFixed(2)} at ${quotedText(peakTexts[i]!)}`;
       }),
       keys: latents.map((latent, i) => ({
         latent,

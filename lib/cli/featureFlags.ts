@@ -53,6 +53,23 @@ export function required<Name extends keyof typeof placeholders>(
   throw new MonosemError("ERR_CONFIG", `required option '${placeholders[name]}' not specified${purpose}`);
 }
 
+/** Options, by commander's name for them, that a way of using the command would not look at. */
+const outputs = ["html", "htmlPrompts", "all", "saedashboard", "neuronpedia", "sourceSet", "store"] as const;
+const unusedWith = {
+  kinds: ["prompt", ...outputs, "corpus"],
+  prompt: [...outputs, "corpus", "latents"],
+} as const;
+
+/** @throws MonosemError ERR_CONFIG for an option that would be ignored beside `--kinds` or `--prompt` */
+export function refuseUnused(flags: FeaturesFlags): void {
+  const mode = flags.kinds ? "kinds" : flags.prompt === undefined ? undefined : "prompt";
+  if (mode === undefined) return;
+  const unused = unusedWith[mode].find((name) => flags[name] !== undefined);
+  if (unused === undefined) return;
+  const option = unused.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  throw new MonosemError("ERR_CONFIG", `--${option} does not go with --${mode}: leave out one of the two`);
+}
+
 export interface SaeInModel extends Disposable {
   readonly sae: Sae;
   readonly model: HookedTransformer;

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { textStyle } from "../analysis/featureText.js";
-import { visibleText } from "../analysis/visibleText.js";
+import { quotedText, visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { FeatureStore } from "../features/featureStore.js";
@@ -42,7 +42,7 @@ export async function featureKinds(flags: FeaturesFlags, device: Device, signal:
   const definitions = [
     syntaxDefinition,
     ...(loaded === undefined ? [] : [meaningDefinition]),
-    ...(concept === undefined ? [] : [`${conceptDefinition} (here ${visibleText(JSON.stringify(concept.label))})`]),
+    ...(concept === undefined ? [] : [`${conceptDefinition} (here ${quotedText(concept.label)})`]),
     behaviourDefinition,
     ...(flags.redTeam === undefined ? [] : [safetyDefinition]),
   ];
@@ -97,7 +97,7 @@ async function conceptOf(
 }
 
 function headline({ latent, density, tokens }: LatentRecord, { tokenText }: FeatureStore): string {
-  const most = tokens.slice(0, 5).map(({ token }) => JSON.stringify(visibleText(tokenText(token), 24)));
+  const most = tokens.slice(0, 5).map(({ token }) => quotedText(tokenText(token), 24));
   const style = textStyle(printsColour());
   return `${style.bold(`latent ${latent}`)}  fires on ${percent(density)} of tokens${most.length === 0 ? "" : `, most on ${most.join(" ")}`}`;
 }

@@ -11,7 +11,7 @@ import { latentsInModel } from "../features/statisticsLatents.js";
 import { warnOfBadReconstruction } from "./badReconstruction.js";
 import { addCorpusOptions, contextShapeForSae, contextsForSae } from "./corpusOptions.js";
 import { addExportOptions, planExports } from "./featureExports.js";
-import { checkLatents, type FeaturesFlags, loadSaeInModel, required } from "./featureFlags.js";
+import { checkLatents, type FeaturesFlags, loadSaeInModel, refuseUnused, required } from "./featureFlags.js";
 import { featureKinds } from "./featureKinds.js";
 import { featuresOfPrompt } from "./featuresOfPrompt.js";
 import { withInterruption } from "./interruption.js";
@@ -70,7 +70,7 @@ export function registerFeatures(program: Command): void {
     .addOption(
       new Option(
         "--by <score>",
-        "rank them by activation (the default), by quantile among their firings (of --from), or by effect on --target",
+        "rank them by activation (the default), by quantile among their firings (of --from; about, from its histogram), or by what they add directly to the logit of --target, over the mean of all logits",
       ).choices(["activation", "quantile", "logit"]),
     )
     .option("--target <token>", "next token whose logit to rank by")
@@ -106,6 +106,7 @@ Examples:
 }
 
 async function features(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
+  refuseUnused(flags);
   await checkReportOutput(flags);
   if (flags.resume) required(flags, "store", ": --resume continues it");
   if (flags.saveEvery !== undefined) required(flags, "store", ": --save-every saves it");

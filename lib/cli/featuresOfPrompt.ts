@@ -1,5 +1,5 @@
 import { exampleLine, textStyle } from "../analysis/featureText.js";
-import { visibleText } from "../analysis/visibleText.js";
+import { quotedText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { FeatureStore } from "../features/featureStore.js";
@@ -43,7 +43,7 @@ function rankingOf(flags: FeaturesFlags, model: HookedTransformer, store: Featur
 
 const meanings = {
   activation: "ranked by their strongest activation on the text",
-  quantile: "ranked by the share of their firings in the store's corpus that are at most as strong",
+  quantile: "ranked by about the share of their firings in the store's corpus that are at most as strong",
   logit: "ranked by what they add, from the last token and directly, to the logit of the target",
 } as const;
 
@@ -55,7 +55,7 @@ function promptText(
   store: FeatureStore | undefined,
 ): string {
   const style = textStyle(printsColour());
-  const goal = by === "logit" ? ` ${JSON.stringify(visibleText(target!))}` : "";
+  const goal = by === "logit" ? ` ${quotedText(target!)}, over the mean of all logits` : "";
   const lines = [style.quiet(`${latents.length} latents are active, ${meanings[by]}${goal}`)];
   for (const { latent, activation, activations, peak, score } of latents.slice(0, top)) {
     const label = `${by === "activation" ? "" : `${scoreText(score, by)}  `}${style.bold(`latent ${latent}`.padEnd(13))}`;

@@ -74,7 +74,8 @@ export async function featureActivations(options: FeatureActivationOptions): Pro
   };
 }
 
-function contextsOf({ model, sae, text, allowMismatch }: FeatureActivationOptions): Int32Array[] {
+/** The contexts in which `featureActivations` reads a text, BOS included; one at least. */
+export function contextsOf({ model, sae, text, allowMismatch }: FeatureActivationOptions): Int32Array[] {
   const { bosTokenId, contextSize: longest } = model.config;
   const { prependBos = true, contextSize = longest } = sae.metadata;
   const beginning = prependBos && bosTokenId !== undefined ? [bosTokenId] : [];

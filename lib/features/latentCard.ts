@@ -1,8 +1,8 @@
 import type { Histogram } from "../analysis/activationHistogram.js";
-import { decimal, exampleRow, LONGEST_TOKEN, tokenHtml, tokenTitle } from "../analysis/featureReport.js";
+import { decimal, exampleRow, LONGEST_TOKEN, loneToken, tokenHtml, tokenTitle } from "../analysis/featureReport.js";
 import type { FeatureExample } from "../analysis/features.js";
 import type { TokenEffect } from "../analysis/logitEffects.js";
-import { visibleHtml } from "../analysis/visibleText.js";
+import { escapeHtml, visibleHtml } from "../analysis/visibleText.js";
 import { histogramChart } from "./charts.js";
 import type { ActivationQuantile, DocumentActivation, PositionStatistics, TokenCount } from "./latentRecord.js";
 import { type ReportedLatent, strongestOf } from "./report.js";
@@ -90,7 +90,7 @@ function charts({ latent, histogram, logits }: ReportedLatent): string {
 function effectTable(verb: "raises" | "lowers", effects: readonly TokenEffect[], { tokenText }: CardContext): string {
   const rows = effects.map(
     ({ token, effect }) =>
-      `<tr><td title="${tokenTitle(tokenText(token), token, `logit ${signed(effect)}`)}"><bdi>${tokenHtml(tokenText(token))}</bdi></td><td>${signed(effect)}</td></tr>`,
+      `<tr><td title="${tokenTitle(tokenText(token), token, `logit ${signed(effect)}`)}"><bdi>${escapeHtml(loneToken(tokenText(token)))}</bdi></td><td>${signed(effect)}</td></tr>`,
   );
   return `<table class="tokens ${verb}"><caption>${verb}</caption>${rows.join("")}</table>`;
 }
@@ -98,7 +98,7 @@ function effectTable(verb: "raises" | "lowers", effects: readonly TokenEffect[],
 function tokenTable(tokens: readonly TokenCount[], { tokenText }: CardContext): string {
   const rows = tokens.map(
     ({ token, count, meanActivation }) =>
-      `<tr><td title="${tokenTitle(tokenText(token), token, `mean activation ${decimal(meanActivation)}`)}"><bdi>${tokenHtml(tokenText(token))}</bdi></td><td>${integer(count)}×</td></tr>`,
+      `<tr><td title="${tokenTitle(tokenText(token), token, `mean activation ${decimal(meanActivation)}`)}"><bdi>${escapeHtml(loneToken(tokenText(token)))}</bdi></td><td>${integer(count)}×</td></tr>`,
   );
   return `<table class="tokens"><caption>fires on</caption>${rows.join("")}</table>`;
 }
@@ -143,12 +143,15 @@ export function latentLink(latent: number, linkTo: CardContext["linkTo"]): strin
   return target === undefined ? String(latent) : `<a href="${target}">${latent}</a>`;
 }
 
+/** A text's beginning is cut to this many code points. */
+export const LONGEST_BEGINNING: number = 2 * LONGEST_TOKEN;
+
 /** How a text begins, as one line. */
 export function beginningOf(tokens: Iterable<number>, tokenText: (id: number) => string): string {
   let text = "";
   for (const token of tokens) {
     text += tokenText(token);
-    if (text.length > 2 * LONGEST_TOKEN) break;
+    if (text.length > LONGEST_BEGINNING) break;
   }
-  return visibleHtml(text.trim(), 2 * LONGEST_TOKEN);
+  return visibleHtml(text.trim(), LONGEST_BEGINNING);
 }

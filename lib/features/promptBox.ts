@@ -1,5 +1,6 @@
-import { decimal, shade, shadeClass, tokenHtml } from "../analysis/featureReport.js";
-import { beginningOf, type CardContext, latentLink } from "./latentCard.js";
+import { decimal, loneToken, shade, shadeClass } from "../analysis/featureReport.js";
+import { escapeHtml, visibleHtml } from "../analysis/visibleText.js";
+import { type CardContext, LONGEST_BEGINNING, latentLink } from "./latentCard.js";
 import type { ActiveLatent, RecordedPrompt } from "./report.js";
 
 /**
@@ -16,14 +17,14 @@ ${boxes.join("\n")}
 </section>`;
 }
 
-function promptDetails({ tokens }: RecordedPrompt, prompt: number, context: CardContext): string {
+function promptDetails({ text, tokens }: RecordedPrompt, prompt: number, context: CardContext): string {
   const strongest = new Map<number, number>();
   for (const { latent, value } of tokens.flatMap(({ latents }) => latents)) {
     strongest.set(latent, Math.max(strongest.get(latent) ?? 0, Math.abs(value)));
   }
   const most = Math.max(0, ...strongest.values());
   const choices = tokens.map(({ token, latents }, index) => {
-    const label = `<bdi>${tokenHtml(context.tokenText(token))}</bdi>`;
+    const label = `<bdi>${escapeHtml(loneToken(context.tokenText(token)))}</bdi>`;
     const items = latents.map((active) => activeLatent(active, most, "", context));
     return choice({ prompt, name: String(index), label, items });
   });
@@ -33,10 +34,7 @@ function promptDetails({ tokens }: RecordedPrompt, prompt: number, context: Card
     label: "the whole text",
     items: strongestLatents(tokens, most, context),
   });
-  const beginning = beginningOf(
-    tokens.map(({ token }) => token),
-    context.tokenText,
-  );
+  const beginning = visibleHtml(text.trim(), LONGEST_BEGINNING);
   return `<details name="prompt"${prompt === 0 ? " open" : ""}><summary><bdi>${beginning}</bdi></summary>
 <div class="choices">
 ${[overall, ...choices].join("\n")}
@@ -76,7 +74,7 @@ function strongestLatents(tokens: RecordedPrompt["tokens"], most: number, contex
     .sort((a, b) => Math.abs(b.active.value) - Math.abs(a.active.value) || a.active.latent - b.active.latent)
     .slice(0, MOST_OF_WHOLE)
     .map(({ active, token }) =>
-      activeLatent(active, most, ` on <bdi>${tokenHtml(context.tokenText(token))}</bdi>`, context),
+      activeLatent(active, most, ` on <bdi>${escapeHtml(loneToken(context.tokenText(token)))}</bdi>`, context),
     );
 }
 

@@ -1,6 +1,8 @@
 import { mapLogitEffects } from "../analysis/logitEffects.js";
+import { hooksForSae } from "../analysis/saeHook.js";
 import { MonosemError } from "../errors.js";
 import {
+  contextsOf,
   type FeatureActivationOptions,
   type FeatureActivations,
   featureActivations,
@@ -15,10 +17,11 @@ import { checkStore } from "./storeSae.js";
  *
  * - `activation`: by the magnitude of their strongest activation on it;
  * - `quantile`: by the share of their firings on a store's corpus that are at most as strong as that (1: stronger than ever
- *   there), of equals by activation. What fires on everything ranks low, what hardly ever fires so strongly ranks high;
- * - `logit`: by what they add directly to the logit of a target as the next token: their activation on the last token times
- *   the effect of their decoder direction (`logitEffects`, the final LayerNorm's division left out), largest first. What
- *   they do through later layers, or from earlier tokens, is not in it.
+ *   there), read off the store's histogram, within whose bins firings count as evenly spread; of equals by activation. What fires on everything ranks low, what hardly ever fires so strongly ranks high;
+ * - `logit`: by what they add directly to the logit of a target as the next token, over what they add to the mean logit of
+ *   the vocabulary (`logitEffects`): their activation on the last token times the effect of their decoder direction, divided
+ *   by the scale of the final norm at that token, which is taken as given; largest first. What they do through later layers,
+ *   or from earlier tokens, is not in it, nor is a cap on the logits.
  */
 export type PromptRanking =
   | { readonly by: "activation" }
@@ -70,5 +73,24 @@ async function scoresOf(
     { ...options, latents: latents.map(({ latent }) => latent) },
     (all) => all[target]!,
   );
-  return latents.map(({ activations }, index) => activations[tokens.length - 1]! * effects[index]!);
+  const factor = await lastTokenFactor(options);
+  return latents.map(({ activations }, index) => activations[tokens.length - 1]! * effects[index]! * factor);
+}
+
+/**
+ * What `logitEffects` leave out, of the last token of a text: by how much the SAE scales what it decodes there, over the scale
+ * of the final norm.
+ */
+async function lastTokenFactor(options: FeatureActivationOptions): Promise<number> {
+  const { model, sae } = options;
+  const isText = (token: number): boolean => !model.tokenizer.specialTokenIds.has(token);
+  const context = contextsOf(options).findLast((tokens) => tokens.some(isText));
+  if (context === undefined) return 1; // a text of special tokens alone has no latents
+  const { input } = hooksForSae(model, sae, options.hook, options);
+  const row = context.findLastIndex(isText);
+  using x = await model.activations([context], input);
+  using outputScales = sae.outputScales(x);
+  using normScales = await model.activations([context], "ln_final.hook_scale");
+  const outputScale = outputScales === undefined ? 1 : (await outputScales.readFloat32())[row]!;
+  return outputScale / (await normScales.readFloat32())[row]!;
 }

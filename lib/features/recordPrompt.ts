@@ -19,5 +19,5 @@ export async function recordPrompt({
   ...options
 }: RecordPromptOptions): Promise<RecordedPrompt> {
   const tokens = await textFeatures({ ...options, text: prompt, top: latentsPerToken });
-  return { tokens: tokens.map(({ token, latents }) => ({ token, latents })) };
+  return { text: prompt, tokens: tokens.map(({ token, latents }) => ({ token, latents })) };
 }

@@ -48,6 +48,7 @@ export type ReportedLatent = Pick<LatentRecord, Known> & {
 
 /** A text, and which latents are active on it, token by token. */
 export interface RecordedPrompt {
+  readonly text: string;
   readonly tokens: readonly {
     readonly token: number;
     readonly latents: readonly ActiveLatent[];

@@ -1,7 +1,7 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
-import { decimal, tokenHtml } from "../analysis/featureReport.js";
-import { visibleHtml } from "../analysis/visibleText.js";
+import { decimal, loneToken, tokenHtml } from "../analysis/featureReport.js";
+import { escapeHtml, visibleHtml } from "../analysis/visibleText.js";
 import { throwIfAborted } from "../errors.js";
 import { writeDirectoryAtomically } from "../formats/atomicFile.js";
 import { beginningOf, type CardContext, latentCard } from "./latentCard.js";
@@ -127,6 +127,8 @@ function indexRow(latent: ReportedLatent, { tokenText, linkTo }: CardContext): s
     example === undefined
       ? ""
       : `${beginningOf(example.tokens.subarray(Math.max(0, example.peak - EXAMPLE_BEFORE), example.peak), tokenText)} <bdi class="peak">${tokenHtml(tokenText(example.tokens[example.peak]!))}</bdi>`;
-  const raised = (latent.logits?.raised ?? []).slice(0, RAISED).map(({ token }) => tokenHtml(tokenText(token).trim()));
+  const raised = (latent.logits?.raised ?? [])
+    .slice(0, RAISED)
+    .map(({ token }) => escapeHtml(loneToken(tokenText(token)).trim()));
   return `<tr><td><a href="${linkTo(latent.latent)}">${latent.latent}</a></td><td>${percent(latent.density)}</td><td>${decimal(latent.maxActivation)}</td><td class="text"><bdi>${text}</bdi></td><td>${raised.map((token) => `<bdi>${token}</bdi>`).join(", ")}</td></tr>`;
 }

@@ -1,4 +1,4 @@
-import { LONGEST_TOKEN } from "../analysis/featureReport.js";
+import { loneToken } from "../analysis/featureReport.js";
 import { exampleLine, type FeatureTextOptions, textStyle } from "../analysis/featureText.js";
 import type { TokenEffect } from "../analysis/logitEffects.js";
 import { visibleText } from "../analysis/visibleText.js";
@@ -38,7 +38,7 @@ function firingText({ density, maxActivation, minActivation }: ReportedLatent): 
 function effectLine(verb: string, effects: readonly TokenEffect[], report: FeatureReport, width: number): string {
   let line = `  ${verb}`;
   for (const { token } of effects) {
-    const text = visibleText(report.tokenText(token), LONGEST_TOKEN).trim();
+    const text = loneToken(report.tokenText(token)).trim();
     if (line.length + text.length + 2 > width) break;
     line += `  ${text}`;
   }

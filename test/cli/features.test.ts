@@ -143,6 +143,13 @@ test("what is missing is named, with what it is for", async () => {
     [["--by", "logit"], "required option '--prompt <text>' not specified: --by belongs to it"],
     [["--store", "x", "--from", "y"], "option '--from <dir>' cannot be used with option '--store <dir>'"],
     [["--labels", "x"], "required option '--kinds' not specified: --labels belongs to it"],
+    [["--prompt", "x", "--html", "y"], "--html does not go with --prompt: leave out one of the two"],
+    [["--prompt", "x", "--html-prompts", "y"], "--html-prompts does not go with --prompt: leave out one of the two"],
+    [["--prompt", "x", "--latents", "3"], "--latents does not go with --prompt: leave out one of the two"],
+    [["--kinds", "--from", "x", "--html", "y"], "--html does not go with --kinds: leave out one of the two"],
+    [["--kinds", "--from", "x", "--prompt", "y"], "--prompt does not go with --kinds: leave out one of the two"],
+    [["--kinds", "--store", "x"], "--store does not go with --kinds: leave out one of the two"],
+    [["--kinds", "--neuronpedia", "x"], "--neuronpedia does not go with --kinds: leave out one of the two"],
     [["--kinds"], "required option '--from <dir>' not specified: --kinds reads a store"],
   ] as const) {
     expect(await runCli("features", ...flags)).toMatchObject({ exitCode: 1, stderr: `monosem: ${message}\n` });

@@ -92,12 +92,13 @@ export function hostileReport(): FeatureReport {
     }),
     prompts: [
       {
+        text: hostileTokens.join(""),
         tokens: hostileTokens.map((_, token) => ({
           token,
           latents: token % 3 === 2 ? [] : [0, 1, 2].map((latent) => ({ latent, value: 1 + ((token + latent) % 5) })),
         })),
       },
-      { tokens: [{ token: 0, latents: [] }] },
+      { text: hostileTokens[0]!, tokens: [{ token: 0, latents: [] }] },
     ],
     tokenText: (id) => hostileTokens[id]!,
   };

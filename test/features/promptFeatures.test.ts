@@ -3,7 +3,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Corpus } from "../../lib/activations/corpus.js";
-import { logitEffects } from "../../lib/analysis/logitEffects.js";
 import type { Device } from "../../lib/engine/device.js";
 import { buildFeatureStore } from "../../lib/features/buildFeatureStore.js";
 import { featureActivations } from "../../lib/features/featureActivations.js";
@@ -73,12 +72,6 @@ test("latents are ranked by activation, by quantile of a store, and by their eff
 
   const [target] = model.tokenizer.encode(" and");
   const byLogit = await promptFeatures({ sae, model, text, ranking: { by: "logit", target: target! } });
-  const last = byLogit.tokens.length - 1;
-  for (const { latent, activations, score } of byLogit.latents.slice(0, 5)) {
-    const [effects] = await logitEffects({ sae, model, latents: [latent], count: model.config.vocabularySize });
-    const { effect } = effects!.raised.find(({ token }) => token === target)!;
-    expect(score).toBeCloseTo(activations[last]! * effect, 6);
-  }
   const logits = byLogit.latents.map(({ score }) => score);
   expect(logits).toEqual(logits.toSorted((a, b) => b - a));
   await expect(promptFeatures({ sae, model, text, ranking: { by: "logit", target: 9999 } })).rejects.toThrow(
@@ -98,6 +91,65 @@ test("latents are ranked by activation, by quantile of a store, and by their eff
   expect((await promptFeatures({ ...withTwin, allowMismatch: true })).latents.length).toBeGreaterThan(0);
   await rm(folder, { recursive: true });
 });
+
+test.each(["none", "layer-norm", "constant-norm"] as const)(
+  "the effect on a target is that of leaving the latent out, the final norm's scale kept (activations normalised: %s)",
+  async (normalizeActivations) => {
+    const config = {
+      architecture: "topk",
+      dIn: 192,
+      dSae: 64,
+      k: 8,
+      applyBDecToInput: true,
+      normalizeActivations,
+    } as const;
+    const hook = "blocks.3.hook_resid_post";
+    using last = Sae.create(config, device, 5, { metadata: { hookName: hook, prependBos: true, contextSize: 6 } });
+    const [target] = model.tokenizer.encode(" and");
+    // Of two contexts, the first of which does not count.
+    const found = await promptFeatures({ sae: last, model, text, ranking: { by: "logit", target: target! } });
+    const { dModel, vocabularySize } = model.config;
+    const ids = [model.config.bosTokenId!, ...found.tokens.slice(5)];
+    expect(found.tokens.length).toBeGreaterThan(5);
+    const end = ids.length - 1;
+    using x = await model.activations([ids], hook);
+    const residual = await x.readFloat32();
+    using scales = await model.activations([ids], "ln_final.hook_scale");
+    const scaleValues = await scales.readFloat32();
+    const row = residual.subarray(end * dModel, (end + 1) * dModel);
+    const mean = row.reduce((sum, value) => sum + value, 0) / dModel;
+    const variance = row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (dModel - 1); // as SAELens has it
+    const decoderScale =
+      normalizeActivations === "none"
+        ? 1
+        : normalizeActivations === "layer-norm"
+          ? Math.sqrt(variance)
+          : Math.sqrt(row.reduce((sum, value) => sum + value * value, 0) / dModel);
+    const decoder = await last.parameters.decoder.readFloat32();
+    const logitOver = async (changed: Float32Array): Promise<number> => {
+      using replacement = device.tensor(changed, [1, ids.length, dModel]);
+      using frozen = device.tensor(scaleValues, [1, ids.length, 1]);
+      using logits = await model.forward([ids], {
+        hooks: [
+          { name: hook, hook: () => replacement.reshape(replacement.shape) },
+          { name: "ln_final.hook_scale", hook: () => frozen.reshape(frozen.shape) },
+        ],
+      });
+      const values = (await logits.readFloat32()).subarray(end * vocabularySize);
+      return values[target!]! - values.reduce((sum, value) => sum + value, 0) / vocabularySize;
+    };
+    const whole = await logitOver(residual);
+    const active = found.latents.filter(({ activations }) => activations.at(-1) !== 0);
+    expect(active).toHaveLength(8);
+    for (const { latent, activations, score } of active) {
+      const without = Float32Array.from(residual);
+      for (let i = 0; i < dModel; i++) {
+        without[end * dModel + i]! -= activations.at(-1)! * decoderScale * decoder[latent * dModel + i]!;
+      }
+      expect(score).toBeCloseTo(whole - (await logitOver(without)), 4);
+    }
+  },
+);
 
 test("the share of a histogram below a value is exact at the edges of its bins, and even within them", () => {
   const histogram = { firstEdge: -1, binWidth: 1, counts: [2, 4, 0, 2] };

@@ -133,6 +133,26 @@ test("a page from full records shows positions, quantiles, tokens, documents and
   expect(card).toContain("<h3>where it is negative</h3>");
 });
 
+test("a recorded text stands as it was given, though its tokens are parts of characters; a token of spaces is seen", async () => {
+  const texts = ["\\xE6\\x97", "\\xA5", " ", "\n"];
+  const effects = [2, 3].map((token) => ({ token, effect: 1 }));
+  const report = hostileReport();
+  const html = await pageOf({
+    ...report,
+    prompts: [{ text: "日 <b>\n", tokens: texts.map((_, token) => ({ token, latents: [] })) }],
+    latent: (latent) => ({
+      ...fullRecord(latent),
+      ...{ examples: [], negativeExamples: [], quantiles: [], tokens: [], documents: [] },
+      logits: { raised: effects, lowered: effects, histogram: { firstEdge: 0, binWidth: 1, counts: [2] } },
+    }),
+    tokenText: (id) => texts[id]!,
+  });
+  expect(html).toContain("<summary><bdi>日 &lt;b&gt;</bdi></summary>");
+  expect(html).toContain('"><bdi>&quot; &quot;</bdi></td>');
+  expect(html).toContain("<bdi>&quot; &quot;</bdi></label>");
+  expect(html).toContain("<bdi>↵</bdi></label>");
+});
+
 test("a latent that never fires and an empty report are pages, too", async () => {
   const dead = {
     ...fullRecord(7),

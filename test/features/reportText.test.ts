@@ -73,6 +73,24 @@ test("a line keeps to the width and holds the peak", async () => {
   }
 });
 
+test("a token of spaces alone is seen among those that a latent raises", async () => {
+  const report = smallReport();
+  const texts = [" cat", " ", "\n", "  "];
+  const raised = texts.map((_, token) => ({ token, effect: 4 - token }));
+  const histogram = { firstEdge: 0, binWidth: 1, counts: [4] };
+  const withLogits: FeatureReport = {
+    ...report,
+    latent: async (latent) => ({
+      ...(await report.latent(latent)),
+      examples: [],
+      logits: { raised, lowered: [], histogram },
+    }),
+    tokenText: (id) => texts[id]!,
+  };
+  const text = await featureReportText(withLogits, { colour: false, width: 80, examples: 3 });
+  expect(text).toContain('\n  raises  cat  " "  ↵  "  "\n');
+});
+
 test("hostile tokens cannot send a control sequence of their own, with or without colour", async () => {
   for (const colour of [false, true]) {
     const text = await featureReportText(hostileReport(), { colour, width: 100, examples: 6 });

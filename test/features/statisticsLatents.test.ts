@@ -73,6 +73,7 @@ test("a recorded prompt holds the tokens and latents of the text, the strongest,
   const text = "The king said";
   const recorded = await recordPrompt({ sae, model, prompt: text, latentsPerToken: 3 });
   const expected = await textFeatures({ sae, model, text, top: 3 });
+  expect(recorded.text).toBe(text);
   expect(recorded.tokens).toEqual(expected.map(({ token, latents }) => ({ token, latents })));
   expect(recorded.tokens.map(({ token }) => token)).toEqual(model.tokenizer.encode(text));
   for (const { latents } of recorded.tokens) expect(latents).toHaveLength(3);
