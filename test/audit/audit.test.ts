@@ -84,7 +84,7 @@ describe("counterfactual stability", () => {
       const kept = figure(found, `latents kept, ${edit}`);
       expect(kept.value, edit).toBeCloseTo(1, 6);
       expect(kept.baseline.value).toBeLessThan(0.5);
-      expect(kept.sample.of).toMatch(/^tokens of \d+ pairs$/);
+      expect(kept.sample.of).toMatch(/^tokens of \d+ pairs?$/);
       expect(figure(found, `cosine of the activations, ${edit}`).value).toBeCloseTo(1, 6);
     }
   });
@@ -103,7 +103,7 @@ describe("counterfactual stability", () => {
     const pairs = [{ edit: "mine", original: "He said no.", edited: "She said no." }];
     const found = await section(sae, "counterfactuals", { pairs });
     expect(figure(found, "latents kept, mine").value).toBeCloseTo(1, 6);
-    expect(figure(found, "latents kept, mine").sample).toEqual({ count: 3, of: "tokens of 1 pairs" });
+    expect(figure(found, "latents kept, mine").sample).toEqual({ count: 3, of: "tokens of 1 pair" });
   });
 });
 
