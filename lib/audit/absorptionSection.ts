@@ -2,6 +2,7 @@ import { MonosemError } from "../errors.js";
 import { type AbsorptionOptions, evaluateAbsorption } from "../evaluation/absorption.js";
 import type { LetterAbsorption } from "../evaluation/absorptionOfLetters.js";
 import { ABSORPTION } from "../evaluation/absorptionOfWord.js";
+import { absorptionRefusal } from "../evaluation/absorptionRefusal.js";
 import { absorptionFacts } from "../evaluation/benchResults.js";
 import { type AuditSection, counted, figureText, named } from "./auditReport.js";
 
@@ -23,9 +24,7 @@ export async function auditAbsorption(options: AbsorptionOptions): Promise<Audit
   const { letters, ...task } = evaluated;
   const data = absorptionFacts(task);
   if (letters === undefined) {
-    const best = Math.max(0, ...task.probeF1.map((f1) => f1 ?? 0));
-    const notMeasured = `the model does not know its words' first letters well enough for the question to mean anything: probes find ${task.lettersFound} of 26 letters (the best has an F1 of ${best.toFixed(2)}), ${task.lettersNeeded} are needed; asked, the model names the letter of ${figureText(task.spellingAccuracy, "share")} of ${task.testWords} words`;
-    return { ...section, figures: [], notMeasured, data };
+    return { ...section, figures: [], notMeasured: absorptionRefusal(task), data };
   }
   const mean = (of: (letter: LetterAbsorption) => number): number =>
     letters.reduce((sum, letter) => sum + of(letter), 0) / letters.length;
