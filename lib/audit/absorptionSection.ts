@@ -2,8 +2,9 @@ import { MonosemError } from "../errors.js";
 import { type AbsorptionOptions, evaluateAbsorption } from "../evaluation/absorption.js";
 import type { LetterAbsorption } from "../evaluation/absorptionOfLetters.js";
 import { ABSORPTION } from "../evaluation/absorptionOfWord.js";
+import { absorptionRefusal } from "../evaluation/absorptionRefusal.js";
 import { absorptionFacts } from "../evaluation/benchResults.js";
-import { type AuditSection, figureText } from "./auditReport.js";
+import { type AuditSection, counted, figureText, named } from "./auditReport.js";
 
 /** First letters that other latents carry than those that stand for them: SAEBench's absorption, with a chance level. */
 export async function auditAbsorption(options: AbsorptionOptions): Promise<AuditSection> {
@@ -23,14 +24,12 @@ export async function auditAbsorption(options: AbsorptionOptions): Promise<Audit
   const { letters, ...task } = evaluated;
   const data = absorptionFacts(task);
   if (letters === undefined) {
-    const best = Math.max(0, ...task.probeF1.map((f1) => f1 ?? 0));
-    const notMeasured = `the model does not know its words' first letters well enough for the question to mean anything: probes find ${task.lettersFound} of 26 letters (the best has an F1 of ${best.toFixed(2)}), ${task.lettersNeeded} are needed; asked, the model names the letter of ${figureText(task.spellingAccuracy, "share")} of ${task.testWords} words`;
-    return { ...section, figures: [], notMeasured, data };
+    return { ...section, figures: [], notMeasured: absorptionRefusal(task), data };
   }
   const mean = (of: (letter: LetterAbsorption) => number): number =>
     letters.reduce((sum, letter) => sum + of(letter), 0) / letters.length;
   const words = letters.reduce((sum, { truePositives }) => sum + truePositives, 0);
-  const sample = { count: words, of: `words of ${letters.length} letters` };
+  const sample = { count: words, of: `${named(words, "word", "words")} of ${counted(letters.length, "letter")}` };
   return {
     ...section,
     figures: [
@@ -53,7 +52,7 @@ export async function auditAbsorption(options: AbsorptionOptions): Promise<Audit
         value: mean(({ mainLatents }) => mainLatents.length),
         unit: "number",
         baseline: { name: "not split", value: 1 },
-        sample: { count: letters.length, of: "letters" },
+        sample: { count: letters.length, of: named(letters.length, "letter", "letters") },
       },
     ],
     cases: [...letters]
@@ -61,7 +60,7 @@ export async function auditAbsorption(options: AbsorptionOptions): Promise<Audit
       .slice(0, 5)
       .map(
         ({ letter, meanFraction, mainLatents, truePositives }) =>
-          `${letter}: ${figureText(meanFraction, "share")} of ${truePositives} words, main latents ${mainLatents.join(", ")}`,
+          `${letter}: ${figureText(meanFraction, "share")} of ${counted(truePositives, "word")}, main latents ${mainLatents.join(", ")}`,
       ),
     data: {
       ...data,

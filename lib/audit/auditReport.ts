@@ -53,6 +53,16 @@ export function figureText(value: number | null, unit: AuditFigure["unit"]): str
   return value === 0 ? "0" : Number(value.toPrecision(3)).toString();
 }
 
+/** What a sample is of: the first word for one thing. */
+export function named(count: number, one: string, several: string): string {
+  return count === 1 ? one : several;
+}
+
+/** "1 pair", "2 pairs"; for words whose plural ends in s. */
+export function counted(count: number, one: string): string {
+  return `${count} ${named(count, one, `${one}s`)}`;
+}
+
 /** The middle value; of an even number the mean of the two; null of none. */
 export function median(values: readonly number[]): number | null {
   if (values.length === 0) return null;

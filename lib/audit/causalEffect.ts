@@ -1,7 +1,7 @@
 import type { Tensor } from "../engine/tensor.js";
 import { throwIfAborted } from "../errors.js";
 import { keyedNumber, keyedShuffle } from "../interpretation/keyedNumber.js";
-import { type AuditSection, figureText, median } from "./auditReport.js";
+import { type AuditSection, counted, figureText, median, named } from "./auditReport.js";
 import { type Audited, type EncodedTokens, latentsOfRow, rowCount } from "./encodedTokens.js";
 
 /** Latents that are tried, and texts in which each is. */
@@ -49,7 +49,7 @@ export async function auditEffects(tokens: EncodedTokens, audited: Audited, seed
     const effect = await effectOf(latent, rows, { tokens, directions, seed }, audited);
     if (effect.tokens > 0) effects.push(effect);
   }
-  const sample = { count: effects.length, of: "latents" };
+  const sample = { count: effects.length, of: named(effects.length, "latent", "latents") };
   const middle = (of: (effect: LatentEffect) => number): number | null =>
     median(effects.map(of).filter(Number.isFinite));
   const figures = CONTROLS.flatMap(([control, name]) => {
@@ -87,7 +87,7 @@ export async function auditEffects(tokens: EncodedTokens, audited: Audited, seed
       .slice(0, CASES)
       .map(
         (one) =>
-          `latent ${one.latent} has ${figureText(ratio(one), "number")} times the effect of a random direction (${figureText(one.effect.divergence, "number")} nats, on ${one.tokens} tokens)`,
+          `latent ${one.latent} has ${figureText(ratio(one), "number")} times the effect of a random direction (${figureText(one.effect.divergence, "number")} nats, on ${counted(one.tokens, "token")})`,
       ),
     ...(effects.length === 0 ? { notMeasured: `no latent fires on ${FEWEST_FIRINGS} tokens` } : {}),
     data: {

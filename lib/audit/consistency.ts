@@ -1,5 +1,5 @@
 import { keyedNumber } from "../interpretation/keyedNumber.js";
-import type { AuditSection } from "./auditReport.js";
+import { type AuditSection, named } from "./auditReport.js";
 import { type Audited, type EncodedTokens, encodeTokens, latentsOfRow, rowCount } from "./encodedTokens.js";
 
 /** Sequences that are run again, and how many of them go through the model at once in the first run. */
@@ -39,7 +39,7 @@ export async function auditConsistency(
   const figures = variations.flatMap(([name, tokens]) => {
     const rowOf = new Map(Array.from({ length: rowCount(tokens) }, (_, row) => [placeOf(tokens, row), row]));
     const found = compare(reference, tokens, width, (row) => rowOf.get(placeOf(reference, row)));
-    const sample = { count: found.rows, of: "tokens" };
+    const sample = { count: found.rows, of: named(found.rows, "token", "tokens") };
     return [
       {
         name: `the same latents, ${name}`,

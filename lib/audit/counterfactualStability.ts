@@ -1,6 +1,6 @@
 import { MonosemError } from "../errors.js";
 import { keyedNumber } from "../interpretation/keyedNumber.js";
-import { type AuditFigure, type AuditSection, figureText } from "./auditReport.js";
+import { type AuditFigure, type AuditSection, counted, figureText, named } from "./auditReport.js";
 import { type CounterfactualPair, commonTokens, EDITS } from "./counterfactualEdits.js";
 import { type Audited, type EncodedTokens, encodeTokens, latentsOfRow } from "./encodedTokens.js";
 
@@ -63,7 +63,10 @@ export async function auditCounterfactuals(
     };
   });
   const figures = measured.flatMap((one): AuditFigure[] => {
-    const sample = { count: one.tokens, of: `tokens of ${one.pairs} pairs` };
+    const sample = {
+      count: one.tokens,
+      of: `${named(one.tokens, "token", "tokens")} of ${counted(one.pairs, "pair")}`,
+    };
     return [
       {
         name: `latents kept, ${one.edit}`,
@@ -90,7 +93,7 @@ export async function auditCounterfactuals(
     figures,
     cases: worst.map(
       ({ latent, stability, tokens }) =>
-        `latent ${latent} keeps ${figureText(stability, "share")} of its activation on ${tokens} tokens`,
+        `latent ${latent} keeps ${figureText(stability, "share")} of its activation on ${counted(tokens, "token")}`,
     ),
     ...(figures.length === 0 ? { notMeasured: "no edit applies to any of the texts" } : {}),
     data: { edits: measured, leastStable: worst },

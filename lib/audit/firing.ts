@@ -1,4 +1,4 @@
-import type { AuditSection } from "./auditReport.js";
+import { type AuditSection, counted, named } from "./auditReport.js";
 import { type EncodedTokens, rowCount } from "./encodedTokens.js";
 
 /** A latent that fires this often, and one that fires on more than so many tokens. */
@@ -12,7 +12,7 @@ export function auditFiring(tokens: EncodedTokens, dSae: number): AuditSection {
   for (const latent of tokens.features) counts[latent]! += 1;
   const dead = Array.from(counts.keys()).filter((latent) => counts[latent] === 0);
   const dense = Array.from(counts.keys()).filter((latent) => counts[latent]! > DENSE * rows);
-  const sample = { count: dSae, of: `latents on ${rows} tokens` };
+  const sample = { count: dSae, of: `${named(dSae, "latent", "latents")} on ${counted(rows, "token")}` };
   return {
     topic: "firing",
     title: "Dead and dense latents",

@@ -1,5 +1,5 @@
 import { keyedNumber } from "../interpretation/keyedNumber.js";
-import type { AuditSection } from "./auditReport.js";
+import { type AuditSection, named } from "./auditReport.js";
 import { type Audited, type EncodedTokens, latentsOfRow, rowCount, tokenInContext } from "./encodedTokens.js";
 import type { SimilarPair } from "./overlap.js";
 
@@ -53,7 +53,7 @@ export function auditFragmentation(
         value: inClusters(clusters),
         unit: "share",
         baseline: { name: "random pairs", value: inClusters(connected(linkedByChance)) },
-        sample: { count: alive.length, of: "latents that fire" },
+        sample: { count: alive.length, of: named(alive.length, "latent that fires", "latents that fire") },
       },
       {
         name: "pairs of like decoder rows that fire together",
@@ -63,7 +63,10 @@ export function auditFragmentation(
           name: "random pairs",
           value: candidates.length === 0 ? null : linkedByChance.length / candidates.length,
         },
-        sample: { count: candidates.length, of: `pairs, in ${stretches} stretches` },
+        sample: {
+          count: candidates.length,
+          of: `${named(candidates.length, "pair", "pairs")}, in ${stretches} ${named(stretches, "stretch", "stretches")}`,
+        },
       },
       {
         name: "latents in the largest cluster",
@@ -73,7 +76,7 @@ export function auditFragmentation(
           name: "random pairs",
           value: connected(linkedByChance).reduce((most, { length }) => Math.max(most, length), 0),
         },
-        sample: { count: clusters.length, of: "clusters" },
+        sample: { count: clusters.length, of: named(clusters.length, "cluster", "clusters") },
       },
     ],
     cases: largest.slice(0, CASES).map((cluster) => {

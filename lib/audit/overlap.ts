@@ -2,7 +2,7 @@ import type { Tensor } from "../engine/tensor.js";
 import { throwIfAborted } from "../errors.js";
 import { dictionaryGeometry } from "../sae/dictionaryGeometry.js";
 import { Sae } from "../sae/sae.js";
-import type { AuditSection } from "./auditReport.js";
+import { type AuditSection, named } from "./auditReport.js";
 import type { Audited } from "./encodedTokens.js";
 
 /** Rows this similar are called near duplicates. */
@@ -25,7 +25,7 @@ export async function auditOverlap(
   };
   const randomDecoder = await random(dOut);
   const randomEncoder = dIn === dOut ? randomDecoder : await random(dIn);
-  const sample = { count: dSae, of: "latents" };
+  const sample = { count: dSae, of: named(dSae, "latent", "latents") };
   const figures = [
     ["decoder", maxDecoderCosine, randomDecoder] as const,
     ["encoder", maxEncoderCosine, randomEncoder] as const,

@@ -13,6 +13,7 @@ import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { evaluateAbsorption } from "../evaluation/absorption.js";
+import { absorptionRefusal } from "../evaluation/absorptionRefusal.js";
 import { AUTO_INTERP, evaluateAutoInterp } from "../evaluation/autoInterp.js";
 import {
   absorptionConfig,
@@ -113,7 +114,7 @@ autointerp      whether a judge's words tell where latents fire (needs --corpus,
     .option("--cache <dir>", "folder of the judge's replies", "monosem-replies")
     .option("--token-cap <n>", "pay the judge for at most this many tokens", positiveInteger)
     .option("--latents <n>", "autointerp: latents to explain, chosen at random", positiveInteger, 1000)
-    .option("--seed <n>", "of random choices", naturalNumber, 42)
+    .option("--seed <n>", "of random choices", naturalNumber, 0)
     .option("--force", "evaluate again what has results");
   addCorpusOptions(command, 500_000)
     .addOption(deviceOption())
@@ -200,10 +201,10 @@ async function keptOrMeasured(
   const settings = await settingsDigest(evaluation, one);
   for (const path of [paths.result, paths.none]) {
     if (flags.force || !(await exists(path))) continue;
-    const kept = (await readJsonFile(path)) as SaeBenchResult & {
-      readonly monosem?: { readonly settings?: string; readonly notEvaluated?: string };
-    };
-    if (kept.monosem?.settings !== settings) {
+    const kept = (await readKept(path)) as
+      | (SaeBenchResult & { readonly monosem?: { readonly settings?: string; readonly notEvaluated?: string } })
+      | null;
+    if (kept?.monosem?.settings !== settings) {
       throw new MonosemError(
         "ERR_CONFIG",
         `${path} has results of other weights or settings: --force replaces them, another --output keeps them`,
@@ -227,6 +228,16 @@ async function keptOrMeasured(
   await writeFileAtomically(paths.none, `${JSON.stringify(record, undefined, 2)}\n`);
   process.stderr.write(`wrote ${visibleText(paths.none)}\n`);
   return { notEvaluated };
+}
+
+/** @throws MonosemError as `readJsonFile`, with what to do about a file that is broken */
+async function readKept(path: string): Promise<unknown> {
+  try {
+    return await readJsonFile(path);
+  } catch (error) {
+    if (!(error instanceof MonosemError) || error.code !== "ERR_FORMAT") throw error;
+    throw new MonosemError(error.code, `${error.message}: --force replaces it`, { cause: error });
+  }
 }
 
 /** Of everything that a result depends on: another SAE or other settings give another. */
@@ -323,10 +334,7 @@ async function measureAbsorption(one: BenchedSae): Promise<Measured> {
     onProgress: ({ stage, done, of }) => stages.update(`absorption, ${stage}`, done, of, stage),
   }).finally(() => stages.stop());
   if (letters === undefined) {
-    const known = task.probeF1.filter((f1) => f1 !== undefined);
-    const best = Math.max(...known).toFixed(2);
-    const notEvaluated = `the model does not know its words' first letters well enough: probes find ${task.lettersFound} of 26 letters (F1 above 0.6; the best is ${best}), ${task.lettersNeeded} are needed. Asked, it names the letter of ${(100 * task.spellingAccuracy).toFixed(1)}% of ${task.testWords} words`;
-    return { notEvaluated, facts: absorptionFacts(task) };
+    return { notEvaluated: absorptionRefusal(task), facts: absorptionFacts(task) };
   }
   const config = absorptionConfig(settingOf(one));
   return { result: saeBenchResult(absorptionResult(letters, { task, config }), subjectOf(one)) };
@@ -389,7 +397,7 @@ async function measureAutoInterp(one: BenchedSae): Promise<Measured> {
     if (evaluated.leftOut.length > 0) {
       throw new MonosemError(
         "ERR_BUDGET",
-        `the cap on tokens left no room for ${evaluated.leftOut.length} of ${latents.length} latents; with a higher --token-cap, what was paid for is not paid again`,
+        `the cap on tokens left no room for ${evaluated.leftOut.length} of ${latents.length} latents: ${evaluated.leftOutBecause}; with a higher --token-cap, what was paid for is not paid again`,
       );
     }
     const measurement = autoInterpResult(evaluated, {

@@ -12,7 +12,12 @@ import { ChatClient } from "../interpretation/chatClient.js";
 import { gatherExamples } from "../interpretation/gatherExamples.js";
 import { interpretLatents, SCORERS, type Scorer } from "../interpretation/interpret.js";
 import { interpretationHtml } from "../interpretation/interpretationPage.js";
-import { activityText, type InterpretationReport, interpretationJson } from "../interpretation/interpretationReport.js";
+import {
+  activityText,
+  type InterpretationReport,
+  interpretationJson,
+  nothingExplained,
+} from "../interpretation/interpretationReport.js";
 import { interpretationText } from "../interpretation/interpretationText.js";
 import { addCorpusOptions, type CorpusFlags, contextShapeForSae, contextsForSae } from "./corpusOptions.js";
 import { loadModel, loadSae } from "./folders.js";
@@ -215,12 +220,14 @@ async function interpret(flags: InterpretFlags, device: Device, signal: AbortSig
   if (flags.html !== undefined) await writeFileAtomically(flags.html, interpretationHtml(report));
   if (flags.json) {
     process.stdout.write(`${interpretationJson(report)}\n`);
-    return;
+  } else {
+    process.stdout.write(
+      interpretationText(report, { colour: printsColour(), width: printedColumns(), examples: EXAMPLES_PRINTED }),
+    );
+    if (flags.html !== undefined) process.stdout.write(`\nwrote ${visibleText(flags.html)}\n`);
   }
-  process.stdout.write(
-    interpretationText(report, { colour: printsColour(), width: printedColumns(), examples: EXAMPLES_PRINTED }),
-  );
-  if (flags.html !== undefined) process.stdout.write(`\nwrote ${visibleText(flags.html)}\n`);
+  const nothing = nothingExplained(report);
+  if (nothing !== undefined) throw new MonosemError(report.leftOut.length > 0 ? "ERR_BUDGET" : "ERR_CONFIG", nothing);
 }
 
 function pricesOf({ inputPrice, outputPrice }: InterpretFlags): { input: number; output: number } | undefined {

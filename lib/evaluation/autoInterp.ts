@@ -57,6 +57,8 @@ export interface AutoInterpEvaluation {
   readonly latents: readonly AutoInterpLatent[];
   /** Latents that the caps on tokens and cost left no room for. */
   readonly leftOut: readonly number[];
+  /** Of those the first: what was spent, and what the request that it needed may cost. */
+  readonly leftOutBecause?: string | undefined;
 }
 
 /**
@@ -76,6 +78,7 @@ export async function evaluateAutoInterp(options: AutoInterpOptions): Promise<Au
   };
   const scored = new Map<number, AutoInterpLatent>();
   const leftOut = new Set<number>();
+  let leftOutBecause: string | undefined;
   const failures: unknown[] = [];
   let next = 0;
   const work = async (): Promise<void> => {
@@ -86,8 +89,10 @@ export async function evaluateAutoInterp(options: AutoInterpOptions): Promise<Au
         scored.set(examples.latent, await scoreLatent(examples, options, settings));
         onProgress?.({ latents: scored.size });
       } catch (error) {
-        if (error instanceof MonosemError && error.code === "ERR_BUDGET") leftOut.add(examples.latent);
-        else failures.push(error);
+        if (error instanceof MonosemError && error.code === "ERR_BUDGET") {
+          leftOut.add(examples.latent);
+          leftOutBecause ??= error.message;
+        } else failures.push(error);
       }
     }
   };
@@ -96,6 +101,7 @@ export async function evaluateAutoInterp(options: AutoInterpOptions): Promise<Au
   return {
     latents: latents.flatMap(({ latent }) => scored.get(latent) ?? []),
     leftOut: latents.map(({ latent }) => latent).filter((latent) => leftOut.has(latent)),
+    ...(leftOutBecause === undefined ? {} : { leftOutBecause }),
   };
 }
 

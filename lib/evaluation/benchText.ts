@@ -14,7 +14,9 @@ export type BenchOutcome = {
 
 interface Column {
   readonly title: string;
+  /** Keys below the result's metrics or, of `config`, its settings. */
   readonly path: readonly string[];
+  readonly config?: true;
   readonly format: (value: number) => string;
 }
 
@@ -28,8 +30,31 @@ function column(title: string, path: string, format: (value: number) => string):
   return { title, path: path.split("."), format };
 }
 
+/** The same numbers of latents and of dimensions: all that one of the results has. */
+function probingColumns(results: readonly SaeBenchResult[]): readonly Column[] {
+  const ks = new Set(
+    results.flatMap(({ eval_config }) => (eval_config as { readonly k_values: readonly number[] }).k_values),
+  );
+  const sorted = [...ks].sort((a, b) => a - b);
+  const top = (which: "sae" | "llm", one: string): readonly Column[] =>
+    sorted.map((k) => column(`${k} ${k === 1 ? one : `${one}s`}`, `${which}.${which}_top_${k}_test_accuracy`, percent));
+  return [
+    { ...column("tested", "probe_test_set_size", fixed(0)), config: true },
+    ...top("sae", "latent"),
+    column("all latents", "sae.sae_test_accuracy", percent),
+    ...top("llm", "dimension"),
+    column("all", "llm.llm_test_accuracy", percent),
+  ];
+}
+
 const TABLES: Readonly<
-  Record<BenchOutcome["evaluation"], { readonly meaning: string; readonly columns: readonly Column[] }>
+  Record<
+    BenchOutcome["evaluation"],
+    {
+      readonly meaning: string;
+      readonly columns: readonly Column[] | ((results: readonly SaeBenchResult[]) => readonly Column[]);
+    }
+  >
 > = {
   core: {
     meaning: "the model with reconstructions in place of activations: 100% recovers all of its loss, zeros recover 0%",
@@ -42,16 +67,9 @@ const TABLES: Readonly<
     ],
   },
   "sparse-probing": {
-    meaning: "accuracy of probes on texts that they have not seen, on latents and on what the SAE reads; 50% is chance",
-    columns: [
-      column("1 latent", "sae.sae_top_1_test_accuracy", percent),
-      column("2 latents", "sae.sae_top_2_test_accuracy", percent),
-      column("5 latents", "sae.sae_top_5_test_accuracy", percent),
-      column("all latents", "sae.sae_test_accuracy", percent),
-      column("1 dimension", "llm.llm_top_1_test_accuracy", percent),
-      column("5 dimensions", "llm.llm_top_5_test_accuracy", percent),
-      column("all", "llm.llm_test_accuracy", percent),
-    ],
+    meaning:
+      "accuracy of probes on texts that they have not seen, on latents and on what the SAE reads; 50% is chance; tested: texts, of the label that has most",
+    columns: probingColumns,
   },
   absorption: {
     meaning: "first letters that other latents carry in place of the main ones; 0% is none",
@@ -75,11 +93,13 @@ export function benchText(outcomes: readonly BenchOutcome[]): string {
   const evaluations = [...new Set(outcomes.map(({ evaluation }) => evaluation))];
   return evaluations
     .map((evaluation) => {
-      const { meaning, columns } = TABLES[evaluation];
       const own = outcomes.filter((outcome) => outcome.evaluation === evaluation);
+      const { meaning, columns: known } = TABLES[evaluation];
+      const results = own.flatMap((outcome) => ("result" in outcome ? [outcome.result] : []));
+      const columns = typeof known === "function" ? known(results) : known;
       const width = Math.max(...own.map(({ sae }) => visibleText(sae).length));
       const rows = own.map((outcome) =>
-        "result" in outcome ? columns.map(({ path, format }) => cell(outcome.result, path, format)) : undefined,
+        "result" in outcome ? columns.map((one) => cell(outcome.result, one)) : undefined,
       );
       const widths = columns.map(({ title }, i) =>
         Math.max(title.length, ...rows.map((cells) => cells?.[i]?.length ?? 0)),
@@ -101,8 +121,8 @@ export function benchText(outcomes: readonly BenchOutcome[]): string {
     .join("\n");
 }
 
-function cell(result: SaeBenchResult, path: readonly string[], format: (value: number) => string): string {
-  let found: unknown = result.eval_result_metrics;
+function cell(result: SaeBenchResult, { path, config, format }: Column): string {
+  let found: unknown = config ? result.eval_config : result.eval_result_metrics;
   for (const key of path) found = (found as { readonly [key: string]: unknown } | null | undefined)?.[key];
   return typeof found === "number" ? format(found) : "-";
 }

@@ -72,6 +72,8 @@ export interface InterpretedLatents {
   readonly interpretations: readonly Interpretation[];
   /** Latents that the caps on tokens and cost left no room for; with a cache, a further run pays for these alone. */
   readonly leftOut: readonly number[];
+  /** Of those the first: what was spent, and what the request that it needed may cost. */
+  readonly leftOutBecause?: string | undefined;
 }
 
 /** A side with fewer examples of a kind says too little. */
@@ -93,6 +95,7 @@ export async function interpretLatents(options: InterpretOptions): Promise<Inter
   checkCounts(options, concurrency);
   const interpretations = new Map<number, Interpretation>();
   const leftOut: number[] = [];
+  let leftOutBecause: string | undefined;
   const failures: unknown[] = [];
   let next = 0;
   const work = async (): Promise<void> => {
@@ -103,8 +106,10 @@ export async function interpretLatents(options: InterpretOptions): Promise<Inter
         interpretations.set(examples.latent, await interpretLatent(examples, scorers, options));
         options.onProgress?.({ latents: interpretations.size });
       } catch (error) {
-        if (error instanceof MonosemError && error.code === "ERR_BUDGET") leftOut.push(examples.latent);
-        else failures.push(error);
+        if (error instanceof MonosemError && error.code === "ERR_BUDGET") {
+          leftOut.push(examples.latent);
+          leftOutBecause ??= error.message;
+        } else failures.push(error);
       }
     }
   };
@@ -114,6 +119,7 @@ export async function interpretLatents(options: InterpretOptions): Promise<Inter
   return {
     interpretations: latents.flatMap(({ latent }) => interpretations.get(latent) ?? []),
     leftOut: latents.map(({ latent }) => latent).filter((latent) => isLeftOut.has(latent)),
+    ...(leftOutBecause === undefined ? {} : { leftOutBecause }),
   };
 }
 
@@ -206,6 +212,7 @@ function tooFew(count: number, kind: string): string {
 
 function noExplanation(answer: Extract<JudgeAnswer<unknown>, { reason: string }>): string {
   const said = answer.text.slice(0, LONGEST_REASON);
-  const problem = answer.reason === "failed" ? "the server gave no reply" : `the judge's reply was ${answer.reason}`;
-  return `${problem}${said === "" ? "" : `: ${said}`}`;
+  const what = answer.reason === "failed" ? "the server gave no reply" : `the judge's reply was ${answer.reason}`;
+  if (answer.problem !== undefined) return `${what}: ${answer.problem.slice(0, LONGEST_REASON)}. It said: ${said}`;
+  return `${what}${said === "" ? "" : `: ${said}`}`;
 }

@@ -6,6 +6,7 @@ import {
   activityText,
   type InterpretationReport,
   latentCount,
+  leftOutText,
   meanScores,
   SCORE_MEANINGS,
   scoreTexts,
@@ -30,7 +31,7 @@ ${meanScores(report)
 <main>
 <nav aria-label="Latents shown">${interpretations.map(({ latent }) => `<a href="#latent-${latent}">${latent}</a>`).join(" ")}</nav>
 ${interpretations.map((interpretation) => card(interpretation, report)).join("\n")}
-${leftOut.length === 0 ? "" : `<p class="facts">left out, as the cap was reached: latents ${leftOut.join(", ")}</p>`}
+${leftOut.length === 0 ? "" : `<p class="facts">${visibleHtml(leftOutText(report))}</p>`}
 </main>
 <footer>${visibleHtml(activityText(report.activity))}. Explanations are a language model's, made from some documents and tested on others. Shading shows a latent's activation relative to its strongest; hover over a token for the number. ↵ is a line break.</footer>`;
   return htmlPage({ title: report.title, style: `${FEATURE_STYLE}${STYLE}`, body });

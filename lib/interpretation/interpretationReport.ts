@@ -75,10 +75,28 @@ export function latentCount(count: number): string {
   return count === 1 ? "1 latent" : `${count} latents`;
 }
 
+/** Which latents a cap on tokens or cost left no room for, and what the next request would have cost. */
+export function leftOutText({ leftOut, leftOutBecause }: InterpretedLatents): string {
+  const because = leftOutBecause === undefined ? "" : `; ${leftOutBecause}`;
+  return `left out, as the cap was reached: latents ${leftOut.join(", ")}${because}`;
+}
+
+/** Why there is no explanation at all; undefined where there is one. */
+export function nothingExplained(report: InterpretedLatents): string | undefined {
+  const { interpretations, leftOut } = report;
+  if (interpretations.some(({ explanation }) => explanation !== undefined)) return undefined;
+  const [first] = interpretations;
+  const reasons = [
+    ...(first === undefined ? [] : [`latent ${first.latent}: ${first.unexplained}`]),
+    ...(leftOut.length === 0 ? [] : [leftOutText(report)]),
+  ];
+  return `none of ${latentCount(interpretations.length + leftOut.length)} was explained; ${reasons.join("; ")}`;
+}
+
 /** What was asked of the judge and paid. */
 export function activityText({ answered, cached, repeated, failed, usage, cost }: ClientActivity): string {
   return [
-    `${answered} requests answered`,
+    `${answered} ${answered === 1 ? "request" : "requests"} answered`,
     ...(cached === 0 ? [] : [`${cached} from the cache`]),
     ...(repeated === 0 ? [] : [`${repeated} repeated`]),
     ...(failed === 0 ? [] : [`${failed} failed`]),
@@ -89,13 +107,14 @@ export function activityText({ answered, cached, repeated, failed, usage, cost }
 
 /** The report as one line of JSON in which nothing hostile stands unescaped: it may be printed on a terminal. */
 export function interpretationJson(report: InterpretationReport): string {
-  const { title, facts, activity, leftOut, interpretations, tokenText } = report;
+  const { title, facts, activity, leftOut, leftOutBecause, interpretations, tokenText } = report;
   return jsonLine({
     title,
     facts: Object.fromEntries(facts),
     scores: Object.fromEntries(meanScores(report).map(({ name, mean, latents }) => [name, { mean, latents }])),
     requests: activity,
     leftOut,
+    ...(leftOutBecause === undefined ? {} : { leftOutBecause }),
     latents: interpretations.map(({ examples, ...known }) => ({
       ...known,
       examples: examples.map(({ document, start, peak, tokens, activations }) => ({

@@ -6,6 +6,7 @@ import {
   activityText,
   type InterpretationReport,
   latentCount,
+  leftOutText,
   meanScores,
   scoreTexts,
 } from "./interpretationReport.js";
@@ -32,8 +33,7 @@ export function interpretationText(report: InterpretationReport, options: Featur
         .map((example) => exampleLine(shown(example), report, examples[0]!.peak, options.width, style)),
     ].join("\n");
   });
-  const leftOut =
-    report.leftOut.length === 0 ? [] : [`left out, as the cap was reached: latents ${report.leftOut.join(", ")}`];
+  const leftOut = report.leftOut.length === 0 ? [] : [wrapped(leftOutText(report), options.width).join("\n")];
   const head = [...(means.length === 0 ? [] : [means.join("   ")]), style.quiet(activityText(report.activity))];
   return `${[head.join("\n"), ...latents, ...leftOut].join("\n\n")}\n`;
 }

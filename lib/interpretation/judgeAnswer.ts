@@ -1,5 +1,6 @@
 /** What is made of a judge's reply: an answer as asked for, or the reason why there is none. */
 import { z } from "zod";
+import { checkedBy } from "../schemaMessages.js";
 import type { ChatReply, ChatRequest } from "./chatRequest.js";
 
 /** Why a reply is no answer. "not JSON" and "not as asked" are complete replies that cannot be used. */
@@ -7,8 +8,14 @@ export type NoAnswer = "truncated" | "refused" | "failed" | "not JSON" | "not as
 
 export type JudgeAnswer<Value> =
   | { readonly value: Value; readonly reason?: undefined }
-  /** `text`: what the reply said, of unknown origin. */
-  | { readonly value?: undefined; readonly reason: NoAnswer; readonly text: string };
+  | {
+      readonly value?: undefined;
+      readonly reason: NoAnswer;
+      /** What the reply said, of unknown origin. */
+      readonly text: string;
+      /** Of a reply that has not the form that was asked for: what is wrong with it. Quotes the reply. */
+      readonly problem?: string;
+    };
 
 /** How many replies were no answers, by reason. */
 export type NoAnswerCounts = Readonly<Partial<Record<NoAnswer, number>>>;
@@ -22,8 +29,9 @@ export function readAnswer<Value>(
   if (outcome !== "complete") return { reason: outcome, text };
   const json = jsonIn(text);
   if (json === undefined) return { reason: "not JSON", text };
-  const parsed = schema.safeParse(json.value);
-  return parsed.success && accept(parsed.data) ? { value: parsed.data } : { reason: "not as asked", text };
+  const checked = checkedBy(schema, json.value);
+  if (!checked.success) return { reason: "not as asked", text, problem: checked.problems.join("; ") };
+  return accept(checked.data) ? { value: checked.data } : { reason: "not as asked", text };
 }
 
 /**

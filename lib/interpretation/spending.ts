@@ -65,7 +65,7 @@ export class Spending {
    */
   async reserve(greatest: Usage): Promise<Reservation> {
     while (!this.#fits(greatest)) {
-      if (this.#underWay === 0) throw this.#exhausted();
+      if (this.#underWay === 0) throw this.#exhausted(greatest);
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
     this.#underWay += 1;
@@ -95,16 +95,18 @@ export class Spending {
     return prices && (inputTokens * prices.input + outputTokens * prices.output) / 1e6;
   }
 
-  #exhausted(): MonosemError {
+  #exhausted(next: Usage): MonosemError {
     const { maxTokens, maxCost } = this.#limits;
     const { inputTokens, outputTokens } = this.#paid;
     const caps = [
       ...(maxTokens === undefined ? [] : [`${inputTokens + outputTokens} of ${maxTokens} tokens`]),
       ...(maxCost === undefined ? [] : [`${this.cost!.toFixed(4)} of ${maxCost}`]),
     ];
+    const tokens = `${next.inputTokens + next.outputTokens} tokens (${next.inputTokens} of its text, ${next.outputTokens} of its answer)`;
+    const cost = maxCost === undefined ? "" : `, ${this.#costOf(next)!.toFixed(4)} in money`;
     return new MonosemError(
       "ERR_BUDGET",
-      `${caps.join(" and ")} are spent, and the next request could exceed the cap; raise it to go on`,
+      `${caps.join(" and ")} are spent, and the next request may cost up to ${tokens}${cost}: the cap must have room for it`,
     );
   }
 }

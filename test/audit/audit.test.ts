@@ -84,7 +84,7 @@ describe("counterfactual stability", () => {
       const kept = figure(found, `latents kept, ${edit}`);
       expect(kept.value, edit).toBeCloseTo(1, 6);
       expect(kept.baseline.value).toBeLessThan(0.5);
-      expect(kept.sample.of).toMatch(/^tokens of \d+ pairs$/);
+      expect(kept.sample.of).toMatch(/^tokens of \d+ pairs?$/);
       expect(figure(found, `cosine of the activations, ${edit}`).value).toBeCloseTo(1, 6);
     }
   });
@@ -103,7 +103,7 @@ describe("counterfactual stability", () => {
     const pairs = [{ edit: "mine", original: "He said no.", edited: "She said no." }];
     const found = await section(sae, "counterfactuals", { pairs });
     expect(figure(found, "latents kept, mine").value).toBeCloseTo(1, 6);
-    expect(figure(found, "latents kept, mine").sample).toEqual({ count: 3, of: "tokens of 1 pairs" });
+    expect(figure(found, "latents kept, mine").sample).toEqual({ count: 3, of: "tokens of 1 pair" });
   });
 });
 
@@ -213,7 +213,7 @@ test("absorption of a model that cannot spell is not measured, and the reason ha
   const found = await section(sae, "absorption");
   expect(found.figures).toEqual([]);
   expect(found.notMeasured).toMatch(
-    /probes find \d+ of 26 letters \(the best has an F1 of [01]\.\d\d\), 20 are needed/,
+    /probes find \d+ of 26 letters \(\d+ have words enough to be probed; F1 above 0\.6; the best is [01]\.\d\d\), 20 are needed/,
   );
 });
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { expect, onTestFinished, test } from "vitest";
 import { auditHtml } from "../../lib/audit/auditPage.js";
-import { type AuditReport, auditJson, figureText, median } from "../../lib/audit/auditReport.js";
+import { type AuditReport, auditJson, counted, figureText, median, named } from "../../lib/audit/auditReport.js";
 import { auditText } from "../../lib/audit/auditText.js";
 import { commonTokens, counterfactualPairs } from "../../lib/audit/counterfactualEdits.js";
 import { connected, phi } from "../../lib/audit/fragmentation.js";
@@ -81,6 +81,11 @@ test("numbers are short", () => {
   expect([0.94321, null, 0].map((value) => figureText(value, "share"))).toEqual(["94.3%", "-", "0.0%"]);
   expect([0.0021049, 0, 12].map((value) => figureText(value, "number"))).toEqual(["0.0021", "0", "12"]);
   expect([median([3, 1, 2]), median([4, 1]), median([])]).toEqual([2, 2.5, null]);
+});
+
+test("one thing is in the singular", () => {
+  expect([0, 1, 2].map((count) => counted(count, "pair"))).toEqual(["0 pairs", "1 pair", "2 pairs"]);
+  expect([1, 2].map((count) => named(count, "stretch", "stretches"))).toEqual(["stretch", "stretches"]);
 });
 
 test("pairs are read, and lines that are none are named", async () => {

@@ -73,6 +73,19 @@ test("the files are SAEBench's, are kept when there, and made again only when as
   const after = Object.keys(results).map((directory) => statSync(join(folder, "bench", directory, name)).mtimeMs);
   expect(after).toEqual(times);
 
+  const broken = join(folder, "bench", "core", name);
+  const whole = readFileSync(broken);
+  for (const [content, message] of [
+    ["{", / is not JSON: .*: --force replaces it\n$/],
+    ["null", /has results of other weights or settings: --force replaces them/],
+  ] as const) {
+    writeFileSync(broken, content);
+    const refused = await bench("--evals", "core", "--corpus", join(folder, "stories.jsonl"));
+    expect(refused.stderr).toMatch(message);
+    expect(refused.exitCode).toBe(1);
+  }
+  writeFileSync(broken, whole);
+
   const other = await bench("--evals", "core", "--corpus", join(folder, "stories.jsonl"), "--tokens", "100");
   expect(other.exitCode).toBe(1);
   expect(other.stderr).toContain("has results of other weights or settings: --force replaces them");

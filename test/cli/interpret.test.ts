@@ -111,8 +111,47 @@ test("a cap is kept, and says which latents it left out", async () => {
   const prices = ["--input-price", "1", "--output-price", "1"];
   const { exitCode, stdout } = await interpret(folder, files, server, ...options, ...prices, "--cost-cap", "0.012");
   expect(exitCode).toBe(0);
-  expect(stdout).toMatch(/\nleft out, as the cap was reached: latents \d+(, \d+)*\n$/);
+  expect(stdout).toMatch(/\nleft out, as the cap was reached: latents \d+(, \d+)*; 0\.0\d+ of 0\.012 are spent/);
   expect(Number(/cost (\d\.\d+)/.exec(stdout)![1])).toBeLessThanOrEqual(0.012);
+});
+
+test("without any explanation the run fails and says why, and the page is written", async () => {
+  const folder = await temporaryFolder();
+  const files = await writeFiles(folder);
+  const page = join(folder, "words.html");
+  const server = await startServer(() => says({ name: "a word" }));
+  const options = ["--top", "3", "--tested", "6", "--html", page];
+  const garbage = await interpret(folder, files, server, ...options);
+  expect(garbage.exitCode).toBe(1);
+  expect(garbage.stderr).toMatch(
+    /\nmonosem: none of 3 latents was explained; latent \d+: the judge's reply was not as asked: explanation: must be text \(missing\)/,
+  );
+  expect(garbage.stdout).toContain(`wrote ${page}`);
+  expect(readFileSync(page, "utf8")).toContain("must be text");
+
+  const { length } = server.requests;
+  const capped = await interpret(
+    folder,
+    files,
+    server,
+    ...options,
+    "--token-cap",
+    "2050",
+    "--latents",
+    "5",
+    "9",
+    "--json",
+  );
+  expect(server.requests).toHaveLength(length);
+  expect(capped.exitCode).toBe(1);
+  const [, tokens, asked] = /may cost up to (\d+) tokens \((\d+) of its text, 2048 of its answer\)/.exec(
+    capped.stderr,
+  )!;
+  expect(Number(tokens)).toBe(Number(asked) + 2048);
+  expect(JSON.parse(capped.stdout).leftOutBecause).toContain("0 of 2050 tokens are spent");
+  const enough = await interpret(folder, files, server, ...options, "--token-cap", tokens!, "--latents", "5");
+  expect(server.requests).toHaveLength(length + 1);
+  expect(enough.stderr).toContain("was not as asked");
 });
 
 test("a run that Ctrl-C ended pays, when it is repeated, only for what was not answered", async () => {

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import type { AbsorptionOfLetters } from "../../lib/evaluation/absorptionOfLetters.js";
+import { absorptionRefusal } from "../../lib/evaluation/absorptionRefusal.js";
 import { AUTO_INTERP_CHANCE, evaluateAutoInterp } from "../../lib/evaluation/autoInterp.js";
 import {
   absorptionConfig,
@@ -146,6 +147,50 @@ test("an answer that cannot be read counts as a guess and is counted, an explana
   const mute = await autoInterp(() => ({ body: { choices: [{ finish_reason: "length", message: { content: "" } }] } }));
   expect(mute.evaluation.latents).toMatchObject([{ latent: 3, unscored: "the judge gave no explanation: truncated" }]);
   expect(autoInterpResult(mute.evaluation, { setting, judge: "mock", dataset: "texts", tokens: 1 })).toBeUndefined();
+});
+
+test("a refusal tells a vocabulary of too few words from a model that cannot spell", () => {
+  const probeF1 = (probed: number) => Array.from({ length: 26 }, (_, i) => (i < probed ? i / 26 : undefined));
+  const few = { ...task, lettersFound: 4, lettersNeeded: 20, testWords: 37 };
+  expect(absorptionRefusal({ ...few, probeF1: probeF1(16) })).toMatch(
+    /^the vocabulary has too few words: 16 of 26 letters begin enough .* 20 are needed; probes find 4 of these$/,
+  );
+  expect(absorptionRefusal({ ...few, probeF1: probeF1(0), lettersFound: 0 })).toMatch(
+    /: 0 of 26 letters begin enough /,
+  );
+  expect(absorptionRefusal({ ...few, probeF1: probeF1(20) })).toMatch(
+    /^the model does not know .*: probes find 4 of 26 letters \(20 have words enough to be probed; .*the best is 0\.73\)/,
+  );
+});
+
+test("the table of sparse probing has each k for latents and for dimensions, and how many texts were tested", () => {
+  const accuracies = {
+    llm: 0.9,
+    llmTop: new Map([1, 2, 10].map((k) => [k, 0.6 + k / 100])),
+    sae: 0.8,
+    saeTop: new Map([1, 2, 10].map((k) => [k, 0.5 + k / 100])),
+  };
+  const one = { label: "a", trainTexts: 80, testTexts: 24, latents: [1], ...accuracies };
+  const measured = sparseProbingResult([{ name: "a", mean: accuracies, classes: [one], cut: 0 }], setting);
+  const lines = benchText([{ sae: "one", evaluation: "sparse-probing", result: saeBenchResult(measured, subject) }])
+    .trimEnd()
+    .split("\n")
+    .slice(-2)
+    .map((line) => line.trim().split(/ {2,}/));
+  expect(lines).toEqual([
+    [
+      "tested",
+      "1 latent",
+      "2 latents",
+      "10 latents",
+      "all latents",
+      "1 dimension",
+      "2 dimensions",
+      "10 dimensions",
+      "all",
+    ],
+    ["one", "24", "51.0%", "52.0%", "60.0%", "80.0%", "61.0%", "62.0%", "70.0%", "90.0%"],
+  ]);
 });
 
 test("the table has a line for each SAE, with what was not evaluated and why, harmlessly", () => {

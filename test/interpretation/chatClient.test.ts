@@ -317,7 +317,11 @@ test("a cap on tokens is never exceeded, and what a smaller request needs may st
   expect(server.requests).toHaveLength(3);
   await expect(client.complete(request("f".repeat(5)))).rejects.toMatchObject({
     code: "ERR_BUDGET",
-    message: expect.stringMatching(/^\d+ of [\d.]+ tokens are spent/),
+    message: expect.stringMatching(
+      new RegExp(
+        `^\\d+ of [\\d.]+ tokens are spent, and the next request may cost up to ${inputTokens + outputTokens} tokens \\(`,
+      ),
+    ),
   });
   expect(await client.complete(request("g".repeat(5), 5))).toMatchObject({ outcome: "complete" });
 });

@@ -159,7 +159,14 @@ test("a latent without a usable explanation says why; one of too few examples is
   for (const [answer, why] of [
     [says("I refuse"), "the judge's reply was not JSON: I refuse"],
     [says("no".repeat(1000)), new RegExp(`^the judge's reply was not JSON: ${"no".repeat(150)}$`)],
-    [says({ ...explanation, confidence: 7 }), /^the judge's reply was not as asked: \{"name"/],
+    [
+      says({ ...explanation, confidence: 7 }),
+      /^the judge's reply was not as asked: confidence: must be at most 1 \(found 7\)\. It said: \{"name"/,
+    ],
+    [
+      says({ name: "a word" }),
+      /^the judge's reply was not as asked: explanation: must be text \(missing\); confidence: /,
+    ],
     [says({ ...explanation, name: "  " }), /^the judge's reply was not as asked/],
     [{ status: 500, body: { error: "out of memory" } }, "the server gave no reply: HTTP 500: out of memory"],
   ] as const) {
