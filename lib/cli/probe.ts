@@ -140,6 +140,12 @@ async function probeTexts(flags: ProbeFlags, device: Device, signal: AbortSignal
   const probes = found.flatMap((probed) => probed.probes);
   const what = sae === undefined ? "features" : "latents";
   const { test } = probes[0]!.outcome;
+  const duplicates = texts.length - new Set(texts.map(({ text }) => text)).size;
+  if (duplicates > 0) {
+    process.stderr.write(
+      `warning: ${duplicates} of ${texts.length} texts occur earlier in ${visibleText(flags.data)}: what is tested may be known from training\n`,
+    );
+  }
   const cut = Math.max(...found.map((probed) => probed.cut));
   const report: ProbeReport = {
     facts: [
@@ -149,6 +155,14 @@ async function probeTexts(flags: ProbeFlags, device: Device, signal: AbortSignal
         `${flags.sae ?? (found.length === 1 ? found[0]!.hooks.join(", ") : `${found.length} hook points`)}, ${flags.pooling === "mean" ? "mean of the tokens" : "last token"}`,
       ],
       ["probes", `${flags.kind}, tested on ${test.rows} texts, ${test.positives} of them ${JSON.stringify(positive)}`],
+      ...(duplicates === 0
+        ? []
+        : [
+            [
+              "duplicates",
+              `${duplicates} of ${texts.length} texts occur earlier: what is tested may be known from training`,
+            ] as const,
+          ]),
       ...(cut === 0 ? [] : [["cut", `${cut} texts were longer than the context`] as const]),
     ],
     probes,
@@ -172,6 +186,7 @@ async function probeTexts(flags: ProbeFlags, device: Device, signal: AbortSignal
       positive,
       texts: texts.length,
       positives,
+      duplicates,
       cut: probed.cut,
       pooling: flags.pooling,
       probes: probed.probes.map(({ outcome: { probe: fitted, ...outcome }, features: chosen }) => ({

@@ -25,8 +25,9 @@ function probe(...commandLine: string[]): Promise<CliResult> {
 
 test("a probe of activations finds the label, and the table says on how many texts", async () => {
   const { file } = await peopleFile();
-  const { exitCode, stdout } = await probe("--data", file, "--hook", HOOK);
+  const { exitCode, stdout, stderr } = await probe("--data", file, "--hook", HOOK);
   expect(exitCode).toBe(0);
+  expect(stdout + stderr).not.toMatch(/duplicates|warning/);
   expect(stdout).toMatch(/^label +"girl": 30 of 60 texts$/m);
   expect(stdout).toMatch(/^probes +logistic, tested on 12 texts, 6 of them "girl"$/m);
   const accuracy = Number(/^all 192 +\S+ +([\d.]+)%/m.exec(stdout)![1]);
@@ -66,6 +67,20 @@ test("with an SAE its latents are probed, all together and a few; --json has wei
   const table = await probe("--data", file, "--sae", sae);
   expect(table.stdout).toMatch(/^1 latent +\S+ /m);
   expect(table.stdout).toMatch(/^5 latents: \d \([+-]/m);
+});
+
+test("texts that occur more than once are counted in a warning, the table and the JSON", async () => {
+  const { folder, file } = await peopleFile();
+  const twice = join(folder, "twice.jsonl");
+  const lines = readFileSync(file, "utf8");
+  writeFileSync(twice, `${lines}${lines.split("\n").slice(0, 7).join("\n")}\n`);
+  const { exitCode, stdout, stderr } = await probe("--data", twice, "--hook", HOOK);
+  expect(exitCode).toBe(0);
+  expect(stderr).toContain(
+    `warning: 7 of 67 texts occur earlier in ${twice}: what is tested may be known from training\n`,
+  );
+  expect(stdout).toMatch(/^duplicates +7 of 67 texts occur earlier/m);
+  expect(JSON.parse((await probe("--data", twice, "--hook", HOOK, "--json")).stdout).duplicates).toBe(7);
 });
 
 test("types make control tasks in which a type has one label", async () => {
