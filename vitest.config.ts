@@ -4,7 +4,14 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    exclude: ["test/cli/**", "test/cuda/**", "test/package/**", "test/robustness/**", "node_modules/**"],
+    exclude: [
+      "test/cli/**",
+      "test/examples.test.ts",
+      "test/cuda/**",
+      "test/package/**",
+      "test/robustness/**",
+      "node_modules/**",
+    ],
     pool: "forks",
     maxWorkers: 3, // on two cores: many tests wait, for servers and processes
     testTimeout: 600_000, // against hanging, not for speed

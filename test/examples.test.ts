@@ -290,7 +290,7 @@ test("bench-an-sae probes latents, says why there is no absorption, and writes S
   expect(printed).toMatch(
     /^absorption: probes find \d+ of 26 letters, the model spells [\d.]+% of words: no numbers$/m,
   );
-  expect(printed).toMatch(/^sparse-probing: .*50% is chance$/m);
+  expect(printed).toMatch(/^sparse-probing: .*50% is chance;/m);
   expect(JSON.parse(await readFile(output, "utf8"))).toMatchObject({
     eval_type_id: "sparse_probing",
     sae_cfg_dict: { architecture: "topk" },

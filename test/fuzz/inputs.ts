@@ -1,7 +1,7 @@
 /** What the fuzz tests share: how many inputs, which, and how valid ones are spoiled. */
 
 /** A short run is part of the tests; scripts/fuzz.mjs makes a long one, with a new seed each time. */
-export const runs = Number(process.env.MONOSEM_FUZZ_RUNS ?? 20_000);
+export const runs = Number(process.env.MONOSEM_FUZZ_RUNS ?? 5_000);
 export const seed = process.env.MONOSEM_FUZZ_RUNS === undefined ? 1 : Date.now() >>> 0;
 
 export type Below = (limit: number) => number;

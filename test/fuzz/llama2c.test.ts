@@ -9,19 +9,7 @@ import { expect, test } from "vitest";
 import { MonosemError } from "../../lib/errors.js";
 import { parseHeader } from "../../lib/models/llama2c.js";
 import { Llama2cTokenizer } from "../../lib/models/llama2cTokenizer.js";
-
-const runs = Number(process.env.MONOSEM_FUZZ_RUNS ?? 20_000);
-const seed = process.env.MONOSEM_FUZZ_RUNS === undefined ? 1 : Date.now() >>> 0;
-
-/** mulberry32: a small generator, so that a seed names an input. */
-function random(state: number): (below: number) => number {
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
-}
+import { random, runs, seed } from "./inputs.js";
 
 const numbers = [0, 1, -1, 2, 3, 4, 12, 259, 2 ** 24, 2 ** 24 + 1, 2 ** 31 - 1, -(2 ** 31), 0x616b3432];
 
