@@ -1,4 +1,4 @@
-import { FEATURE_STYLE, shade } from "../analysis/featureReport.js";
+import { FEATURE_STYLE, shade, shadeClass } from "../analysis/featureReport.js";
 import { htmlPage } from "../analysis/htmlPage.js";
 import { FACT_TABLE_STYLE, factTable } from "../analysis/pageStyle.js";
 import { visibleHtml } from "../analysis/visibleText.js";
@@ -28,9 +28,7 @@ ${players.map((player) => playerRow(player, largest)).join("\n")}
 }
 
 function shadedToken(player: AttributedPlayer, largest: number): string {
-  const level = shade(player.value, largest);
-  const kind = level < 0 ? `n${-level}` : `a${level}`;
-  return `<bdi class="${kind}" title="${visibleHtml(valueText(player))}">${label(player)}</bdi>`;
+  return `<bdi class="${shadeClass(shade(player.value, largest))}" title="${visibleHtml(valueText(player))}">${label(player)}</bdi>`;
 }
 
 /** A bar from the middle: to the right what raises the score, to the left what lowers it. */

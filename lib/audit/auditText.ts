@@ -1,4 +1,5 @@
 import { visibleText } from "../analysis/visibleText.js";
+import { wrappedText } from "../analysis/wrappedText.js";
 import { type AuditReport, type AuditSection, figureText } from "./auditReport.js";
 
 export interface AuditTextOptions {
@@ -34,26 +35,11 @@ function sectionLines({ title, definition, figures, cases, notMeasured }: AuditS
       .trimEnd()}`;
   return [
     title.toUpperCase(),
-    ...wrapped(definition, width - 2).map((text) => `  ${text}`),
+    ...wrappedText(definition, width - 2).map((text) => `  ${text}`),
     ...(notMeasured === undefined
       ? []
-      : ["", ...wrapped(`not measured: ${visibleText(notMeasured)}`, width - 2).map((text) => `  ${text}`)]),
+      : ["", ...wrappedText(`not measured: ${visibleText(notMeasured)}`, width - 2).map((text) => `  ${text}`)]),
     ...(rows.length === 0 ? [] : ["", line(columns), ...rows.map(line)]),
     ...(cases.length === 0 ? [] : ["", ...cases.map((text) => `  ${visibleText(text)}`)]),
   ];
-}
-
-/** The words of a text in lines of at most `width` characters, if no word is longer. */
-function wrapped(text: string, width: number): string[] {
-  const lines: string[] = [];
-  let line = "";
-  for (const word of text.split(" ")) {
-    if (line !== "" && line.length + 1 + word.length > width) {
-      lines.push(line);
-      line = word;
-    } else {
-      line = line === "" ? word : `${line} ${word}`;
-    }
-  }
-  return [...lines, line];
 }

@@ -1,6 +1,7 @@
 import type { Tensor } from "../engine/tensor.js";
 import { throwIfAborted } from "../errors.js";
 import { keyedNumber, keyedShuffle } from "../interpretation/keyedNumber.js";
+import { paddedBehind } from "../models/tokens.js";
 import { type AuditSection, counted, figureText, median, named } from "./auditReport.js";
 import { type Audited, type EncodedTokens, latentsOfRow, rowCount } from "./encodedTokens.js";
 
@@ -188,8 +189,8 @@ async function effectOf(
   const width = sae.config.dOut;
   const texts = [...new Set(rows.map((row) => tokens.sequenceOf[row]!))];
   const sequences = texts.map((text) => tokens.sequences[text]!);
-  const positions = Math.max(...sequences.map(({ length }) => length));
-  const padded = sequences.map((ids) => [...ids, ...new Array<number>(positions - ids.length).fill(0)]);
+  const padded = paddedBehind(sequences);
+  const positions = padded[0]!.length;
   const change = new Float32Array(texts.length * positions * width);
   const other = new Float32Array(change.length);
   const atRandom = new Float32Array(change.length);

@@ -1,6 +1,14 @@
 import { keyedNumber } from "../interpretation/keyedNumber.js";
 import { type AuditSection, named } from "./auditReport.js";
-import { type Audited, type EncodedTokens, encodeTokens, latentsOfRow, rowCount } from "./encodedTokens.js";
+import {
+  type Audited,
+  type EncodedTokens,
+  encodeTokens,
+  latentsOfRow,
+  placeName,
+  rowCount,
+  rowsByPlace,
+} from "./encodedTokens.js";
 
 /** Sequences that are run again, and how many of them go through the model at once in the first run. */
 const MOST_SEQUENCES = 32;
@@ -37,8 +45,10 @@ export async function auditConsistency(
     Math.floor(keyedNumber(seed, row) * rowCount(reference)),
   );
   const figures = variations.flatMap(([name, tokens]) => {
-    const rowOf = new Map(Array.from({ length: rowCount(tokens) }, (_, row) => [placeOf(tokens, row), row]));
-    const found = compare(reference, tokens, width, (row) => rowOf.get(placeOf(reference, row)));
+    const rowOf = rowsByPlace(tokens);
+    const found = compare(reference, tokens, width, (row) =>
+      rowOf.get(placeName(reference.sequenceOf[row]!, reference.positionOf[row]!)),
+    );
     const sample = { count: found.rows, of: named(found.rows, "token", "tokens") };
     return [
       {
@@ -66,10 +76,6 @@ export async function auditConsistency(
     cases: [],
     data: {},
   };
-}
-
-function placeOf({ sequenceOf, positionOf }: EncodedTokens, row: number): string {
-  return `${sequenceOf[row]}:${positionOf[row]}`;
 }
 
 /** Compares rows of `a` with those of `b` that `partner` names. */

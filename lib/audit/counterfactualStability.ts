@@ -2,7 +2,14 @@ import { MonosemError } from "../errors.js";
 import { keyedNumber } from "../interpretation/keyedNumber.js";
 import { type AuditFigure, type AuditSection, counted, figureText, named } from "./auditReport.js";
 import { type CounterfactualPair, commonTokens, EDITS } from "./counterfactualEdits.js";
-import { type Audited, type EncodedTokens, encodeTokens, latentsOfRow } from "./encodedTokens.js";
+import {
+  type Audited,
+  type EncodedTokens,
+  encodeTokens,
+  latentsOfRow,
+  placeName,
+  rowsByPlace,
+} from "./encodedTokens.js";
 
 export interface CounterfactualOptions {
   readonly pairs: readonly CounterfactualPair[];
@@ -36,8 +43,8 @@ export async function auditCounterfactuals(
   const [rowsBefore, rowsAfter] = [rowsByPlace(before), rowsByPlace(after)];
   const compared = pairs.map((_, index) =>
     commonTokens(originals[index]!, edited[index]!).flatMap(([from, to]) => {
-      const row = rowsBefore.get(`${index}:${from}`);
-      const other = rowsAfter.get(`${index}:${to}`);
+      const row = rowsBefore.get(placeName(index, from));
+      const other = rowsAfter.get(placeName(index, to));
       return row === undefined || other === undefined ? [] : [[row, other] as const];
     }),
   );
@@ -98,10 +105,6 @@ export async function auditCounterfactuals(
     ...(figures.length === 0 ? { notMeasured: "no edit applies to any of the texts" } : {}),
     data: { edits: measured, leastStable: worst },
   };
-}
-
-function rowsByPlace({ sequenceOf, positionOf }: EncodedTokens): Map<string, number> {
-  return new Map(Array.from(sequenceOf, (sequence, row) => [`${sequence}:${positionOf[row]}`, row]));
 }
 
 /** Sums of the smaller and of the larger activation of each latent. */

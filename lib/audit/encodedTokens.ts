@@ -1,6 +1,7 @@
 import type { SaeHooks } from "../analysis/saeHook.js";
 import { throwIfAborted } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
+import { paddedBehind } from "../models/tokens.js";
 import type { Sae } from "../sae/sae.js";
 
 /** What is audited. */
@@ -47,7 +48,8 @@ export async function encodeTokens(
   for (let first = 0; first < sequences.length; first += perBatch) {
     throwIfAborted(signal, "the audit");
     const batch = sequences.slice(first, first + perBatch);
-    const positions = Math.max(...batch.map(({ length }) => length));
+    const padded = paddedBehind(batch);
+    const positions = padded[0]!.length;
     const rows: number[] = [];
     batch.forEach((ids, index) => {
       ids.forEach((id, position) => {
@@ -58,8 +60,6 @@ export async function encodeTokens(
       });
     });
     if (rows.length === 0) continue;
-    // What stands behind a sequence changes nothing in it.
-    const padded = batch.map((ids) => [...ids, ...new Array<number>(positions - ids.length).fill(0)]);
     using all = await model.activations(padded, hooks.input);
     using places = sae.device.tensor(Int32Array.from(rows), [rows.length]);
     using x = sae.device.kernels.gatherRows(all, places);
@@ -109,6 +109,16 @@ export function latentsOfRow({ rowOffsets, features, values }: EncodedTokens, ro
   for (let entry = rowOffsets[row]!; entry < rowOffsets[row + 1]!; entry++)
     latents.set(features[entry]!, values[entry]!);
   return latents;
+}
+
+/** A place in the text, as a key. */
+export function placeName(sequence: number, position: number): string {
+  return `${sequence}:${position}`;
+}
+
+/** The row at each place that has one. */
+export function rowsByPlace({ sequenceOf, positionOf }: EncodedTokens): ReadonlyMap<string, number> {
+  return new Map(Array.from(sequenceOf, (sequence, row) => [placeName(sequence, positionOf[row]!), row]));
 }
 
 /** How many rows there are. */

@@ -1,6 +1,7 @@
 import type { Tensor } from "../engine/tensor.js";
 import { throwIfAborted } from "../errors.js";
 import { dictionaryGeometry } from "../sae/dictionaryGeometry.js";
+import { NearestRows } from "../sae/nearestRows.js";
 import { Sae } from "../sae/sae.js";
 import { type AuditSection, named } from "./auditReport.js";
 import type { Audited } from "./encodedTokens.js";
@@ -87,23 +88,17 @@ export async function similarPairs(
     signal,
   }: { readonly least: number; readonly neighbours: number; readonly signal?: AbortSignal | undefined },
 ): Promise<readonly SimilarPair[]> {
-  const { device } = decoder;
   const count = decoder.shape[0]!;
-  using unit = device.kernels.normaliseRows(decoder);
-  using zeros = device.zeros([count]);
+  using nearest = new NearestRows(decoder);
   const pairs = new Map<string, SimilarPair>();
   for (let start = 0; start < count; start += BLOCK_ROWS) {
     throwIfAborted(signal, "the audit");
-    using block = device.kernels.sliceRows(unit, start, Math.min(BLOCK_ROWS, count - start));
-    const k = Math.min(neighbours + 1, count); // a row is most like itself
-    using codes = device.kernels.encode(block, unit, zeros, { select: "topk", k });
-    const { rowOffsets, features, preActivations } = await codes.read();
-    for (let row = 0; row < codes.rows; row++) {
-      for (let entry = rowOffsets[row]!; entry < rowOffsets[row + 1]!; entry++) {
-        const [one, two, cosine] = [start + row, features[entry]!, preActivations[entry]!];
-        if (one === two || cosine < least) continue;
-        const [first, second] = one < two ? [one, two] : [two, one];
-        pairs.set(`${first}:${second}`, { first, second, cosine: Math.min(1, cosine) });
+    const block = await nearest.of(start, Math.min(BLOCK_ROWS, count - start), neighbours);
+    for (const [index, near] of block.entries()) {
+      for (const { row, cosine } of near) {
+        if (cosine < least) continue;
+        const [first, second] = [Math.min(start + index, row), Math.max(start + index, row)];
+        pairs.set(`${first}:${second}`, { first, second, cosine });
       }
     }
   }

@@ -1,6 +1,6 @@
-import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
+import { readJsonLines } from "../formats/jsonLines.js";
 import type { CounterfactualPair } from "./counterfactualEdits.js";
 
 const pairSchema = z.object({
@@ -16,27 +16,9 @@ const pairSchema = z.object({
  * @throws MonosemError ERR_NOT_FOUND, ERR_IO; ERR_FORMAT naming the line
  */
 export async function readPairs(path: string): Promise<readonly CounterfactualPair[]> {
-  let content: string;
-  try {
-    content = await readFile(path, "utf8");
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    if (code === "ENOENT") throw new MonosemError("ERR_NOT_FOUND", `${path} does not exist`, { cause });
-    throw new MonosemError("ERR_IO", `cannot read ${path}: ${message}`, { cause });
-  }
-  return content.split("\n").flatMap((line, index) => {
-    if (line.trim() === "") return [];
-    let value: unknown;
-    try {
-      value = JSON.parse(line);
-    } catch (cause) {
-      throw new MonosemError("ERR_FORMAT", `${path}:${index + 1} is not JSON: ${(cause as Error).message}`, { cause });
-    }
+  return (await readJsonLines(path)).map(({ value, where }) => {
     const parsed = pairSchema.safeParse(value);
-    if (parsed.success) return [parsed.data];
-    throw new MonosemError(
-      "ERR_FORMAT",
-      `${path}:${index + 1} should be a JSON object with texts under "original" and "edited"`,
-    );
+    if (parsed.success) return parsed.data;
+    throw new MonosemError("ERR_FORMAT", `${where} should be a JSON object with texts under "original" and "edited"`);
   });
 }

@@ -1,6 +1,7 @@
 import type { HookChoice } from "../analysis/saeHook.js";
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
+import { paddedBehind } from "../models/tokens.js";
 import type { Sae } from "../sae/sae.js";
 import { type AbsorptionOfLetters, absorptionOfLetters, type LetterOptions } from "./absorptionOfLetters.js";
 import { type FirstLetterTask, firstLetterTask, letterAnswer } from "./firstLetterTask.js";
@@ -92,8 +93,8 @@ async function spellingAccuracy(
   let right = 0;
   for (let first = 0; first < test.length; first += PROMPTS_PER_BATCH) {
     const batch = test.slice(first, first + PROMPTS_PER_BATCH);
-    const positions = Math.max(...batch.map(({ ids }) => ids.length));
-    const padded = batch.map(({ ids }) => [...ids, ...new Array<number>(positions - ids.length).fill(0)]);
+    const padded = paddedBehind(batch.map(({ ids }) => ids));
+    const positions = padded[0]!.length;
     using logits = await model.forward(padded, signal === undefined ? {} : { signal });
     using rows = logits.reshape([batch.length * positions, vocabulary]);
     using places = model.device.tensor(

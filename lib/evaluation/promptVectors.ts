@@ -1,6 +1,7 @@
 import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
+import { paddedBehind } from "../models/tokens.js";
 import { DenseFeatures, SparseFeatures } from "../probing/featureMatrix.js";
 import type { Sae } from "../sae/sae.js";
 
@@ -46,9 +47,8 @@ export async function promptVectors(
   for (let first = 0; first < prompts.length; first += PROMPTS_PER_BATCH) {
     throwIfAborted(signal, "running the prompts");
     const batch = prompts.slice(first, first + PROMPTS_PER_BATCH);
-    const positions = Math.max(...batch.map(({ ids }) => ids.length));
-    // What stands behind a prompt changes nothing in it.
-    const padded = batch.map(({ ids }) => [...ids, ...new Array<number>(positions - ids.length).fill(0)]);
+    const padded = paddedBehind(batch.map(({ ids }) => ids));
+    const positions = padded[0]!.length;
     using all = await model.activations(padded, input);
     using rows = sae.device.tensor(
       Int32Array.from(batch, ({ position }, index) => index * positions + position),

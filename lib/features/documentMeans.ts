@@ -4,7 +4,7 @@ import type { DocumentActivation } from "./latentRecord.js";
 /** Documents kept per latent. */
 const KEPT = 5;
 /** Tokens kept of how a document begins. */
-const BEGINNING = 16;
+export const BEGINNING = 16;
 
 /**
  * Per latent the documents with the highest mean activation over their counted tokens. Documents come one after the other;

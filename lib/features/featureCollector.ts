@@ -1,4 +1,4 @@
-import { ActivationHistograms } from "../analysis/activationHistogram.js";
+import { ActivationHistograms, BINS_PER_SIGN } from "../analysis/activationHistogram.js";
 import type { ExampleWindow, FeatureStatistics } from "../analysis/features.js";
 import { MonosemError } from "../errors.js";
 import { densityHistogram } from "./densityHistogram.js";
@@ -111,7 +111,7 @@ export class FeatureCollector {
     const examples =
       StrongestExamples.bytesPerLatent(examplesPerLatent, this.#options) +
       SampledExamples.bytesPerLatent(this.#options);
-    const histogram = 8 + 2 * 32 * 4;
+    const histogram = 8 + 2 * BINS_PER_SIGN * 4;
     const scalars = 2 * 8 + 6 * 4;
     const chains = 3 * 4;
     const rest =

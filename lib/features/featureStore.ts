@@ -1,7 +1,7 @@
-import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { FeatureExample, FeatureStatistics } from "../analysis/features.js";
 import { MonosemError } from "../errors.js";
+import { exists } from "../formats/exists.js";
 import { type SafetensorsData, SafetensorsFile } from "../formats/safetensors.js";
 import { checksumOf } from "./checksum.js";
 import { densityHistogram } from "./densityHistogram.js";
@@ -80,7 +80,7 @@ export class FeatureStore {
    */
   static async open(folder: string): Promise<FeatureStore> {
     const path = join(folder, storeFile);
-    if (!(await isThere(path)) && (await isThere(join(folder, stateFile)))) {
+    if (!(await exists(path)) && (await exists(join(folder, stateFile)))) {
       throw new MonosemError(
         "ERR_CONFIG",
         `the features in ${folder} are not complete: gathering them was interrupted and can be resumed`,
@@ -268,8 +268,4 @@ async function readEager(
 
 function areOffsets(offsets: Uint32Array): boolean {
   return offsets[0] === 0 && offsets.every((offset, index) => index === 0 || offset >= offsets[index - 1]!);
-}
-
-async function isThere(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => undefined)) !== undefined;
 }

@@ -2,9 +2,11 @@
  * What is stored of each latent, as tables: of each table a latent has some rows, those of latent i from `offsets[i]` to
  * `offsets[i + 1]`, and each column of a table is one tensor. So a latent is read by a few short reads of each column.
  */
+
 import type { FeatureExample } from "../analysis/features.js";
 import type { TokenEffect } from "../analysis/logitEffects.js";
 import type { SafetensorsDType } from "../formats/safetensors.js";
+import { BEGINNING } from "./documentMeans.js";
 import type { ActivationQuantile, LatentRecord } from "./latentRecord.js";
 
 /** What a column holds: its dtype, and what its numbers may be. */
@@ -39,9 +41,6 @@ const real: Column = { kind: "real", width: 0 };
 const count: Column = { kind: "count", width: 0 };
 const token: Column = { kind: "token", width: 0 };
 const latent: Column = { kind: "latent", width: 0 };
-
-/** Tokens of a document's beginning that are stored. */
-const BEGINNING = 16;
 
 export type TableName =
   | "histogram"

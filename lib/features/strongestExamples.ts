@@ -21,10 +21,6 @@ export class StrongestExamples {
     return limit * ExampleRows.rowBytes(window) + 4;
   }
 
-  count(latent: number): number {
-    return this.#counts[latent]!;
-  }
-
   /** @param peak - the strongest firing of this context */
   offer(latent: number, context: number, chains: FiringChains, peak: number): void {
     const limit = this.#limit;

@@ -1,5 +1,6 @@
 import { exampleLine, type FeatureTextOptions, textStyle } from "../analysis/featureText.js";
 import { visibleText } from "../analysis/visibleText.js";
+import { wrappedText } from "../analysis/wrappedText.js";
 import type { Example } from "./examples.js";
 import type { Interpretation } from "./interpret.js";
 import {
@@ -26,14 +27,14 @@ export function interpretationText(report: InterpretationReport, options: Featur
         : `${visibleText(explanation.explanation)} (confidence ${explanation.confidence.toFixed(2)})`;
     return [
       `${style.bold(`latent ${latent}`)}  ${style.bold(name)}`,
-      ...wrapped(text, options.width - 2).map((line) => `  ${line}`),
+      ...wrappedText(text, options.width - 2).map((line) => `  ${line}`),
       ...scoreLines(interpretation, report).map((line) => style.quiet(line)),
       ...examples
         .slice(0, options.examples)
         .map((example) => exampleLine(shown(example), report, examples[0]!.peak, options.width, style)),
     ].join("\n");
   });
-  const leftOut = report.leftOut.length === 0 ? [] : [wrapped(leftOutText(report), options.width).join("\n")];
+  const leftOut = report.leftOut.length === 0 ? [] : [wrappedText(leftOutText(report), options.width).join("\n")];
   const head = [...(means.length === 0 ? [] : [means.join("   ")]), style.quiet(activityText(report.activity))];
   return `${[head.join("\n"), ...latents, ...leftOut].join("\n\n")}\n`;
 }
@@ -47,15 +48,4 @@ function scoreLines(interpretation: Interpretation, { scorers }: InterpretationR
   return scoreTexts(interpretation, scorers).map(
     ({ name, value, detail }) => `  ${name.padEnd(10)} ${value.padStart(5)}  ${detail}`,
   );
-}
-
-/** Breaks a text between words; a word that is wider stays whole. */
-function wrapped(text: string, width: number): string[] {
-  const lines: string[] = [];
-  for (const word of text.split(" ")) {
-    const last = lines.at(-1);
-    if (last === undefined || last.length + 1 + word.length > width) lines.push(word);
-    else lines[lines.length - 1] = `${last} ${word}`;
-  }
-  return lines;
 }

@@ -13,6 +13,12 @@ export type Prompt =
   | Int32Array
   | readonly (readonly number[] | Int32Array)[];
 
+/** Sequences as long as the longest of them, with 0 behind shorter ones: what stands behind a token changes nothing in it. */
+export function paddedBehind(sequences: readonly (readonly number[] | Int32Array)[]): number[][] {
+  const positions = Math.max(0, ...sequences.map(({ length }) => length));
+  return sequences.map((ids) => [...ids, ...new Array<number>(positions - ids.length).fill(0)]);
+}
+
 /** As {@link Prompt}; or ids in a tensor i32 [batch, positions]. */
 export type ModelInput = Prompt | Tensor;
 

@@ -1,5 +1,5 @@
-import { readFile } from "node:fs/promises";
 import { MonosemError } from "../errors.js";
+import { readJsonLines } from "../formats/jsonLines.js";
 
 export interface LabelledText {
   readonly text: string;
@@ -18,20 +18,9 @@ export interface LabelledText {
  *   none
  */
 export async function readLabelledTexts(path: string): Promise<readonly LabelledText[]> {
-  let content: string;
-  try {
-    content = new TextDecoder("utf-8", { fatal: true }).decode(await readFile(path));
-  } catch (cause) {
-    if (cause instanceof TypeError) throw new MonosemError("ERR_FORMAT", `${path} is not valid UTF-8 text`, { cause });
-    const { code, message } = cause as NodeJS.ErrnoException;
-    if (code === "ENOENT") throw new MonosemError("ERR_NOT_FOUND", `${path} does not exist`, { cause });
-    throw new MonosemError("ERR_IO", `cannot read ${path}: ${message}`, { cause });
-  }
   const texts: LabelledText[] = [];
-  for (const [index, line] of content.split("\n").entries()) {
-    if (line.trim() === "") continue;
-    const where = `${path}:${index + 1}`;
-    const found = labelledText(line, where);
+  for (const { value, where } of await readJsonLines(path)) {
+    const found = labelledText(value, where);
     const first = texts[0] ?? found;
     if ((first.type === undefined) !== (found.type === undefined)) {
       const which =
@@ -43,13 +32,7 @@ export async function readLabelledTexts(path: string): Promise<readonly Labelled
   return texts;
 }
 
-function labelledText(line: string, where: string): LabelledText {
-  let record: unknown;
-  try {
-    record = JSON.parse(line);
-  } catch (cause) {
-    throw new MonosemError("ERR_FORMAT", `${where} is not JSON: ${(cause as Error).message}`, { cause });
-  }
+function labelledText(record: unknown, where: string): LabelledText {
   const { text, label, type } = (typeof record === "object" && record !== null ? record : {}) as Record<
     string,
     unknown

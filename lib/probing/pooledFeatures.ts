@@ -2,6 +2,7 @@ import { hooksForSae } from "../analysis/saeHook.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
+import { paddedBehind } from "../models/tokens.js";
 import type { Sae } from "../sae/sae.js";
 import { DenseFeatures, type FeatureMatrix, SparseFeatures } from "./featureMatrix.js";
 
@@ -73,9 +74,8 @@ export async function pooledFeatures(texts: readonly string[], options: PooledFe
   for (let first = 0; first < sequences.length; ) {
     throwIfAborted(signal, "collecting the features");
     const end = batchEnd(sequences, first);
-    const positions = Math.max(...sequences.slice(first, end).map(({ length }) => length));
-    // What stands behind a text changes nothing in it.
-    const batch = sequences.slice(first, end).map((ids) => [...ids, ...new Array(positions - ids.length).fill(0)]);
+    const batch = paddedBehind(sequences.slice(first, end));
+    const positions = batch[0]!.length;
     using activations = await model.activations(batch, hooks);
     await vectors.add(
       activations,

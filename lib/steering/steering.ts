@@ -2,11 +2,13 @@
  * What a change of latents does to what a model writes: the same prompt and seed, with and without it, at several
  * strengths, with numbers for the effect and for what it costs in coherence.
  */
+
 import type { PairingOptions } from "../analysis/pairing.js";
 import { hooksForSae } from "../analysis/saeHook.js";
 import { lastPositions, measured, sequencesAtOnce } from "../attribution/nextToken.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
+import { paddedBehind } from "../models/tokens.js";
 import type { Sae } from "../sae/sae.js";
 import { type InterventionOptions, interventions } from "./interventions.js";
 import { changedLatents, checkChanges, type LatentChange } from "./latentChange.js";
@@ -147,8 +149,8 @@ async function readBack(
   let [newTokens, readTokens, loss] = [0, 0, 0];
   for (let first = 0; first < sequences.length; first += sequencesAtOnce(length)) {
     const batch = sequences.slice(first, first + sequencesAtOnce(length));
-    // What stands behind a sequence changes nothing in it.
-    const padded = batch.map((ids) => [...ids, ...new Array<number>(length - ids.length).fill(0)]);
+    const padded = paddedBehind(batch);
+    const positions = padded[0]!.length;
     using losses = await model.loss(padded, signal === undefined ? {} : { signal });
     const lossOf = await losses.readFloat32();
     using x = await model.activations(padded, input);
@@ -157,10 +159,10 @@ async function readBack(
     for (const [row, ids] of batch.entries()) {
       for (let at = promptLength; at < ids.length; at++) {
         newTokens += 1;
-        loss += lossOf[row * length + at - 1]!;
+        loss += lossOf[row * positions + at - 1]!;
         if (special.has(ids[at]!)) continue;
         readTokens += 1;
-        const place = row * length + at;
+        const place = row * positions + at;
         for (let entry = rowOffsets[place]!; entry < rowOffsets[place + 1]!; entry++) {
           const sum = sums.get(features[entry]!);
           if (sum !== undefined) sums.set(features[entry]!, sum + values[entry]!);
