@@ -1,6 +1,6 @@
 import { MonosemError } from "../errors.js";
 import { type AbsorptionOptions, evaluateAbsorption } from "../evaluation/absorption.js";
-import type { LetterAbsorption } from "../evaluation/absorptionOfLetters.js";
+import { ABSORPTION_DEFAULTS, type LetterAbsorption } from "../evaluation/absorptionOfLetters.js";
 import { ABSORPTION } from "../evaluation/absorptionOfWord.js";
 import { absorptionRefusal } from "../evaluation/absorptionRefusal.js";
 import { absorptionFacts } from "../evaluation/benchResults.js";
@@ -11,7 +11,7 @@ export async function auditAbsorption(options: AbsorptionOptions): Promise<Audit
   const section = {
     topic: "absorption" as const,
     title: "Absorption of first letters",
-    definition: `Words of the model's vocabulary are shown in prompts that ask for their first letter. For each letter a probe is fitted to what the SAE reads, and the latents that tell the letter best are its main ones (a further one must raise F1 by 0.03). Full absorption: on a word that the probe gives the letter, no main latent fires, and the latent of the largest projection onto the probe has a cosine of at least ${ABSORPTION.fullCosine} with it and ${100 * ABSORPTION.leastShare}% of the activation's projection. The fraction is the part of the letter that up to ${ABSORPTION.mostAbsorbers} latents of a cosine of ${ABSORPTION.fractionCosine} or more carry in place of the main ones. Means over the letters that probes find with an F1 above 0.6. Chance gives the latents' cosines to other latents at random.`,
+    definition: `Words of the model's vocabulary are shown in prompts that ask for their first letter. For each letter a probe is fitted to what the SAE reads, and the latents that tell the letter best are its main ones (a further one must raise F1 by ${ABSORPTION_DEFAULTS.f1Jump}). Full absorption: on a word that the probe gives the letter, no main latent fires, and the latent of the largest projection onto the probe has a cosine of at least ${ABSORPTION.fullCosine} with it and ${100 * ABSORPTION.leastShare}% of the activation's projection. The fraction is the part of the letter that up to ${ABSORPTION.mostAbsorbers} latents of a cosine of ${ABSORPTION.fractionCosine} or more carry in place of the main ones. Means over the letters that probes find with an F1 above ${ABSORPTION_DEFAULTS.leastProbeF1}. Chance gives the latents' cosines to other latents at random.`,
     cases: [],
   };
   let evaluated: Awaited<ReturnType<typeof evaluateAbsorption>>;

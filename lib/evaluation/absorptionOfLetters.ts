@@ -16,6 +16,15 @@ export interface LetterVectors {
   readonly decoder: Float32Array;
 }
 
+/** SAEBench's settings, which hold unless options say otherwise. */
+export const ABSORPTION_DEFAULTS = {
+  leastProbeF1: 0.6,
+  leastLetters: 20,
+  mostLatents: 10,
+  f1Jump: 0.03,
+  l1Penalty: 0.01,
+} as const;
+
 export interface LetterOptions {
   /** F1 from which on a probe counts as having found the letter. Default 0.6. */
   readonly leastProbeF1?: number;
@@ -72,7 +81,13 @@ export async function absorptionOfLetters(
   data: LetterVectors,
   options: LetterOptions = {},
 ): Promise<AbsorptionOfLetters> {
-  const { leastProbeF1 = 0.6, leastLetters = 20, seed = 42, signal, onProgress } = options;
+  const {
+    leastProbeF1 = ABSORPTION_DEFAULTS.leastProbeF1,
+    leastLetters = ABSORPTION_DEFAULTS.leastLetters,
+    seed = 42,
+    signal,
+    onProgress,
+  } = options;
   const { activations, latents } = data.vectors;
   const train = Array.from(data.trainLetters.keys());
   const test = Array.from(data.testLetters.keys(), (index) => train.length + index);
@@ -108,7 +123,12 @@ interface FoundLetter {
 }
 
 async function mainLatents(split: ClassSplit, letter: number, options: LetterOptions): Promise<SplitLatents> {
-  const { l1Penalty = 0.01, f1Jump = 0.03, mostLatents = 10, signal } = options;
+  const {
+    l1Penalty = ABSORPTION_DEFAULTS.l1Penalty,
+    f1Jump = ABSORPTION_DEFAULTS.f1Jump,
+    mostLatents = ABSORPTION_DEFAULTS.mostLatents,
+    signal,
+  } = options;
   // The letter's probe was fitted to the same rows: it has examples.
   return (await splitLatents(split, letter, { l1Penalty, f1Jump, mostLatents, signal }))!;
 }

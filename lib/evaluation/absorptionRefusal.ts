@@ -1,4 +1,5 @@
 import type { AbsorptionEvaluation } from "./absorption.js";
+import { ABSORPTION_DEFAULTS } from "./absorptionOfLetters.js";
 import { LETTERS } from "./firstLetterTask.js";
 
 /**
@@ -19,5 +20,5 @@ export function absorptionRefusal({
     return `the vocabulary has too few words: ${probed.length} ${of} begin enough to be probed (at least one of the ${trainWords} to train on and one of the ${testWords} to test on), ${lettersNeeded} are needed; probes find ${lettersFound} of these`;
   }
   const best = Math.max(...probed).toFixed(2);
-  return `the model does not know its words' first letters well enough: probes find ${lettersFound} ${of} (${probed.length} have words enough to be probed; F1 above 0.6; the best is ${best}), ${lettersNeeded} are needed. Asked, it names the letter of ${(100 * spellingAccuracy).toFixed(1)}% of ${testWords} words`;
+  return `the model does not know its words' first letters well enough: probes find ${lettersFound} ${of} (${probed.length} have words enough to be probed; F1 above ${ABSORPTION_DEFAULTS.leastProbeF1}; the best is ${best}), ${lettersNeeded} are needed. Asked, it names the letter of ${(100 * spellingAccuracy).toFixed(1)}% of ${testWords} words`;
 }

@@ -1,9 +1,9 @@
-import { MonosemError, throwIfAborted } from "../errors.js";
 import { detectionScore } from "../interpretation/detection.js";
 import type { Example, LatentExamples } from "../interpretation/examples.js";
 import { explainLatent } from "../interpretation/explainer.js";
 import type { Judge, JudgeSettings } from "../interpretation/judge.js";
 import { keyedNumber } from "../interpretation/keyedNumber.js";
+import { latentsWithinBudget } from "../interpretation/latentsWithinBudget.js";
 import type { TokenText } from "../interpretation/promptData.js";
 
 /** Examples of SAEBench's evaluation: those that the judge explains from, and those that it tells apart. */
@@ -76,33 +76,15 @@ export async function evaluateAutoInterp(options: AutoInterpOptions): Promise<Au
     answerTokens: options.answerTokens ?? 2048,
     signal,
   };
-  const scored = new Map<number, AutoInterpLatent>();
-  const leftOut = new Set<number>();
-  let leftOutBecause: string | undefined;
-  const failures: unknown[] = [];
-  let next = 0;
-  const work = async (): Promise<void> => {
-    while (next < latents.length && failures.length === 0) {
-      const examples = latents[next++]!;
-      try {
-        throwIfAborted(signal, "the evaluation of explanations");
-        scored.set(examples.latent, await scoreLatent(examples, options, settings));
-        onProgress?.({ latents: scored.size });
-      } catch (error) {
-        if (error instanceof MonosemError && error.code === "ERR_BUDGET") {
-          leftOut.add(examples.latent);
-          leftOutBecause ??= error.message;
-        } else failures.push(error);
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: concurrency }, work));
-  if (failures.length > 0) throw failures[0];
-  return {
-    latents: latents.flatMap(({ latent }) => scored.get(latent) ?? []),
-    leftOut: latents.map(({ latent }) => latent).filter((latent) => leftOut.has(latent)),
-    ...(leftOutBecause === undefined ? {} : { leftOutBecause }),
-  };
+  const { results, ...left } = await latentsWithinBudget({
+    latents,
+    concurrency,
+    what: "the evaluation of explanations",
+    signal,
+    onProgress,
+    resultOf: (examples) => scoreLatent(examples, options, settings),
+  });
+  return { latents: results, ...left };
 }
 
 async function scoreLatent(

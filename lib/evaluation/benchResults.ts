@@ -1,7 +1,7 @@
 /** Evaluations as SAEBench's files say them: which settings, which numbers. */
 import type { Json } from "../activations/source.js";
 import type { AbsorptionEvaluation, AbsorptionOptions } from "./absorption.js";
-import type { AbsorptionOfLetters } from "./absorptionOfLetters.js";
+import { ABSORPTION_DEFAULTS, type AbsorptionOfLetters } from "./absorptionOfLetters.js";
 import { AUTO_INTERP, AUTO_INTERP_CHANCE, type AutoInterpEvaluation } from "./autoInterp.js";
 import { QUESTION } from "./firstLetterTask.js";
 import { type BenchMeasurement, meanAndDeviation } from "./saeBenchResult.js";
@@ -69,11 +69,11 @@ function topAccuracies(what: string, top: ReadonlyMap<number, number>): { [metri
 export function absorptionConfig(
   { modelName, seed }: BenchSetting,
   {
-    f1Jump = 0.03,
-    mostLatents = 10,
-    l1Penalty = 0.01,
-    leastProbeF1 = 0.6,
-    leastLetters = 20,
+    f1Jump = ABSORPTION_DEFAULTS.f1Jump,
+    mostLatents = ABSORPTION_DEFAULTS.mostLatents,
+    l1Penalty = ABSORPTION_DEFAULTS.l1Penalty,
+    leastProbeF1 = ABSORPTION_DEFAULTS.leastProbeF1,
+    leastLetters = ABSORPTION_DEFAULTS.leastLetters,
   }: Pick<AbsorptionOptions, "f1Jump" | "mostLatents" | "l1Penalty" | "leastProbeF1" | "leastLetters"> = {},
 ): { readonly [key: string]: Json } {
   return {

@@ -1,4 +1,4 @@
-import { MonosemError, throwIfAborted } from "../errors.js";
+import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { shownExamples, spread } from "./chosenExamples.js";
 import { detectionScore } from "./detection.js";
@@ -8,6 +8,7 @@ import { fuzzingScore } from "./fuzzing.js";
 import type { Judge, JudgeSettings } from "./judge.js";
 import type { JudgeAnswer } from "./judgeAnswer.js";
 import { keyedShuffle } from "./keyedNumber.js";
+import { latentsWithinBudget } from "./latentsWithinBudget.js";
 import type { TokenText } from "./promptData.js";
 import { type SimulationScore, simulationScore } from "./simulation.js";
 import { type SurprisalScore, surprisalScore } from "./surprisal.js";
@@ -93,34 +94,15 @@ export async function interpretLatents(options: InterpretOptions): Promise<Inter
     throw new MonosemError("ERR_CONFIG", 'the scorer "surprisal" needs surprisalModel');
   }
   checkCounts(options, concurrency);
-  const interpretations = new Map<number, Interpretation>();
-  const leftOut: number[] = [];
-  let leftOutBecause: string | undefined;
-  const failures: unknown[] = [];
-  let next = 0;
-  const work = async (): Promise<void> => {
-    while (next < latents.length && failures.length === 0) {
-      const examples = latents[next++]!;
-      try {
-        throwIfAborted(signal, "the interpretation");
-        interpretations.set(examples.latent, await interpretLatent(examples, scorers, options));
-        options.onProgress?.({ latents: interpretations.size });
-      } catch (error) {
-        if (error instanceof MonosemError && error.code === "ERR_BUDGET") {
-          leftOut.push(examples.latent);
-          leftOutBecause ??= error.message;
-        } else failures.push(error);
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: concurrency }, work));
-  if (failures.length > 0) throw failures[0];
-  const isLeftOut = new Set(leftOut);
-  return {
-    interpretations: latents.flatMap(({ latent }) => interpretations.get(latent) ?? []),
-    leftOut: latents.map(({ latent }) => latent).filter((latent) => isLeftOut.has(latent)),
-    ...(leftOutBecause === undefined ? {} : { leftOutBecause }),
-  };
+  const { results, ...left } = await latentsWithinBudget({
+    latents,
+    concurrency,
+    what: "the interpretation",
+    signal,
+    onProgress: options.onProgress,
+    resultOf: (examples) => interpretLatent(examples, scorers, options),
+  });
+  return { interpretations: results, ...left };
 }
 
 /** @throws MonosemError ERR_INVALID_ARGUMENT naming a count that is none, or that asks for nothing */
