@@ -27,7 +27,7 @@ import {
   withDevice,
 } from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
-import { type Progress, startProgress } from "./progress.js";
+import { StagedProgress } from "./progress.js";
 import { printedColumns } from "./terminal.js";
 
 interface AuditFlags extends DeviceFlags, TokenizerFlags, CorpusFlags {
@@ -98,7 +98,7 @@ async function audit(flags: AuditFlags, device: Device, signal: AbortSignal): Pr
   const corpus = await Corpus.fromFiles(flags.corpus);
   const contexts: Int32Array[] = [];
   for await (const context of contextsForSae(corpus, model, sae, flags)) contexts.push(context);
-  const stages = new Stages();
+  const stages = new StagedProgress();
   const sections = await auditSae({
     sae,
     model,
@@ -110,7 +110,10 @@ async function audit(flags: AuditFlags, device: Device, signal: AbortSignal): Pr
     ...(flags.topics === undefined ? {} : { topics: flags.topics }),
     seed: flags.seed,
     signal,
-    onProgress: ({ topic, done, of }) => stages.update(topic, done, of),
+    onProgress: ({ topic, done, of }) =>
+      topic === "text"
+        ? stages.update("reading", done, of, "texts")
+        : stages.update("auditing", done, of, "topics", topic),
   }).finally(() => stages.stop());
   warnOfBadReconstruction(flags.sae, await explainedVariance(contexts.slice(0, 48), sae, model, flags));
   const report: AuditReport = {
@@ -143,24 +146,4 @@ async function explainedVariance(
   using pass = new FeaturePass({ sae, model, allowMismatch, ...(hook === undefined ? {} : { hook }) });
   for (const tokens of contexts) await pass.add([{ tokens }]);
   return (await pass.metrics()).explainedVariance;
-}
-
-/** A bar for the text, then one over the topics. */
-class Stages {
-  #stage: "reading" | "auditing" | undefined;
-  #progress: Progress | undefined;
-
-  update(topic: AuditTopic | "text", done: number, of: number): void {
-    const stage = topic === "text" ? "reading" : "auditing";
-    if (stage !== this.#stage) {
-      this.#progress?.stop();
-      this.#stage = stage;
-      this.#progress = startProgress(stage, of, stage === "reading" ? "texts" : "topics");
-    }
-    this.#progress?.update(done, topic === "text" ? "" : topic);
-  }
-
-  stop(): void {
-    this.#progress?.stop();
-  }
 }

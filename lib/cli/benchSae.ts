@@ -53,7 +53,7 @@ import {
   tokenizerOption,
   withDevice,
 } from "./options.js";
-import { type Progress, startProgress } from "./progress.js";
+import { StagedProgress } from "./progress.js";
 import { packageVersion } from "./version.js";
 
 const EVALUATIONS = ["core", "sparse-probing", "absorption", "autointerp"] as const;
@@ -270,7 +270,7 @@ const MEASURE: Readonly<Record<Evaluation, (one: BenchedSae) => Promise<Measured
 
 async function measureCore({ flags, folder, sae, model, shape, signal, madeBy }: BenchedSae): Promise<Measured> {
   const corpus = await Corpus.fromFiles(flags.corpus!);
-  const stages = new Stages(folder);
+  const stages = new StagedProgress(`${visibleText(folder)}: `);
   const inModel = await evaluateInModel({
     sae,
     model,
@@ -305,7 +305,7 @@ async function measureSparseProbing(one: BenchedSae): Promise<Measured> {
   for (const path of flags.data!) {
     datasets.push({ name: basename(path).replace(/\.jsonl$/, ""), texts: await readLabelledTexts(path) });
   }
-  const stages = new Stages(folder);
+  const stages = new StagedProgress(`${visibleText(folder)}: `);
   const evaluated = await evaluateSparseProbing({
     sae,
     model,
@@ -315,14 +315,14 @@ async function measureSparseProbing(one: BenchedSae): Promise<Measured> {
     ...shape,
     seed: flags.seed,
     signal,
-    onProgress: ({ dataset, done, of }) => stages.update(`sparse probing, ${dataset}`, done, of, "texts"),
+    onProgress: ({ dataset, done, of }) => stages.update(`sparse probing, ${visibleText(dataset)}`, done, of, "texts"),
   }).finally(() => stages.stop());
   return { result: saeBenchResult(sparseProbingResult(evaluated, settingOf(one)), subjectOf(one)) };
 }
 
 async function measureAbsorption(one: BenchedSae): Promise<Measured> {
   const { flags, folder, sae, model, shape, signal } = one;
-  const stages = new Stages(folder);
+  const stages = new StagedProgress(`${visibleText(folder)}: `);
   const { letters, ...task } = await evaluateAbsorption({
     sae,
     model,
@@ -352,7 +352,7 @@ async function measureAutoInterp(one: BenchedSae): Promise<Measured> {
     maxTokens: flags.tokenCap,
   });
   const corpus = await Corpus.fromFiles(flags.corpus!);
-  const stages = new Stages(folder);
+  const stages = new StagedProgress(`${visibleText(folder)}: `);
   const chosen = {
     allowMismatch: flags.allowMismatch,
     ...(flags.hook === undefined ? {} : { hook: flags.hook }),
@@ -426,28 +426,4 @@ function subjectOf({ folder, sae, madeBy }: BenchedSae) {
     time: new Date(),
     madeBy,
   };
-}
-
-/** One bar after the other. */
-class Stages {
-  readonly #folder: string;
-  #stage: string | undefined;
-  #progress: Progress | undefined;
-
-  constructor(folder: string) {
-    this.#folder = folder;
-  }
-
-  update(stage: string, done: number, total: number | undefined, unit: string, facts = ""): void {
-    if (stage !== this.#stage) {
-      this.#progress?.stop();
-      this.#stage = stage;
-      this.#progress = startProgress(`${visibleText(this.#folder)}: ${stage}`, total, unit);
-    }
-    this.#progress?.update(done, facts);
-  }
-
-  stop(): void {
-    this.#progress?.stop();
-  }
 }

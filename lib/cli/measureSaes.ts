@@ -17,7 +17,7 @@ import { distinctNames } from "./distinctNames.js";
 import { type FittingSae, fittingSaes, type LoadedSae, loadableSaes } from "./fittingSaes.js";
 import { loadModel, loadSae } from "./folders.js";
 import type { TokenizerFlags } from "./options.js";
-import { type Progress, startProgress } from "./progress.js";
+import { StagedProgress, startProgress } from "./progress.js";
 
 /** How stored activations are read. */
 export interface StoredFlags {
@@ -104,7 +104,9 @@ export async function measureInModel(
       const group = [...keys.keys()].filter((index) => keys[index] === key);
       const shape = shapes[group[0]!]!;
       const corpus = await Corpus.fromFiles(flags.corpus);
-      const progress = new StagedProgress(group.length === 1 ? names[group[0]!]! : `${group.length} SAEs`);
+      const what = group.length === 1 ? names[group[0]!]! : `${group.length} SAEs`;
+      const titles = { means: "averaging activations", losses: `evaluating ${what}` };
+      const progress = new StagedProgress();
       const evaluations = await evaluateAllInModel({
         saes: group.map((index) => fitting[index]!.sae),
         model,
@@ -113,7 +115,7 @@ export async function measureInModel(
         ...(flags.hook === undefined ? {} : { hook: flags.hook }),
         allowMismatch: flags.allowMismatch,
         signal,
-        onProgress: ({ stage, tokens }) => progress.update(stage, tokens),
+        onProgress: ({ stage, tokens }) => progress.update(titles[stage], tokens, undefined, "tokens"),
       }).finally(() => progress.stop());
       for (const [place, index] of group.entries()) {
         const evaluation = evaluations[place]!;
@@ -151,29 +153,4 @@ export async function described(
     cfg: saeLensCfg(sae.config, sae.metadata),
     geometry: await dictionaryGeometry(sae, { signal }),
   };
-}
-
-/** The two passes over the corpus, one bar each. */
-class StagedProgress {
-  readonly #what: string;
-  #stage: string | undefined;
-  #progress: Progress | undefined;
-
-  constructor(what: string) {
-    this.#what = what;
-  }
-
-  update(stage: "means" | "losses", tokens: number): void {
-    if (stage !== this.#stage) {
-      this.#progress?.stop();
-      this.#stage = stage;
-      const title = stage === "means" ? "averaging activations" : `evaluating ${this.#what}`;
-      this.#progress = startProgress(title, undefined, "tokens");
-    }
-    this.#progress?.update(tokens);
-  }
-
-  stop(): void {
-    this.#progress?.stop();
-  }
 }

@@ -48,6 +48,33 @@ function barOptions(stream: NodeJS.WriteStream): Options {
   };
 }
 
+/** The same for an operation of several stages, whose names are not known beforehand: a display for each. */
+export class StagedProgress {
+  readonly #before: string;
+  #stage: string | undefined;
+  #progress: Progress | undefined;
+
+  /** @param before - stands before the name of each stage */
+  constructor(before = "") {
+    this.#before = before;
+  }
+
+  /** Another stage than before ends the display of the last one. */
+  update(stage: string, done: number, total: number | undefined, unit: string, facts = ""): void {
+    if (stage !== this.#stage) {
+      this.#progress?.stop();
+      this.#stage = stage;
+      this.#progress = startProgress(`${this.#before}${stage}`, total, unit);
+    }
+    this.#progress?.update(done, facts);
+  }
+
+  /** Ends the last stage's display. Idempotent. */
+  stop(): void {
+    this.#progress?.stop();
+  }
+}
+
 /** The same for several things that go on side by side: a row for each. */
 export interface ProgressTable {
   update(name: string, done: number, facts: string): void;

@@ -7,7 +7,8 @@ import { firstLetterTask, letterAnswer, QUESTION } from "../../lib/evaluation/fi
 import { keyedNumber } from "../../lib/interpretation/keyedNumber.js";
 import type { HookedTransformer } from "../../lib/models/hookedTransformer.js";
 import { exactSae, HOOK, openTinyModel } from "../analysis/tinyModel.js";
-import { dense, saeBench, sparse } from "./saebench.js";
+import { denseFeatures, sparseFeatures } from "../probing/featureMatrices.js";
+import { saeBench } from "./saebench.js";
 
 const norm = (vector: readonly number[]): number => Math.sqrt(vector.reduce((sum, value) => sum + value ** 2, 0));
 const product = (a: readonly number[], b: readonly number[]): number =>
@@ -51,10 +52,10 @@ function planted(absorbed: boolean): LetterVectors {
   const activations = acts.map((row) =>
     [0, 1, 2].map((i) => row.reduce((sum, value, l) => sum + value * decoder[l]![i]!, 0)),
   );
-  const matrix = sparse(acts);
+  const matrix = sparseFeatures(acts);
   return {
     vectors: {
-      activations: dense(activations),
+      activations: denseFeatures(activations),
       latents: matrix,
       latentsOf: (word) => {
         const indices = Array.from(acts[word]!.keys()).filter((latent) => acts[word]![latent]! > 0);

@@ -1,6 +1,5 @@
 import { readFileSync } from "node:fs";
 import { Ajv } from "ajv";
-import { DenseFeatures, SparseFeatures } from "../../lib/probing/featureMatrix.js";
 
 const read = (name: string) =>
   JSON.parse(readFileSync(new URL(`../fixtures/saebench/${name}.json`, import.meta.url), "utf8"));
@@ -44,21 +43,4 @@ export function problems(name: string, result: object): unknown {
   const validate = new Ajv({ strict: false, allErrors: true }).compile(schemas[name]!);
   validate(JSON.parse(JSON.stringify(result)));
   return validate.errors;
-}
-
-export function dense(rows: readonly (readonly number[])[]): DenseFeatures {
-  return new DenseFeatures(Float64Array.from(rows.flat()), rows.length, rows[0]!.length);
-}
-
-export function sparse(rows: readonly (readonly number[])[]): SparseFeatures {
-  const entries = { rowOffsets: [0], indices: [] as number[], values: [] as number[] };
-  for (const row of rows) {
-    row.forEach((value, column) => {
-      if (value === 0) return;
-      entries.indices.push(column);
-      entries.values.push(value);
-    });
-    entries.rowOffsets.push(entries.indices.length);
-  }
-  return new SparseFeatures(entries, rows[0]!.length);
 }

@@ -6,11 +6,12 @@ import { fitLogisticProbe, probeScores } from "../../lib/probing/linearProbe.js"
 import { probeMetrics } from "../../lib/probing/probeMetrics.js";
 import { rankByMeanDifference } from "../../lib/probing/sparseProbe.js";
 import { exactSae, HOOK, openTinyModel } from "../analysis/tinyModel.js";
-import { saeBench, sparse } from "./saebench.js";
+import { sparseFeatures } from "../probing/featureMatrices.js";
+import { saeBench } from "./saebench.js";
 
 test("the features that are probed, and how well, are SAEBench's", async () => {
   const { x, y, trainRows, top } = saeBench.sparseProbing;
-  const [train, test] = [x.slice(0, trainRows), x.slice(trainRows)].map(sparse);
+  const [train, test] = [x.slice(0, trainRows), x.slice(trainRows)].map(sparseFeatures);
   const labels = y.slice(0, trainRows);
   for (const [k, { features, accuracy }] of Object.entries(top)) {
     const chosen = rankByMeanDifference(train!, labels).slice(0, Number(k));

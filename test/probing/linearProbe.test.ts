@@ -8,7 +8,8 @@ import {
   probeScores,
   signedLabels,
 } from "../../lib/probing/linearProbe.js";
-import { denseFeatures, golden, sparseFeatures } from "./golden.js";
+import { denseFeatures, sparseFeatures } from "./featureMatrices.js";
+import { golden } from "./golden.js";
 
 const storages = [
   ["dense", denseFeatures(golden.dense), golden.fits.dense],

@@ -4,7 +4,8 @@ import { controlLabels, crossValidate, probe } from "../../lib/probing/probe.js"
 import { probeMetrics } from "../../lib/probing/probeMetrics.js";
 import { rankByMeanDifference, sparseProbes } from "../../lib/probing/sparseProbe.js";
 import { stratifiedFolds, stratifiedSplit } from "../../lib/probing/stratified.js";
-import { denseFeatures, golden, sparseFeatures } from "./golden.js";
+import { denseFeatures, sparseFeatures } from "./featureMatrices.js";
+import { golden } from "./golden.js";
 
 const { labels } = golden;
 
