@@ -1,6 +1,8 @@
 #include "cuda/library/collect_entries.h"
 
 #include <algorithm>
+#include <limits>
+#include <optional>
 
 #include "cuda/library/scan.h"
 
@@ -12,6 +14,12 @@ namespace {
 struct UniformBound {
   const float* bound;
 
+  ScoreBounds forOnePass() const {
+    ScoreBounds bounds;
+    bounds.ofAll = bound;
+    return bounds;
+  }
+  static constexpr bool mayChangeValues = false;
   __device__ float at(int64_t) const { return *bound; }
   __device__ bool changesValue(float, int64_t) const { return false; }
 };
@@ -20,6 +28,13 @@ struct ThresholdBounds {
   const float* thresholds;  // by position
   float margin;
 
+  ScoreBounds forOnePass() const {
+    ScoreBounds bounds;
+    bounds.ofPositions = thresholds;
+    bounds.margin = margin;
+    return bounds;
+  }
+  static constexpr bool mayChangeValues = true;
   __device__ float at(int64_t position) const { return thresholds[position] - margin; }
   __device__ bool changesValue(float score, int64_t position) const {
     return valueAbove(score, thresholds[position]) != score;
@@ -31,7 +46,8 @@ struct ThresholdBounds {
 // are only counted. Pieces of the chunk are those from firstPiece on of a row.
 template <class Bounds>
 __global__ void __launch_bounds__(pieceThreads)
-    collectKernel(ScoreChunk chunk, Bounds bounds, EntryPool pool, int64_t firstPiece, EncodeOutcome* outcome) {
+    collectKernel(ScoreChunk chunk, Bounds bounds, EntryPool pool, uint32_t* rowCounts, int64_t firstPiece,
+                  EncodeOutcome* outcome) {
   __shared__ uint32_t counts[pieceWarps];
   __shared__ unsigned long long placeOfBlock;
   const ScorePiece piece(chunk);
@@ -70,7 +86,7 @@ __global__ void __launch_bounds__(pieceThreads)
     const int64_t index = piece.row * pool.pieces + firstPiece + piece.number;
     pool.piecePlaces[index] = place;
     pool.pieceCounts[index] = count;
-    if (count > 0) atomicAdd(&pool.rowCounts[piece.row], count);
+    if (count > 0) atomicAdd(&rowCounts[piece.row], count);
   }
   if (count == 0 || place + count > uint64_t(pool.capacity)) return;  // the whole warp
   const unsigned lanesBefore = (1u << laneOf()) - 1;
@@ -87,31 +103,80 @@ __global__ void __launch_bounds__(pieceThreads)
   }
 }
 
+constexpr unsigned listWarps = 8;  // of a block
+
+// rowCounts[row] = the entries in the row's lists, and the outcome's entries += all of them. One warp per row.
+__global__ void __launch_bounds__(listWarps* warpSize_)
+    countListedKernel(LaneLists lists, int64_t rows, uint32_t* rowCounts, EncodeOutcome* outcome) {
+  __shared__ uint32_t scratch[33];
+  const int64_t row = int64_t(blockIdx.x) * listWarps + warpOf();
+  uint32_t count = 0;
+  if (row < rows)
+    for (int64_t list = laneOf(); list < lists.listsPerRow(); list += warpSize_)
+      count += lists.counts[row * lists.listsPerRow() + list];
+  const uint32_t ofRow = warpSum(count), ofBlock = blockSum(count, scratch);
+  if (row < rows && laneOf() == 0) rowCounts[row] = ofRow;
+  if (threadIdx.x == 0 && ofBlock > 0) atomicAdd(&outcome->entries, (unsigned long long)(ofBlock));
+}
+
+// Nothing where lists have lost entries; `expected` is how many entries there are then.
+template <class Bounds>
+std::optional<CollectedEntries> collectInLists(Context& gpu, const EncodeOperands& operands, const Bounds& bounds,
+                                               int64_t* expected) {
+  const int64_t rows = operands.x.rows;
+  CollectedEntries collected{};
+  collected.inLists = true;
+  collected.lists =
+      makeLaneLists(gpu, operands, 0, *expected / std::max<int64_t>(1, rows), 0, std::numeric_limits<int64_t>::max());
+  collected.rowCounts = gpu.allocate<uint32_t>(rows);
+  gpu.clear(&operands.outcome->entries, sizeof operands.outcome->entries);
+  gpu.clear(&operands.outcome->listsOverflowed, sizeof operands.outcome->listsOverflowed);
+  collectInOnePass(gpu, operands, onePassFactors(gpu, operands), 0, bounds.forOnePass(), 0, false, collected.lists);
+  launch(gpu, countListedKernel, Launch{piecesOf(rows, listWarps), listWarps * warpSize_}, collected.lists, rows,
+         collected.rowCounts, operands.outcome);
+  const EncodeOutcome outcome = readOutcome(gpu, operands);
+  collected.count = int64_t(outcome.entries);
+  collected.bound = outcome.bound;
+  collected.valuesDiffer = Bounds::mayChangeValues;
+  if (!outcome.listsOverflowed) return collected;
+  *expected = collected.count;
+  return std::nullopt;
+}
+
 template <class Bounds>
 CollectedEntries collect(Context& gpu, const EncodeOperands& operands, const Bounds& bounds, int64_t expected) {
+  if (worthOnePass(gpu, operands))
+    if (const auto collected = collectInLists(gpu, operands, bounds, &expected)) return *collected;
   const ChunkShape shape = chunkShapeFor(gpu, operands);
   const int64_t rows = operands.x.rows, positions = operands.positions();
   const int64_t piecesPerChunk = piecesOf(shape.columns, pieceColumns);
   const int64_t wholeChunks = positions / shape.columns;
-  EntryPool pool;
+  CollectedEntries collected{};
+  EntryPool& pool = collected.pool;
   pool.capacity = std::min(expected, rows * positions);
   pool.pieces = wholeChunks * piecesPerChunk + piecesOf(positions - wholeChunks * shape.columns, pieceColumns);
   pool.piecePlaces = gpu.allocate<unsigned long long>(rows * pool.pieces);
   pool.pieceCounts = gpu.allocate<uint32_t>(rows * pool.pieces);
-  pool.rowCounts = gpu.allocate<uint32_t>(rows);
+  collected.rowCounts = gpu.allocate<uint32_t>(rows);
   while (true) {
     pool.scores = gpu.allocate<float>(pool.capacity);
     pool.positions = gpu.allocate<uint32_t>(pool.capacity);
     gpu.clear(&operands.outcome->entries, sizeof operands.outcome->entries);
-    gpu.clear(pool.rowCounts, sizeof(uint32_t) * size_t(rows));
+    gpu.clear(collected.rowCounts, sizeof(uint32_t) * size_t(rows));
     forEachScoreChunk(gpu, operands, [&](const ScoreChunk& chunk) {
-      launch(gpu, collectKernel<Bounds>, warpPerPiece(chunk), chunk, bounds, pool,
+      launch(gpu, collectKernel<Bounds>, warpPerPiece(chunk), chunk, bounds, pool, collected.rowCounts,
              chunk.firstPosition / shape.columns * piecesPerChunk, operands.outcome);
     });
     const EncodeOutcome outcome = readOutcome(gpu, operands);
     const int64_t count = int64_t(outcome.entries);
-    if (count <= pool.capacity) return {pool, count, outcome.bound, outcome.valuesDiffer != 0};
-    pool.capacity = count;
+    if (count > pool.capacity) {
+      pool.capacity = count;
+      continue;
+    }
+    collected.count = count;
+    collected.bound = outcome.bound;
+    collected.valuesDiffer = outcome.valuesDiffer != 0;
+    return collected;
   }
 }
 
@@ -136,6 +201,53 @@ __global__ void __launch_bounds__(mostRowThreads)
     const uint64_t from = pool.piecePlaces[piece] + (entry - begin);
     features[to + entry] = featureAt(eligible, pool.positions[from]);
     preActivations[to + entry] = pool.scores[from];
+  }
+}
+
+// The first of a list's entries whose position is not before `position`: how many there are before it.
+__device__ uint32_t entriesBefore(const Candidate* list, uint32_t count, uint32_t position) {
+  uint32_t first = 0;
+  while (first < count) {
+    const uint32_t middle = (first + count) / 2;
+    if (list[middle].position < position)
+      first = middle + 1;
+    else
+      count = middle;
+  }
+  return first;
+}
+
+// The same from the row's lists, one warp per row. Stripes follow one another; the lists of a stripe are merged: an
+// entry's place is the number of entries before it in each of them.
+__global__ void __launch_bounds__(listWarps* warpSize_)
+    compactListsKernel(LaneLists lists, int64_t rows, const uint64_t* rowOffsets, uint32_t* features,
+                       float* preActivations) {
+  const int64_t row = int64_t(blockIdx.x) * listWarps + warpOf();
+  if (row >= rows) return;  // the whole warp
+  uint64_t place = rowOffsets[row];
+  for (int64_t stripe = 0; stripe < lists.stripes; ++stripe) {
+    const int64_t first = (row * lists.stripes + stripe) * listsPerStripe;
+    const Candidate* const candidates = lists.candidates + first * lists.capacity;
+    uint32_t counts[listsPerStripe], ofStripe = 0;
+#pragma unroll
+    for (int list = 0; list < listsPerStripe; ++list) ofStripe += counts[list] = lists.counts[first + list];
+    for (uint32_t i = laneOf(); i < ofStripe; i += warpSize_) {
+      uint32_t own = 0, index = i;
+#pragma unroll
+      for (uint32_t list = 0; list + 1 < listsPerStripe; ++list)
+        if (own == list && index >= counts[list]) {
+          index -= counts[list];
+          own = list + 1;
+        }
+      const Candidate candidate = candidates[own * lists.capacity + index];
+      uint32_t before = index;
+#pragma unroll
+      for (uint32_t list = 0; list < listsPerStripe; ++list)
+        if (list != own) before += entriesBefore(candidates + list * lists.capacity, counts[list], candidate.position);
+      features[place + before] = candidate.position;
+      preActivations[place + before] = candidate.score;
+    }
+    place += ofStripe;
   }
 }
 
@@ -167,7 +279,10 @@ void compactEntries(Context& gpu, const EncodeOperands& operands, const Collecte
   made->rowOffsets = gpu.allocate<uint64_t>(rows + 1);
   made->features = gpu.allocate<uint32_t>(collected.count);
   made->preActivations = gpu.allocate<float>(collected.count);
-  exclusiveScan(gpu, collected.pool.rowCounts, rows, made->rowOffsets);
+  exclusiveScan(gpu, collected.rowCounts, rows, made->rowOffsets);
+  if (collected.inLists)
+    return launch(gpu, compactListsKernel, Launch{piecesOf(rows, listWarps), listWarps * warpSize_}, collected.lists,
+                  rows, made->rowOffsets, made->features, made->preActivations);
   launch(gpu, compactKernel, Launch{unsigned(rows), threadsPerRow(collected.count, rows)}, collected.pool,
          operands.eligible, made->rowOffsets, made->features, made->preActivations);
 }

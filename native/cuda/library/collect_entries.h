@@ -1,7 +1,7 @@
 // The entries that are above a bound, of which nobody knows before how many there are.
 #pragma once
 
-#include "cuda/library/encode_operands.h"
+#include "cuda/library/one_pass_scores.h"
 
 namespace monosem::cuda {
 
@@ -16,14 +16,17 @@ struct EntryPool {
   int64_t pieces;                   // of a row
   unsigned long long* piecePlaces;  // [rows, pieces]
   uint32_t* pieceCounts;            // [rows, pieces]
-  uint32_t* rowCounts;              // [rows]
 };
 
+// Entries in a pool, or where they were collected in one pass, in its lists.
 struct CollectedEntries {
+  bool inLists;
   EntryPool pool;
+  LaneLists lists;
+  uint32_t* rowCounts;  // [rows]
   int64_t count;
   float bound;        // of collectAbove
-  bool valuesDiffer;  // of those above thresholds; otherwise false
+  bool valuesDiffer;  // of those above thresholds whether any may; otherwise false
 };
 
 // The entries with a score above the outcome's bound. `expected`: about how many there will be; where there are more,

@@ -7,6 +7,7 @@
 #include "cuda/library/gpu.h"
 #include "cuda/library/matrix_products.h"
 #include "cuda/library/non_finite.h"
+#include "cuda/library/one_pass_scores.h"
 
 namespace monosem::cuda {
 namespace {
@@ -126,6 +127,11 @@ void Context::requireSharedBytes(size_t bytes) const {
   throw EngineError(ErrorCode::unsupported, "A block would need " + std::to_string(bytes) +
                                                 " bytes of shared memory, but the device has " +
                                                 std::to_string(sharedBytes_) + ".");
+}
+
+bool Context::hasWarpgroupProducts() {
+  if (!hasWarpgroupProducts_) hasWarpgroupProducts_ = findWarpgroupProducts(*this);
+  return *hasWarpgroupProducts_;
 }
 
 void* Context::allocateBytes(size_t bytes) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,9 @@ class Context {
   void requireSharedBytes(size_t bytes) const;
   size_t sharedBytes() const { return sharedBytes_; }  // the most that a block can have
   void makeCurrent() const;                            // for calls of the runtime on this thread
+  // Whether the library has machine code for the matrix units of this GPU that warpgroups use (sm_90a); found out in
+  // the first call that asks.
+  bool hasWarpgroupProducts();
 
   // ---- Memory of the call that is running: lives until the call returns, or longer where it is part of a result.
   template <class T>
@@ -115,6 +119,7 @@ class Context {
   Precision precision_;
   int multiprocessors_ = 0;
   size_t sharedBytes_ = 0;
+  std::optional<bool> hasWarpgroupProducts_;
   std::string description_;
   std::unique_ptr<cudaStream_t, DestroyStream> stream_;
   const Memory* memory_ = nullptr;

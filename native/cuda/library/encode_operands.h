@@ -23,6 +23,7 @@ struct EncodeOutcome {
   float bound = 0;                    // that entries have to be above: collectAbove's operand
   uint32_t valuesDiffer = 0;          // whether an entry's value is not its pre-activation
   unsigned long long entries = 0;     // that were collected
+  uint32_t listsOverflowed = 0;       // whether lists of one_pass_scores.h have lost entries
   uint32_t nonFiniteBias = none;      // the first feature whose bias is NaN or infinite
   uint32_t nanThreshold = none;       // the first feature whose threshold is NaN
   uint32_t nonFiniteScoreRow = none;  // the first row with a score that is NaN or infinite

@@ -64,15 +64,16 @@ __device__ inline Digit digitOfRank(const uint32_t* histogram, uint32_t rank) {
 
 constexpr unsigned warpDigitBits = 8, warpHistogramBins = 1u << warpDigitBits;
 
-// Where the k largest of count > k > 0 scores end. By a whole warp, with a histogram in shared memory of its own.
+// Where the k largest of count > k > 0 scores end, scoreAt(i) for i < count. By a whole warp, with a histogram in
+// shared memory of its own.
 //
 // The digits are those of the keys' distances from the smallest one, from the highest bit that the largest distance
 // has: so the first digit spreads scores of any range over the bins, and mostly the second parts exactly k, which ends
 // it. Reads the scores once for their range and once for each of at most four digits.
-template <class Order>
-__device__ inline Cut findCut(const float* scores, uint32_t count, uint32_t k, uint32_t* histogram) {
+template <class Order, class ScoreAt>
+__device__ inline Cut findCut(const ScoreAt& scoreAt, uint32_t count, uint32_t k, uint32_t* histogram) {
   constexpr unsigned atOnce = 4;  // loads under way
-  const auto keyAt = [&](uint32_t i) { return orderedKey(Order::rank(scores[i])); };
+  const auto keyAt = [&](uint32_t i) { return orderedKey(Order::rank(scoreAt(i))); };
   uint32_t smallest = UINT32_MAX, largest = 0;
 #pragma unroll 4
   for (uint32_t i = laneOf(); i < count; i += warpSize_) {

@@ -48,8 +48,8 @@ __global__ void __launch_bounds__(blockThreads) selectTopKernel(CodesView codes,
   if (row >= codes.rows) return;  // the whole warp
   const uint64_t from = codes.offsets[row], to = made.rowOffsets[row];
   const uint32_t count = uint32_t(codes.offsets[row + 1] - from);
-  const Cut cut = count > k ? findCut<ByValue>(codes.preActivations + from, count, uint32_t(k), histograms[warpOf()])
-                            : takeEverything;
+  const auto scoreAt = [&](uint32_t i) { return codes.preActivations[from + i]; };
+  const Cut cut = count > k ? findCut<ByValue>(scoreAt, count, uint32_t(k), histograms[warpOf()]) : takeEverything;
   takeLargest<ByValue>(
       count, cut,
       [&](uint32_t i) {
