@@ -145,7 +145,7 @@ std::optional<CollectedEntries> collectInLists(Context& gpu, const EncodeOperand
 
 template <class Bounds>
 CollectedEntries collect(Context& gpu, const EncodeOperands& operands, const Bounds& bounds, int64_t expected) {
-  if (worthOnePass(gpu, operands))
+  if (worthOnePass(gpu, operands, 0))
     if (const auto collected = collectInLists(gpu, operands, bounds, &expected)) return *collected;
   const ChunkShape shape = chunkShapeFor(gpu, operands);
   const int64_t rows = operands.x.rows, positions = operands.positions();

@@ -7,6 +7,9 @@ namespace monosem::cuda {
 
 void encodePositive(Context& gpu, const EncodeOperands& operands, MadeCodes* made);
 void encodeTopK(Context& gpu, const EncodeOperands& operands, int64_t k, bool byMagnitude, MadeCodes* made);  // k > 0
+// The selection of encodeTopK, into codes that have room for its entries: the faster way, where there is one.
+bool selectTopKInOnePass(Context& gpu, const EncodeOperands& operands, int64_t k, bool byMagnitude,
+                         const MadeCodes& made);
 void encodeBatchTopK(Context& gpu, const EncodeOperands& operands, int64_t k, MadeCodes* made);
 // `thresholds` by position.
 void encodeAbove(Context& gpu, const EncodeOperands& operands, const float* thresholds, float margin, MadeCodes* made);

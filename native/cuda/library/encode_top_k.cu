@@ -12,7 +12,6 @@
 #include <algorithm>
 
 #include "cuda/library/encode.h"
-#include "cuda/library/matrix_products.h"
 #include "cuda/library/one_pass_scores.h"
 #include "cuda/library/radix_select.h"
 
@@ -40,7 +39,6 @@ struct CandidateLists {
   uint32_t* positions;  // [lists, capacity]
   uint32_t* counts;     // [lists]
   float* thresholds;    // [lists], by rank: only what is above it can be among the k largest
-  bool cutsAtEnd;       // whether a chunk leaves no more than k in a list
 };
 
 // A list, for the warp that works on it.
@@ -110,7 +108,7 @@ __global__ void __launch_bounds__(listThreads, 4)
       list.count += __popc(allAbove);
     }
   }
-  if (lists.cutsAtEnd && list.count > lists.k) threshold = list.cutDown<Order>(lists.k, histogram);
+  if (lists.parts > 1 && list.count > lists.k) threshold = list.cutDown<Order>(lists.k, histogram);
   if (laneOf() == 0) {
     lists.counts[index] = list.count;
     lists.thresholds[index] = threshold;
@@ -171,7 +169,6 @@ CandidateLists makeLists(Context& gpu, const EncodeOperands& operands, int64_t k
       piecesOf(piecesOf(positions, std::max<int64_t>(1, parts)), columnsPerLook) * int64_t(columnsPerLook);
   lists.parts = piecesOf(positions, lists.columnsPerPart);
   lists.capacity = std::min(lists.columnsPerPart, std::max(2 * k, fewestCandidates)) + columnsPerLook;
-  lists.cutsAtEnd = lists.parts > 1;
   const int64_t count = shape.rows * lists.parts;
   lists.scores = gpu.allocate<float>(count * lists.capacity);
   lists.positions = gpu.allocate<uint32_t>(count * lists.capacity);
@@ -180,155 +177,8 @@ CandidateLists makeLists(Context& gpu, const EncodeOperands& operands, int64_t k
   return lists;
 }
 
-// ---- In one pass
-//
-// The k-th largest score of a sample, the first positions, is a bound that the k largest of all are above or equal to;
-// equals further on lose against those of the sample. So what the pass collects above it and the k largest of the
-// sample hold the k largest of all, for any order of the positions. Of n positions in random order n k / sample become
-// candidates.
-
-// The sample: about the sixteenth part of the positions, so that about 16 k candidates are found.
-constexpr int64_t positionsPerSampled = 16;
-constexpr int64_t leastSampled = 1024;
-// What the lists of a row may hold together: a block gathers it in its shared memory.
-constexpr int64_t mostGathered = 8192;
-constexpr int64_t mostOfOnePass = 1024;  // k: four lists have room for it and another tile
-
-// Row `row` of the codes: the k largest of the sample's k and what the pass has collected, one warp per row. They are
-// gathered in shared memory in the order of the lists, and those that are taken sorted by position there.
 template <class Order>
-__global__ void __launch_bounds__(warpSize_)
-    takeLargestOfListsKernel(CandidateLists sample, LaneLists lists, MadeCodes made) {
-  DYNAMIC_SHARED(Candidate, candidates);
-  __shared__ uint32_t histogram[warpHistogramBins];
-  const int64_t row = blockIdx.x, listsPerRow = lists.listsPerRow();
-  const uint32_t k = sample.k;
-  uint32_t count = sample.counts[row];
-  for (uint32_t i = laneOf(); i < count; i += warpSize_)
-    candidates[i] = {sample.scores[row * sample.capacity + i], sample.positions[row * sample.capacity + i]};
-  for (int64_t first = 0; first < listsPerRow; first += warpSize_) {
-    const int64_t own = first + laneOf();
-    const uint32_t ofOwn = own < listsPerRow ? lists.counts[row * listsPerRow + own] : 0;
-    const uint32_t beforeOwn = count + warpExclusiveSum(ofOwn);
-#pragma unroll 4
-    for (int list = 0; list < int(min(int64_t(warpSize_), listsPerRow - first)); ++list) {
-      const Candidate* const from = lists.candidates + (row * listsPerRow + first + list) * lists.capacity;
-      const uint32_t ofList = __shfl_sync(allLanes, ofOwn, list), before = __shfl_sync(allLanes, beforeOwn, list);
-      for (uint32_t i = laneOf(); i < ofList; i += warpSize_) candidates[before + i] = from[i];
-    }
-    count = __shfl_sync(allLanes, beforeOwn + ofOwn, int(warpSize_ - 1));
-  }
-  __syncwarp();
-  const auto make = [&](const Candidate& candidate, uint32_t place) {
-    made.features[row * k + place] = candidate.position;
-    made.preActivations[row * k + place] = candidate.score;
-    if (made.values) made.values[row * k + place] = candidate.score > 0 ? candidate.score : 0;
-  };
-  if (count < k) {  // see takeLargestKernel
-    for (uint32_t place = laneOf(); place < k; place += warpSize_) make({NAN, place}, place);
-    return;
-  }
-  const auto keyAt = [&](uint32_t i) { return orderedKey(Order::rank(candidates[i].score)); };
-  const Cut cut =
-      count > k ? findCut<Order>([&](uint32_t i) { return candidates[i].score; }, count, k, histogram) : takeEverything;
-
-  // Of those that have the cut's key, the first cut.equals positions are taken: up to lastEqual.
-  uint32_t equals = 0;
-  for (uint32_t i = laneOf(); i < count; i += warpSize_) equals += keyAt(i) == cut.key;
-  equals = warpSum(equals);
-  uint32_t lastEqual = UINT32_MAX;
-  if (equals > cut.equals) {
-    int64_t last = -1;
-    for (uint32_t taken = 0; taken < cut.equals; ++taken) {
-      uint32_t next = UINT32_MAX;
-      for (uint32_t i = laneOf(); i < count; i += warpSize_)
-        if (keyAt(i) == cut.key && int64_t(candidates[i].position) > last) next = min(next, candidates[i].position);
-      last = int64_t(~warpMax(~next));
-    }
-    lastEqual = uint32_t(last);
-  }
-  const unsigned lanesBefore = (1u << laneOf()) - 1;
-  uint32_t taken = 0;
-  for (uint32_t first = 0; first < count; first += warpSize_) {
-    const uint32_t i = first + laneOf();
-    const Candidate candidate = candidates[min(i, count - 1)];
-    const uint32_t key = orderedKey(Order::rank(candidate.score));
-    const bool takes =
-        i < count && (key > cut.key || (cut.equals > 0 && key == cut.key && candidate.position <= lastEqual));
-    const unsigned all = __ballot_sync(allLanes, takes);
-    __syncwarp();  // its place may be one that another lane reads from
-    if (takes) candidates[taken + __popc(all & lanesBefore)] = candidate;
-    taken += __popc(all);
-  }
-  __syncwarp();
-  for (uint32_t i = laneOf(); i < k; i += warpSize_) {
-    const Candidate candidate = candidates[i];
-    uint32_t place = 0;
-    for (uint32_t other = 0; other < k; ++other) place += candidates[other].position < candidate.position;
-    make(candidate, place);
-  }
-}
-
-// The k largest of the first `sampled` positions of every row.
-template <class Order>
-CandidateLists sampleLargest(Context& gpu, const EncodeOperands& operands, const OnePassFactors& factors, int64_t k,
-                             int64_t sampled) {
-  CandidateLists lists;
-  lists.k = uint32_t(k);
-  lists.parts = 1;
-  lists.columnsPerPart = sampled;
-  lists.capacity = std::max(2 * k, fewestCandidates) + columnsPerLook;
-  lists.cutsAtEnd = true;
-  lists.scores = gpu.allocate<float>(operands.x.rows * lists.capacity);
-  lists.positions = gpu.allocate<uint32_t>(operands.x.rows * lists.capacity);
-  lists.counts = gpu.allocate<uint32_t>(operands.x.rows);
-  lists.thresholds = gpu.allocate<float>(operands.x.rows);
-  const int64_t perChunk = chunkShapeFor(gpu, operands).rows;
-  float* const products = gpu.allocate<float>(perChunk * sampled);
-  for (int64_t row = 0; row < operands.x.rows; row += perChunk) {
-    const int64_t rows = std::min(perChunk, operands.x.rows - row);
-    const ScoreChunk chunk{row, 0, {products, rows, sampled}, operands.biases};
-    gpu.products().abTransposed({factors.x.row(row), rows, factors.x.columns},
-                                {factors.encoder.data, sampled, factors.encoder.columns}, 1, 0,
-                                {products, rows, sampled});
-    CandidateLists ofChunk = lists;
-    ofChunk.scores += row * lists.capacity;
-    ofChunk.positions += row * lists.capacity;
-    ofChunk.counts += row;
-    ofChunk.thresholds += row;
-    launch(gpu, offerScoresKernel<Order>, Launch{piecesOf(rows, warpsPerBlock), listThreads}, chunk, ofChunk,
-           operands.outcome);
-  }
-  return lists;
-}
-
-int64_t sampleFor(const EncodeOperands& operands, int64_t k) {
-  const int64_t wanted = std::max({operands.positions() / positionsPerSampled, leastSampled, 4 * k});
-  return int64_t(piecesOf(wanted, blockColumns)) * blockColumns;
-}
-
-bool selectsInOnePass(Context& gpu, const EncodeOperands& operands, int64_t k) {
-  return k <= mostOfOnePass && 4 * sampleFor(operands, k) <= operands.positions() && worthOnePass(gpu, operands);
-}
-
-template <class Order>
-void selectInOnePass(Context& gpu, const EncodeOperands& operands, int64_t k, bool byMagnitude, const MadeCodes& made) {
-  const OnePassFactors factors = onePassFactors(gpu, operands);
-  const int64_t sampled = sampleFor(operands, k);
-  const CandidateLists sample = sampleLargest<Order>(gpu, operands, factors, k, sampled);
-  const int64_t expected = k * (operands.positions() - sampled) / sampled;
-  const LaneLists lists = makeLaneLists(gpu, operands, sampled, expected, k, mostGathered);
-  ScoreBounds bounds;
-  bounds.ofRows = sample.thresholds;
-  collectInOnePass(gpu, operands, factors, sampled, bounds, k, byMagnitude, lists);
-  const size_t sharedBytes = sizeof(Candidate) * size_t(k + lists.listsPerRow() * lists.capacity);
-  launch(gpu, takeLargestOfListsKernel<Order>, Launch{unsigned(operands.x.rows), warpSize_, sharedBytes}, sample, lists,
-         made);
-}
-
-template <class Order>
-void selectTopK(Context& gpu, const EncodeOperands& operands, int64_t k, bool byMagnitude, const MadeCodes& made) {
-  if (selectsInOnePass(gpu, operands, k)) return selectInOnePass<Order>(gpu, operands, k, byMagnitude, made);
+void selectTopK(Context& gpu, const EncodeOperands& operands, int64_t k, const MadeCodes& made) {
   const CandidateLists lists = makeLists(gpu, operands, k);
   forEachScoreChunk(gpu, operands, [&](const ScoreChunk& chunk) {
     const int64_t rows = chunk.products.rows;
@@ -348,11 +198,12 @@ void encodeTopK(Context& gpu, const EncodeOperands& operands, int64_t k, bool by
   made->rowOffsets = evenRowOffsets(gpu, operands.x.rows, k);
   made->features = gpu.allocate<uint32_t>(made->entries);
   made->preActivations = gpu.allocate<float>(made->entries);
-  if (byMagnitude) {
-    selectTopK<ByMagnitude>(gpu, operands, k, true, *made);
-  } else {
-    made->values = gpu.allocate<float>(made->entries);
-    selectTopK<ByValue>(gpu, operands, k, false, *made);
+  if (!byMagnitude) made->values = gpu.allocate<float>(made->entries);
+  if (!selectTopKInOnePass(gpu, operands, k, byMagnitude, *made)) {
+    if (byMagnitude)
+      selectTopK<ByMagnitude>(gpu, operands, k, *made);
+    else
+      selectTopK<ByValue>(gpu, operands, k, *made);
   }
   refuseLate(gpu, operands, *made);
 }

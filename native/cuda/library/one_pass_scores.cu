@@ -12,6 +12,12 @@ namespace {
 
 constexpr int depth = 64;  // of a tile; 64 bfloat16 are 128 bytes
 constexpr int stageCount = 4;
+// The first multiplying warpgroup is ahead of the second by so many stages, so that one of them multiplies while the
+// other offers its scores.
+#ifndef LEAD
+#define LEAD 3
+#endif
+constexpr int lead = LEAD;
 constexpr unsigned warpgroupThreads = 128;
 constexpr unsigned multiplying = 2;  // warpgroups
 constexpr unsigned blockThreads = (1 + multiplying) * warpgroupThreads;
@@ -26,6 +32,7 @@ struct Shared {
   Stage stages[stageCount];
   uint32_t histograms[multiplying * 4][warpHistogramBins];
   uint64_t filled[stageCount], emptied[stageCount];
+  uint64_t begun;  // by the first multiplying warpgroup
 };
 constexpr size_t sharedAlignment = 1024;  // of tiles that are swizzled
 
@@ -85,38 +92,41 @@ __device__ void copyTiles(const Pass& pass, const CUtensorMap& x, const CUtensor
 // A thread's list of one row.
 struct OwnList {
   int64_t index;
-  uint32_t high, firstLow, endLow;  // addresses' halves: no list crosses a multiple of 4 GiB
-  float bound;                      // infinite where there is no such row
-  float check = 0;                  // stays 0 while all scores are finite
+  uint32_t first, end;  // in bytes from the beginning of all lists
+  float bound;          // infinite where there is no such row
+  float check = 0;      // stays 0 while all scores are finite
 
   __device__ OwnList(const Pass& pass, int64_t row)
-      : index((row * pass.lists.stripes + blockIdx.y) * listsPerStripe + laneOf() % listsPerStripe), bound(INFINITY) {
-    const auto first = reinterpret_cast<uint64_t>(pass.lists.candidates + index * pass.lists.capacity);
-    high = uint32_t(first >> 32);
-    firstLow = endLow = uint32_t(first);
+      : index((row * pass.lists.stripes + blockIdx.y) * listsPerStripe + laneOf() % listsPerStripe),
+        first(uint32_t(index * pass.lists.capacity * int64_t(sizeof(Candidate)))),
+        end(first),
+        bound(INFINITY) {
     if (row >= pass.rows) return;
     bound = pass.bounds.ofRows ? pass.bounds.ofRows[row] : pass.bounds.ofAll ? *pass.bounds.ofAll : -INFINITY;
   }
-  __device__ uint32_t count() const { return (endLow - firstLow) / sizeof(Candidate); }
+  __device__ uint32_t count() const { return (end - first) / sizeof(Candidate); }
+  __device__ void keep(uint32_t count) { end = first + count * sizeof(Candidate); }
   // Of a position that has a bound of its own.
   template <bool byPosition>
   __device__ float boundWith(float ofPosition) const {
     return byPosition ? fmaxf(bound, ofPosition) : bound;
   }
   // NaN is taken: it has to be seen. Few scores are, different ones in each lane, so that the instructions are
-  // predicated and never branched around, which the compiler would do.
+  // predicated and never branched around, which the compiler would do. An address is the sum of a number that all
+  // threads have and one of 32 bits, which is an instruction's own way of addressing.
   template <class Order>
-  __device__ void offer(float score, float above, int64_t position) {
+  __device__ void offer(const Pass& pass, float score, float above, int64_t position) {
     check = fmaf(score, 0.0f, check);
     asm volatile(
-        "{\n.reg .pred taken;\n.reg .b64 end;\n"
+        "{\n.reg .pred taken;\n.reg .b64 place;\n"
         "setp.gtu.f32 taken, %1, %2;\n"
-        "mov.b64 end, {%0, %3};\n"
-        "@taken st.global.v2.b32 [end], {%4, %5};\n"
+        "cvt.u64.u32 place, %0;\n"
+        "add.u64 place, place, %3;\n"
+        "@taken st.global.v2.b32 [place], {%4, %5};\n"
         "@taken add.u32 %0, %0, %6;\n}"
-        : "+r"(endLow)
-        : "f"(Order::rank(score)), "f"(above), "r"(high), "r"(__float_as_uint(score)), "r"(uint32_t(position)),
-          "n"(sizeof(Candidate))
+        : "+r"(end)
+        : "f"(Order::rank(score)), "f"(above), "l"(pass.lists.candidates), "r"(__float_as_uint(score)),
+          "r"(uint32_t(position)), "n"(sizeof(Candidate))
         : "memory");
   }
 };
@@ -131,7 +141,7 @@ __device__ __forceinline__ void makeRoom(const Pass& pass, OwnList& list, uint32
     if (full) {
       pass.outcome->listsOverflowed = 1;
       atomicAdd(&pass.outcome->entries, (unsigned long long)(list.count()));
-      list.endLow = list.firstLow;
+      list.keep(0);
     }
     return;
   }
@@ -145,7 +155,7 @@ __device__ __forceinline__ void makeRoom(const Pass& pass, OwnList& list, uint32
         count, cut, [&](uint32_t i) { return candidates[i]; },
         [&](const Candidate& candidate, uint32_t place) { candidates[place] = candidate; });
     if (int(laneOf()) != lane) continue;
-    list.endLow = list.firstLow + taken * sizeof(Candidate);
+    list.keep(taken);
     list.bound = fromOrderedKey(cut.key);
   }
   __syncwarp();
@@ -172,12 +182,12 @@ __device__ __forceinline__ void offerTile(const Pass& pass, int64_t firstColumn,
       bound = {bound.x - pass.bounds.margin, bound.y - pass.bounds.margin};
     }
     if (whole || inside > 0) {
-      upper.offer<Order>(sums[4 * group] + bias.x, upper.boundWith<byPosition>(bound.x), position);
-      lower.offer<Order>(sums[4 * group + 2] + bias.x, lower.boundWith<byPosition>(bound.x), position);
+      upper.offer<Order>(pass, sums[4 * group] + bias.x, upper.boundWith<byPosition>(bound.x), position);
+      lower.offer<Order>(pass, sums[4 * group + 2] + bias.x, lower.boundWith<byPosition>(bound.x), position);
     }
     if (whole || inside > 1) {
-      upper.offer<Order>(sums[4 * group + 1] + bias.y, upper.boundWith<byPosition>(bound.y), position + 1);
-      lower.offer<Order>(sums[4 * group + 3] + bias.y, lower.boundWith<byPosition>(bound.y), position + 1);
+      upper.offer<Order>(pass, sums[4 * group + 1] + bias.y, upper.boundWith<byPosition>(bound.y), position + 1);
+      lower.offer<Order>(pass, sums[4 * group + 3] + bias.y, lower.boundWith<byPosition>(bound.y), position + 1);
     }
   }
 }
@@ -191,6 +201,7 @@ __device__ void multiplyAndOffer(const Pass& pass, Shared& shared) {
   OwnList upper(pass, row), lower(pass, row + 8);
   const Tiles tiles(pass);
   Place place;
+  if (lead > 0 && warpgroup == 1 && tiles.begin < tiles.end) hopper::wait(&shared.begun, 0);
   float sums[128];
   for (int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
     int before = -1;  // the stage that products may still read
@@ -207,6 +218,8 @@ __device__ void multiplyAndOffer(const Pass& pass, Shared& shared) {
       if (before >= 0 && thread < clusterBlocks) hopper::arriveAt(&shared.emptied[before], thread);
       before = place.stage;
       place.advance();
+      if (lead > 0 && threadIdx.x == warpgroupThreads && tile == tiles.begin && at == min(lead, int(pass.depths)) - 1)
+        hopper::arriveExpecting(&shared.begun, 0);
     }
     hopper::waitForProducts<0>();
     if (thread < clusterBlocks) hopper::arriveAt(&shared.emptied[before], thread);
@@ -241,6 +254,7 @@ __global__ void __cluster_dims__(clusterBlocks, 1, 1) __launch_bounds__(blockThr
       hopper::initialise(&shared.filled[stage], 1);
       hopper::initialise(&shared.emptied[stage], multiplying * clusterBlocks);
     }
+    hopper::initialise(&shared.begun, 1);
     hopper::publishBarriers();
   }
   hopper::synchroniseCluster();

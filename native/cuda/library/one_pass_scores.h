@@ -22,7 +22,6 @@ constexpr int64_t listsPerStripe = 4;
 // How many scores of a row a list is offered at once.
 constexpr int64_t scoresPerTile = blockColumns / listsPerStripe;
 
-// A list's room is a power of two, and it begins at a multiple of its size.
 struct LaneLists {
   int64_t stripes, capacity;
   Candidate* candidates;  // [rows of all blocks, stripes, listsPerStripe, capacity]
@@ -39,8 +38,9 @@ struct ScoreBounds {
   float margin = 0;
 };
 
-// Whether the scores can be selected in one pass, and are so many that this is the faster way.
-bool worthOnePass(Context& gpu, const EncodeOperands& operands);
+// Whether the scores can be selected in one pass, with lists that have room for `fewest` entries, and are so many that
+// this is the faster way.
+bool worthOnePass(Context& gpu, const EncodeOperands& operands, int64_t fewest);
 
 // Lists for the positions from the first one on. There are as many as keep the device busy; each has room for twice its
 // part of the `expectedPerRow` entries of a row, and at least for `fewest` and another tile. All lists of a row
