@@ -15,9 +15,10 @@ namespace {
 
 constexpr unsigned mostRowThreads = 256;
 
-// The loads of so many decoder rows are under way at once: of rounded ones twice as many, which are as many bytes.
+// The loads of so many decoder rows are under way at once, from each of as many threads as a multiprocessor can have;
+// of rounded rows twice as many, which are as many bytes.
 template <class T>
-constexpr int rowsAtOnce = 16 / int(sizeof(T));
+constexpr int rowsAtOnce = 8 / int(sizeof(T));
 
 // What is added to the decoded rows and taken from them, and where they go.
 struct Reconstruction {
@@ -61,6 +62,13 @@ __device__ void notePieceError(const Reconstruction& to, double squares) {
   if (threadIdx.x == 0) to.pieceErrors[int64_t(blockIdx.x) * gridDim.y + blockIdx.y] = total;
 }
 
+// sum += factor * decoded
+template <int width>
+__device__ void addMultiple(float factor, const Pack<float, width>& decoded, Pack<float, width>& sum) {
+#pragma unroll
+  for (int i = 0; i < width; ++i) sum.at[i] += factor * decoded.at[i];
+}
+
 // Sparse decode with residual.
 //
 //   out[t, :] = bias + sum over entries e of row t: value[e] * decoder[feature[e], :]  -  target[t, :]
@@ -88,13 +96,16 @@ __global__ void __launch_bounds__(mostRowThreads)
     __syncthreads();
     const int staged = int(min(uint64_t(blockDim.x), end - first));
     if (owns) {
-#pragma unroll rowsAtOnce < T>
-      for (int entry = 0; entry < staged; ++entry) {
-        const Pack<float, width> decoded =
-            widened(loadPack<width>(decoder.data + int64_t(features[entry]) * decoder.columns + column));
-        const float value = values[entry];
+      for (int entry = 0; entry < staged; entry += rowsAtOnce<T>) {
+        Pack<T, width> loaded[rowsAtOnce<T>];
 #pragma unroll
-        for (int i = 0; i < width; ++i) sum.at[i] += value * decoded.at[i];
+        for (int i = 0; i < rowsAtOnce<T>; ++i) {
+          const int64_t feature = features[min(entry + i, staged - 1)];  // the last once more is not added
+          loaded[i] = loadPack<width>(decoder.data + feature * decoder.columns + column);
+        }
+#pragma unroll
+        for (int i = 0; i < rowsAtOnce<T>; ++i)
+          if (entry + i < staged) addMultiple(values[entry + i], widened(loaded[i]), sum);
       }
     }
   }
