@@ -2,6 +2,7 @@
 // something else has overwritten since. Whether a copy was read shows in the sums, which are exact to 1e-4 for the
 // rounded weights or for those that are not.
 #include <thread>
+#include <tuple>
 
 #include "check.h"
 #include "cuda/written_memory.h"
@@ -20,7 +21,7 @@ class Trained {
   Trained(RoundingDevice& device, Random& random, int64_t dSae, int64_t columns)
       : dSae(dSae),
         columns(columns),
-        plainCodes(randomCodes(random, 9, dSae, 0.1, true)),
+        plainCodes(randomCodes(random, 9, dSae, std::min(0.1, 100.0 / double(dSae)), true)),
         dOutput(random.normals(9 * columns)),
         weights(device.uploaded(random.normals(dSae * columns))),
         device_(device),
@@ -103,10 +104,12 @@ KERNEL_TEST("bfloat16: copies of stepped weights", steppedCopiesTests) {
 // The product takes rounded weights in any case: with a copy of them it must have the same bits.
 KERNEL_TEST("bfloat16: encode by the copy", encodeByCopyTests) {
   Random random(63);
-  for (const auto& [dSae, columns] : {std::pair<int64_t, int64_t>{900, 36}, {130, 129}, {3000, 8}}) {
+  // The last one in several chunks, on a large GPU as well.
+  for (const auto& [rows, dSae, columns] :
+       {std::tuple<int64_t, int64_t, int64_t>{21, 900, 36}, {5, 130, 129}, {700, 12000, 4}}) {
     RoundingDevice device;
     const Trained trained(device, random, dSae, columns);
-    const Block x = device.uploaded(random.normals(21 * columns)), bias = device.uploaded(random.normals(dSae));
+    const Block x = device.uploaded(random.normals(rows * columns)), bias = device.uploaded(random.normals(dSae));
     std::vector<uint32_t> indices, positions(size_t(dSae), UINT32_MAX);
     for (int64_t feature = 1; feature < dSae; feature += 3) {
       positions[size_t(feature)] = uint32_t(indices.size());
@@ -122,7 +125,7 @@ KERNEL_TEST("bfloat16: encode by the copy", encodeByCopyTests) {
       selection.select = Select::all;
       selection.subset = of;
       const Codes codes =
-          device.kernels().encode({x.as<const float>(), 21, columns}, {encoder.as<const float>(), dSae, columns},
+          device.kernels().encode({x.as<const float>(), rows, columns}, {encoder.as<const float>(), dSae, columns},
                                   {bias.as<const float>(), dSae}, selection);
       return device.downloaded(codes.preActivations, codes.entries);
     };
