@@ -15,7 +15,7 @@
 namespace monosem::cuda {
 
 // Raised with every change of this file or of what it includes.
-constexpr uint32_t abiVersion = 3;
+constexpr uint32_t abiVersion = 4;
 
 class Context;  // a device opened by the library: its stream, its cuBLAS handle
 
@@ -140,11 +140,16 @@ struct Api {
   // of its call (0: of none).
   int32_t (*settle)(Context* context, uint64_t* call);
 
-  // ---- SAE
-  Entry<void(Rows x, Rows encoder, Floats bias, const SelectionView& selection, MadeCodes* made)> encode;
-  Entry<void(CodesView codes, Rows decoder, Floats bias, Rows target, Matrix<float> out, double* squaredError)> decode;
-  Entry<void(CodesView codes, Rows decoder, Rows dOutput, double scale, Floats perFeature, double featureScale,
-             bool every, float* out)>
+  // ---- SAE. `rounded`: beside weights a copy of them in bfloat16, of the same shape, or null; kernels read it instead
+  // where the precision is bfloat16.
+  Entry<void(Rows x, Rows encoder, const uint16_t* rounded, Floats bias, const SelectionView& selection,
+             MadeCodes* made)>
+      encode;
+  Entry<void(CodesView codes, Rows decoder, const uint16_t* rounded, Floats bias, Rows target, Matrix<float> out,
+             double* squaredError)>
+      decode;
+  Entry<void(CodesView codes, Rows decoder, const uint16_t* rounded, Rows dOutput, double scale, Floats perFeature,
+             double featureScale, bool every, float* out)>
       decodeGradient;
   // Fills offsets [dSae + 1], entries and rows [entries].
   Entry<void(CodesView codes, uint64_t* offsets, uint32_t* entries, uint32_t* rows)> orderByFeature;
@@ -163,8 +168,10 @@ struct Api {
   // `kept`: null, or where the gradient's rows are written as well.
   Entry<void(const RowGradientView& gradient, Rows weights, double* squaredNorm, float* kept)> rowGradientSquaredNorm;
   Entry<void(const RowGradientView& gradient, Rows weights, Matrix<float> out)> rowGradient;
-  Entry<void(const RowGradientView& gradient, Matrix<float> weights, Matrix<float> m, Matrix<float> v, AdamStep adam,
-             Clip clip, bool unitNorm, const float* kept)>
+  // `rounded`: null, or where a copy of the new weights in bfloat16 is written; a step that fails late writes one of
+  // the weights as they stay.
+  Entry<void(const RowGradientView& gradient, Matrix<float> weights, uint16_t* rounded, Matrix<float> m,
+             Matrix<float> v, AdamStep adam, Clip clip, bool unitNorm, const float* kept)>
       stepRows;
   Entry<void(Floats gradient, Vector<float> weights, Vector<float> m, Vector<float> v, AdamStep adam, Clip clip)>
       stepVector;

@@ -14,13 +14,19 @@ class CudaAllocator final : public CachingAllocator {
       : CachingAllocator(std::make_unique<Source>(open), limitBytes), open_(std::move(open)) {}
 
   void upload(const void* host, const Block& block, size_t bytes) override {
+    contentGone(block, bytes);
     open_->check(open_->api.upload(open_->context, host, block.as<void>(), bytes));
   }
   void download(const Block& block, void* host, size_t bytes) override {
     open_->check(open_->api.download(open_->context, block.as<const void>(), host, bytes));
   }
   void clear(const Block& block, size_t bytes) override {
+    contentGone(block, bytes);
     open_->check(open_->api.clear(open_->context, block.as<void>(), bytes));
+  }
+  bool watch(const std::shared_ptr<MemoryWatcher>& watcher) override {
+    setWatcher(watcher);
+    return true;
   }
 
  private:

@@ -2,8 +2,11 @@
 
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 
+#include "cuda/rounded_copies.h"
+#include "cuda/written_memory.h"
 #include "engine/error.h"
 
 namespace monosem::cuda {
@@ -66,7 +69,11 @@ bool worthKeeping(const RowGradient& gradient, int64_t rows) {
 class CudaKernels final : public Kernels {
  public:
   CudaKernels(std::shared_ptr<OpenContext> open, Allocator& allocator)
-      : open_(std::move(open)), api_(open_->api), allocator_(allocator) {}
+      : open_(std::move(open)), api_(open_->api), allocator_(allocator) {
+    if (open_->precision != Precision::bfloat16) return;
+    auto copies = std::make_shared<RoundedCopies>();
+    if (allocator.watch(copies)) copies_ = std::move(copies);
+  }
 
   std::string description() const override { return api_.description(open_->context); }
   uint64_t calls() const override { return calls_; }
@@ -84,16 +91,21 @@ class CudaKernels final : public Kernels {
   Codes encode(Rows x, Rows encoder, Floats bias, const Selection& selection) override {
     const SelectionView view{selection.select,     selection.k,      selection.byMagnitude,
                              selection.thresholds, selection.margin, viewOf(selection.subset.get(), encoder.rows)};
-    return make(x.rows, encoder.rows, selection.subset,
-                [&](const auto& run, MadeCodes* made) { run(api_.encode, x, encoder, bias, view, made); });
+    const Block rounded = roundedCopyOf(encoder);
+    return make(x.rows, encoder.rows, selection.subset, [&](const auto& run, MadeCodes* made) {
+      run(api_.encode, x, encoder, rounded.as<const uint16_t>(), bias, view, made);
+    });
   }
   void decode(const Codes& codes, Rows decoder, Floats bias, Rows target, Matrix<float> out,
               double* squaredError) override {
-    call(api_.decode, viewOf(codes), decoder, bias, target, out, squaredError);
+    const Block rounded = roundedCopyOf(decoder);
+    call(api_.decode, viewOf(codes), decoder, rounded.as<const uint16_t>(), bias, target, out, squaredError);
   }
   void decodeGradient(const Codes& codes, Rows decoder, Rows dOutput, double scale, Floats perFeature,
                       double featureScale, bool every, float* out) override {
-    call(api_.decodeGradient, viewOf(codes), decoder, dOutput, scale, perFeature, featureScale, every, out);
+    const Block rounded = roundedCopyOf(decoder);
+    call(api_.decodeGradient, viewOf(codes), decoder, rounded.as<const uint16_t>(), dOutput, scale, perFeature,
+         featureScale, every, out);
   }
   void featureSums(const Codes& codes, const float* coefficients, double scale, Vector<float> out) override {
     call(api_.featureSums, viewOf(codes), orderOf(codes), coefficients ? coefficients : codes.value(), scale, out);
@@ -122,7 +134,7 @@ class CudaKernels final : public Kernels {
     call(api_.windowSums, viewOf(codes), orderOf(codes), thresholds, bandwidth, coefficients, scale, out);
   }
   Block rowGradientSquaredNorm(const RowGradient& gradient, Rows weights, double* squaredNorm) override {
-    const Block kept = worthKeeping(gradient, weights.rows) ? roomFor(weights) : Block();
+    const Block kept = worthKeeping(gradient, weights.rows) ? roomFor<float>(weights) : Block();
     const GradientOperands operands(*this, gradient, weights.columns);
     call(api_.rowGradientSquaredNorm, operands.view(), weights, squaredNorm, kept.as<float>());
     return kept;
@@ -134,7 +146,11 @@ class CudaKernels final : public Kernels {
   void stepRows(const RowGradient& gradient, Matrix<float> weights, Matrix<float> m, Matrix<float> v,
                 const AdamStep& adam, const Clip& clip, bool unitNorm, const Block& kept) override {
     const GradientOperands operands(*this, kept ? RowGradient() : gradient, weights.columns);
-    call(api_.stepRows, operands.view(), weights, m, v, adam, clip, unitNorm, kept.as<const float>());
+    const Rows stepped{weights.data, weights.rows, weights.columns};
+    const Block rounded = roomForRoundedCopy(stepped);
+    call(api_.stepRows, operands.view(), weights, rounded.as<uint16_t>(), m, v, adam, clip, unitNorm,
+         kept.as<const float>());
+    if (rounded) copies_->keep(stepped, rounded);
   }
   void stepVector(Floats gradient, Vector<float> weights, Vector<float> m, Vector<float> v, const AdamStep& adam,
                   const Clip& clip) override {
@@ -266,6 +282,7 @@ class CudaKernels final : public Kernels {
   template <class... Parameters, class... Arguments>
   void run(CallMemory& memory, int32_t (*entry)(Context*, uint64_t, const Memory*, Parameters...),
            Arguments&&... arguments) {
+    if (copies_) noteWritten<std::decay_t<Parameters>...>(arguments...);
     const int32_t status = entry(open_->context, ++calls_, memory.memory(), std::forward<Arguments>(arguments)...);
     if (status != 0 && memory.refusal()) throw *memory.refusal();
     open_->check(status);
@@ -274,6 +291,21 @@ class CudaKernels final : public Kernels {
   void call(int32_t (*entry)(Context*, uint64_t, const Memory*, Parameters...), Arguments&&... arguments) {
     CallMemory memory(allocator_);
     run(memory, entry, std::forward<Arguments>(arguments)...);
+  }
+
+  // Copies of what a kernel with these arguments will write are none any more.
+  template <class... Parameters>
+  void noteWritten(const Parameters&... arguments) {
+    for (const WrittenMemory& written : {writtenBy(arguments)...})
+      if (written.bytes > 0) copies_->contentGone(written.begin, written.bytes);
+  }
+
+  Block roundedCopyOf(Rows weights) const { return copies_ ? copies_->of(weights) : Block(); }
+  // Memory for the copy of weights that are about to change; none where copies are not kept, or memory is short.
+  Block roomForRoundedCopy(Rows weights) {
+    if (!copies_) return {};
+    const Block last = copies_->take(weights);
+    return last ? last : roomFor<uint16_t>(weights);
   }
 
   // New codes: work(run, made) calls the kernel that makes them.
@@ -336,10 +368,11 @@ class CudaKernels final : public Kernels {
     std::vector<EntryTermView> terms_;
   };
 
-  // Room for a gradient's rows; none where memory is short.
+  // Room for a matrix of the weights' shape; none where memory is short.
+  template <class T>
   Block roomFor(Rows weights) {
     try {
-      return allocator_.allocateArray<float>(weights.rows * weights.columns);
+      return allocator_.allocateArray<T>(weights.rows * weights.columns);
     } catch (const EngineError& error) {
       if (error.code() != ErrorCode::outOfMemory) throw;
       return {};
@@ -350,6 +383,7 @@ class CudaKernels final : public Kernels {
   const Api& api_;
   Allocator& allocator_;
   uint64_t calls_ = 0;
+  std::shared_ptr<RoundedCopies> copies_;  // null: weights have none
 };
 
 }  // namespace

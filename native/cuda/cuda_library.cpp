@@ -69,7 +69,8 @@ const Api& openLibrary([[maybe_unused]] const std::string& path) {
 #endif
 }
 
-OpenContext::OpenContext(const Api& api, const OpenOptions& options) : api(api), context(openContext(api, options)) {}
+OpenContext::OpenContext(const Api& api, const OpenOptions& options)
+    : api(api), precision(options.precision), context(openContext(api, options)) {}
 
 void OpenContext::check(int32_t status) const {
   if (status != 0) throw EngineError(codeOf(status), api.message(context));

@@ -26,6 +26,7 @@ class OpenContext {
   void check(int32_t status) const;
 
   const Api& api;
+  const Precision precision;
   Context* const context;
 };
 

@@ -29,6 +29,15 @@ class Block {
   size_t size_ = 0;
 };
 
+// Keeps something that depends on what device memory holds, and is told when that changes other than by a kernel.
+class MemoryWatcher {
+ public:
+  virtual ~MemoryWatcher() = default;
+  // What these bytes held is gone: the host has written them, or their block was let go. Told before the memory can be
+  // anybody else's, on whichever thread that happens, which holds no lock of the allocator.
+  virtual void contentGone(const void* begin, size_t bytes) noexcept = 0;
+};
+
 struct MemoryStatistics {
   uint64_t current = 0;  // bytes in live blocks
   uint64_t peak = 0;     // the largest `current` so far
@@ -56,6 +65,10 @@ class Allocator {
     if (bytes > 0) std::memcpy(host, block.as<void>(), bytes);
   }
   virtual void clear(const Block& block, size_t bytes) { std::memset(block.as<void>(), 0, bytes); }
+
+  // Has the watcher told from now on, until it is gone; at most one. False: it will not be, because the host may write
+  // this memory without asking.
+  virtual bool watch(const std::shared_ptr<MemoryWatcher>&) { return false; }
 
   template <class T>
   Block allocateArray(int64_t count) {

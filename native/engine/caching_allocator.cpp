@@ -7,6 +7,7 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <utility>
 
 #include "engine/error.h"
 
@@ -61,6 +62,7 @@ class CachingAllocator::Pool {
   }
 
   void giveBack(void* bytes, size_t size) noexcept {
+    contentGone(bytes, size);
     std::lock_guard<std::mutex> lock(mutex_);
     current_ -= size;
     try {
@@ -77,6 +79,20 @@ class CachingAllocator::Pool {
       return;
     }
     cached_ += size;
+  }
+
+  void setWatcher(std::weak_ptr<MemoryWatcher> watcher) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    watcher_ = std::move(watcher);
+  }
+
+  void contentGone(const void* begin, size_t bytes) noexcept {
+    std::shared_ptr<MemoryWatcher> watcher;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      watcher = watcher_.lock();
+    }
+    if (watcher) watcher->contentGone(begin, bytes);  // without the lock: it may give blocks back
   }
 
   MemoryStatistics statistics() const {
@@ -139,6 +155,7 @@ class CachingAllocator::Pool {
   std::multimap<size_t, std::list<Freed>::iterator> bySize_;
   uint64_t current_ = 0, peak_ = 0, cached_ = 0, limit_ = 0;
   uint64_t highest_ = 0;  // the peak that no reset touches
+  std::weak_ptr<MemoryWatcher> watcher_;
 };
 
 CachingAllocator::CachingAllocator(std::unique_ptr<MemorySource> source, uint64_t limitBytes)
@@ -167,6 +184,13 @@ void CachingAllocator::resetPeak() {
 }
 void CachingAllocator::releaseCache() {
   pool_->releaseCache();
+}
+
+void CachingAllocator::setWatcher(std::weak_ptr<MemoryWatcher> watcher) {
+  pool_->setWatcher(std::move(watcher));
+}
+void CachingAllocator::contentGone(const Block& block, size_t bytes) {
+  pool_->contentGone(block.as<const void>(), bytes);
 }
 
 }  // namespace monosem

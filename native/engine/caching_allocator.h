@@ -31,6 +31,10 @@ class CachingAllocator : public Allocator {
   void resetPeak() override;
   void releaseCache() override;
 
+ protected:
+  void setWatcher(std::weak_ptr<MemoryWatcher> watcher);
+  void contentGone(const Block& block, size_t bytes);
+
  private:
   class Pool;
   std::shared_ptr<Pool> pool_;  // shared with the blocks, which may outlive their device

@@ -1,17 +1,12 @@
 #include "cuda/library/bfloat16.h"
 
-#include "cuda/library/pack.h"
-
 namespace monosem::cuda {
 namespace {
 
 template <int width>
-__global__ void __launch_bounds__(256) roundKernel(const float* values, int64_t packs, Bfloat16* rounded) {
+__global__ void __launch_bounds__(256) roundKernel(const float* values, int64_t packs, Bfloat16* copies) {
   FOR_EACH_ELEMENT(i, packs) {
-    const Pack<float, width> from = loadPack<width>(values + i * width);
-    Pack<Bfloat16, width> to;
-    for (int j = 0; j < width; ++j) roundTo(from.at[j], to.at[j]);
-    storePack(rounded + i * width, to);
+    storePack(copies + i * width, rounded(loadPack<width>(values + i * width)));
   }
 }
 
@@ -19,11 +14,11 @@ __global__ void __launch_bounds__(256) roundKernel(const float* values, int64_t 
 
 Matrix<const Bfloat16> roundedToBfloat16(Context& gpu, Rows matrix) {
   const int64_t size = matrix.rows * matrix.columns;
-  Bfloat16* rounded = gpu.allocate<Bfloat16>(size);
+  Bfloat16* copies = gpu.allocate<Bfloat16>(size);
   withPackWidth(packsAt(matrix.data) && size % packWidth == 0, [&](auto width) {
-    launch(gpu, roundKernel<width>, elementwise(gpu, size / width), matrix.data, size / width, rounded);
+    launch(gpu, roundKernel<width>, elementwise(gpu, size / width), matrix.data, size / width, copies);
   });
-  return {rounded, matrix.rows, matrix.columns};
+  return {copies, matrix.rows, matrix.columns};
 }
 
 }  // namespace monosem::cuda

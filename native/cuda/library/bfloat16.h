@@ -1,7 +1,7 @@
 // Numbers rounded to bfloat16: float32 with 8 bits of precision, as tensor cores multiply them.
 #pragma once
 
-#include "cuda/library/gpu.h"
+#include "cuda/library/pack.h"
 
 namespace monosem::cuda {
 
@@ -18,6 +18,26 @@ __device__ inline void roundTo(float value, Bfloat16& rounded) {
 // For kernels that write either.
 __device__ inline void roundTo(float value, float& same) {
   same = value;
+}
+
+template <int width>
+__device__ inline Pack<Bfloat16, width> rounded(const Pack<float, width>& values) {
+  Pack<Bfloat16, width> result;
+#pragma unroll
+  for (int i = 0; i < width; ++i) roundTo(values.at[i], result.at[i]);
+  return result;
+}
+template <int width>
+__device__ inline Pack<float, width> widened(const Pack<Bfloat16, width>& values) {
+  Pack<float, width> result;
+#pragma unroll
+  for (int i = 0; i < width; ++i) result.at[i] = __uint_as_float(uint32_t(values.at[i].bits) << 16);
+  return result;
+}
+// For kernels that read either.
+template <int width>
+__device__ inline Pack<float, width> widened(const Pack<float, width>& same) {
+  return same;
 }
 
 // A rounded copy in the memory of the call, [matrix.rows, matrix.columns].

@@ -1,11 +1,11 @@
 // The decoder on codes, its gradient, and codes as a dense matrix.
 #include <algorithm>
 
+#include "cuda/library/bfloat16.h"
 #include "cuda/library/code_columns.h"
 #include "cuda/library/dense_codes.h"
 #include "cuda/library/kernels.h"
 #include "cuda/library/matrix_products.h"
-#include "cuda/library/pack.h"
 #include "cuda/library/partial_sums.h"
 
 namespace monosem::cuda {
@@ -14,6 +14,11 @@ namespace {
 // ---- Decode
 
 constexpr unsigned mostRowThreads = 256;
+
+// The loads of so many decoder rows are under way at once, from each of as many threads as a multiprocessor can have;
+// of rounded rows twice as many, which are as many bytes.
+template <class T>
+constexpr int rowsAtOnce = 8 / int(sizeof(T));
 
 // What is added to the decoded rows and taken from them, and where they go.
 struct Reconstruction {
@@ -57,15 +62,24 @@ __device__ void notePieceError(const Reconstruction& to, double squares) {
   if (threadIdx.x == 0) to.pieceErrors[int64_t(blockIdx.x) * gridDim.y + blockIdx.y] = total;
 }
 
+// sum += factor * decoded
+template <int width>
+__device__ void addMultiple(float factor, const Pack<float, width>& decoded, Pack<float, width>& sum) {
+#pragma unroll
+  for (int i = 0; i < width; ++i) sum.at[i] += factor * decoded.at[i];
+}
+
 // Sparse decode with residual.
 //
 //   out[t, :] = bias + sum over entries e of row t: value[e] * decoder[feature[e], :]  -  target[t, :]
 //
 // Grid [rows, pieces of columns]: a thread owns `width` columns of a row, whose sum stays in registers while the row's
 // entries pass by in their order (features ascending), staged in shared memory by as many as the block has threads.
-// Reads a decoder row per entry, the target once; writes out once.
-template <int width>
-__global__ void __launch_bounds__(mostRowThreads) decodeKernel(CodesView codes, Rows decoder, Reconstruction to) {
+// Reads a decoder row per entry, the target once; writes out once. T: float, or Bfloat16 where the decoder is a rounded
+// copy; its rows are what takes the time, most of them from the second-level cache.
+template <int width, class T>
+__global__ void __launch_bounds__(mostRowThreads)
+    decodeKernel(CodesView codes, Matrix<const T> decoder, Reconstruction to) {
   __shared__ uint32_t features[mostRowThreads];
   __shared__ float values[mostRowThreads];
   const int64_t row = blockIdx.x, column = (int64_t(blockIdx.y) * blockDim.x + threadIdx.x) * width;
@@ -82,13 +96,16 @@ __global__ void __launch_bounds__(mostRowThreads) decodeKernel(CodesView codes, 
     __syncthreads();
     const int staged = int(min(uint64_t(blockDim.x), end - first));
     if (owns) {
-#pragma unroll 4
-      for (int entry = 0; entry < staged; ++entry) {
-        const Pack<float, width> decoded =
-            loadPack<width>(decoder.data + int64_t(features[entry]) * decoder.columns + column);
-        const float value = values[entry];
+      for (int entry = 0; entry < staged; entry += rowsAtOnce<T>) {
+        Pack<T, width> loaded[rowsAtOnce<T>];
 #pragma unroll
-        for (int i = 0; i < width; ++i) sum.at[i] += value * decoded.at[i];
+        for (int i = 0; i < rowsAtOnce<T>; ++i) {
+          const int64_t feature = features[min(entry + i, staged - 1)];  // the last once more is not added
+          loaded[i] = loadPack<width>(decoder.data + feature * decoder.columns + column);
+        }
+#pragma unroll
+        for (int i = 0; i < rowsAtOnce<T>; ++i)
+          if (entry + i < staged) addMultiple(values[entry + i], widened(loaded[i]), sum);
       }
     }
   }
@@ -125,7 +142,8 @@ void decodeByProducts(Context& gpu, const CodesView& codes, Rows decoder, Matrix
 }
 
 template <int width>
-void decodeBy(Context& gpu, const CodesView& codes, Rows decoder, Reconstruction to, double* squaredError) {
+void decodeBy(Context& gpu, const CodesView& codes, Rows decoder, const Bfloat16* rounded, Reconstruction to,
+              double* squaredError) {
   const int64_t perRow = piecesOf(to.out.columns, width);
   const unsigned pieces = piecesOf(perRow, mostRowThreads);
   const unsigned threads = piecesOf(piecesOf(perRow, std::max(1u, pieces)), warpSize_) * warpSize_;
@@ -134,8 +152,11 @@ void decodeBy(Context& gpu, const CodesView& codes, Rows decoder, Reconstruction
   if (worthDense(gpu, codes)) {
     decodeByProducts(gpu, codes, decoder, to.out);
     launch(gpu, finishProductKernel<width>, grid, to);
+  } else if (rounded) {
+    const Matrix<const Bfloat16> copy{rounded, decoder.rows, decoder.columns};
+    launch(gpu, decodeKernel<width, Bfloat16>, grid, codes, copy, to);
   } else {
-    launch(gpu, decodeKernel<width>, grid, codes, decoder, to);
+    launch(gpu, decodeKernel<width, float>, grid, codes, decoder, to);
   }
   if (squaredError) addParts(gpu, to.pieceErrors, codes.rows * pieces, squaredError);
 }
@@ -173,17 +194,17 @@ __device__ void writeGradient(const CodesView& codes, const EntryGradient& gradi
 // and, unless `every` entry is wanted, 0 where the entry is not active. A block per row, whose row of dOutput lies in
 // shared memory (a piece of it, where it has more than `stagedColumns`); every warp takes four entries at once. A lane
 // sums every 32nd group of `width` columns in ascending order, then the lanes are added. Reads a decoder row per entry
-// that is wanted and dOutput once.
-template <int width>
+// that is wanted and dOutput once. T as decodeKernel's.
+template <int width, class T>
 __global__ void __launch_bounds__(warpsPerRow* warpSize_)
-    decodeGradientKernel(CodesView codes, Rows decoder, Rows dOutput, EntryGradient gradient) {
+    decodeGradientKernel(CodesView codes, Matrix<const T> decoder, Rows dOutput, EntryGradient gradient) {
   alignas(16) __shared__ float staged[stagedColumns];
   const int64_t row = blockIdx.x, columns = decoder.columns;
   const uint64_t begin = codes.offsets[row], end = codes.offsets[row + 1];
   const uint64_t perBatch = blockDim.x / warpSize_ * entriesPerWarp;
   for (uint64_t batch = begin; batch < end; batch += perBatch) {
     const uint64_t first = batch + warpOf() * entriesPerWarp;
-    const float* decoderRows[entriesPerWarp];  // null: not wanted
+    const T* decoderRows[entriesPerWarp];  // null: not wanted
     float sums[entriesPerWarp];
 #pragma unroll
     for (int i = 0; i < entriesPerWarp; ++i) {
@@ -204,7 +225,7 @@ __global__ void __launch_bounds__(warpsPerRow* warpSize_)
 #pragma unroll
         for (int i = 0; i < entriesPerWarp; ++i) {
           if (!decoderRows[i]) continue;
-          const Pack<float, width> other = loadPack<width>(decoderRows[i] + piece + column);
+          const Pack<float, width> other = widened(loadPack<width>(decoderRows[i] + piece + column));
 #pragma unroll
           for (int j = 0; j < width; ++j) sums[i] += own.at[j] * other.at[j];
         }
@@ -250,26 +271,29 @@ void decodeGradientByProducts(Context& gpu, const CodesView& codes, Rows decoder
 
 }  // namespace
 
-void decode(Context& gpu, CodesView codes, Rows decoder, Floats bias, Rows target, Matrix<float> out,
-            double* squaredError) {
+void decode(Context& gpu, CodesView codes, Rows decoder, const uint16_t* rounded, Floats bias, Rows target,
+            Matrix<float> out, double* squaredError) {
   const Reconstruction to{bias, target, out, nullptr};
-  if (rowsOfPacks(out) && packsAt(decoder.data) && packsAt(bias.data) && packsAt(target.data))
-    decodeBy<packWidth>(gpu, codes, decoder, to, squaredError);
-  else
-    decodeBy<1>(gpu, codes, decoder, to, squaredError);
+  const bool packs = rowsOfPacks(out) && packsAt(decoder.data) && packsAt(bias.data) && packsAt(target.data);
+  withPackWidth(packs, [&](auto width) {
+    decodeBy<width>(gpu, codes, decoder, reinterpret_cast<const Bfloat16*>(rounded), to, squaredError);
+  });
 }
 
-void decodeGradient(Context& gpu, CodesView codes, Rows decoder, Rows dOutput, double scale, Floats perFeature,
-                    double featureScale, bool every, float* out) {
+void decodeGradient(Context& gpu, CodesView codes, Rows decoder, const uint16_t* rounded, Rows dOutput, double scale,
+                    Floats perFeature, double featureScale, bool every, float* out) {
   const EntryGradient gradient{float(scale), perFeature, float(featureScale), every, out};
   if (worthDense(gpu, codes)) return decodeGradientByProducts(gpu, codes, decoder, dOutput, gradient);
   const int64_t entriesPerRow = codes.entries / std::max<int64_t>(1, codes.rows);
   const unsigned warps = std::clamp(piecesOf(entriesPerRow, entriesPerWarp), 1u, unsigned(warpsPerRow));
   const Launch grid{dim3(unsigned(codes.rows)), warps * warpSize_};
-  if (rowsOfPacks(decoder) && packsAt(dOutput.data))
-    launch(gpu, decodeGradientKernel<packWidth>, grid, codes, decoder, dOutput, gradient);
-  else
-    launch(gpu, decodeGradientKernel<1>, grid, codes, decoder, dOutput, gradient);
+  const Matrix<const Bfloat16> copy{reinterpret_cast<const Bfloat16*>(rounded), decoder.rows, decoder.columns};
+  withPackWidth(rowsOfPacks(decoder) && packsAt(dOutput.data), [&](auto width) {
+    if (copy)
+      launch(gpu, decodeGradientKernel<width, Bfloat16>, grid, codes, copy, dOutput, gradient);
+    else
+      launch(gpu, decodeGradientKernel<width, float>, grid, codes, decoder, dOutput, gradient);
+  });
 }
 
 // out[t, f] = the value of entry (t, f), 0 where there is none.

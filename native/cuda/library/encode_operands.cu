@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <string>
-#include <type_traits>
 
 #include "cuda/library/matrix_products.h"
 #include "cuda/library/non_finite.h"
@@ -16,8 +15,9 @@ constexpr int64_t scoresPerMultiprocessor = 48 * 1024;
 constexpr int64_t mostRowsPerChunk = 4096;
 // Chunks begin at multiples of so many positions, as products prefer, and have at least as many.
 constexpr int64_t columnAlignment = 64;
-// With a subset, and where products are in bfloat16, the chunk's rows of the encoder are copied: so many elements at
-// most.
+// With a subset, and where products are in bfloat16, the chunk's rows of the encoder are copied, unless there is a
+// rounded copy of all of them: so many elements at most. Chunks are as large with such a copy as without, so that it
+// does not show in the scores.
 constexpr int64_t copiedElements = int64_t(16) << 20;
 
 __global__ void startOutcomeKernel(EncodeOutcome* outcome) {
@@ -118,10 +118,12 @@ int64_t evenParts(int64_t count, int64_t most, int64_t alignment) {
 
 }  // namespace
 
-EncodeOperands prepareOperands(Context& gpu, Rows x, Rows encoder, Floats bias, const FeatureSetView& eligible) {
+EncodeOperands prepareOperands(Context& gpu, Rows x, Rows encoder, const uint16_t* rounded, Floats bias,
+                               const FeatureSetView& eligible) {
   EncodeOutcome* outcome = gpu.allocate<EncodeOutcome>(1);
   launch(gpu, startOutcomeKernel, Launch{1, 1}, outcome);
-  return {x, encoder, eligible, gatherChecked<RefuseNonFinite>(gpu, bias, eligible, &outcome->nonFiniteBias), outcome};
+  const float* biases = gatherChecked<RefuseNonFinite>(gpu, bias, eligible, &outcome->nonFiniteBias);
+  return {x, encoder, reinterpret_cast<const Bfloat16*>(rounded), eligible, biases, outcome};
 }
 
 const float* prepareThresholds(Context& gpu, const EncodeOperands& operands, Floats thresholds) {
@@ -158,24 +160,21 @@ ChunkShape chunkShapeFor(const Context& gpu, const EncodeOperands& operands) {
 
 namespace {
 
-// With x as the products take it, in float32 or rounded.
+// With x as the products take it, in float32 or rounded, and the encoder likewise; null: there is none.
 template <class T>
-void forEachScoreChunkOf(Context& gpu, const EncodeOperands& operands, Matrix<const T> x,
+void forEachScoreChunkOf(Context& gpu, const EncodeOperands& operands, Matrix<const T> x, const T* encoder,
                          const std::function<void(const ScoreChunk&)>& visit) {
-  constexpr bool isRounded = !std::is_same_v<T, float>;
   const ChunkShape shape = chunkShapeFor(gpu, operands);
   float* products = gpu.allocate<float>(shape.rows * shape.columns);
-  T* copies = isRounded || operands.eligible.indices ? gpu.allocate<T>(shape.columns * x.columns) : nullptr;
+  const bool copied = !encoder || operands.eligible.indices;
+  T* copies = copied ? gpu.allocate<T>(shape.columns * x.columns) : nullptr;
   for (int64_t row = 0; row < x.rows; row += shape.rows)
     for (int64_t position = 0; position < operands.positions(); position += shape.columns) {
       const int64_t rows = std::min(shape.rows, x.rows - row);
       const int64_t columns = std::min(shape.columns, operands.positions() - position);
-      const T* encoder = copies;
-      if (copies)
-        copyEligibleRows(gpu, operands.encoder, operands.eligible, position, columns, copies);
-      else if constexpr (!isRounded)
-        encoder = operands.encoder.row(position);
-      gpu.products().abTransposed({x.row(row), rows, x.columns}, {encoder, columns, x.columns}, 1, 0,
+      if (copied) copyEligibleRows(gpu, operands.encoder, operands.eligible, position, columns, copies);
+      const T* factor = copied ? copies : encoder + position * x.columns;
+      gpu.products().abTransposed({x.row(row), rows, x.columns}, {factor, columns, x.columns}, 1, 0,
                                   {products, rows, columns});
       visit({row, position, {products, rows, columns}, operands.biases + position});
     }
@@ -186,9 +185,9 @@ void forEachScoreChunkOf(Context& gpu, const EncodeOperands& operands, Matrix<co
 void forEachScoreChunk(Context& gpu, const EncodeOperands& operands,
                        const std::function<void(const ScoreChunk&)>& visit) {
   if (gpu.precision() == Precision::bfloat16)
-    forEachScoreChunkOf(gpu, operands, roundedToBfloat16(gpu, operands.x), visit);
+    forEachScoreChunkOf(gpu, operands, roundedToBfloat16(gpu, operands.x), operands.rounded, visit);
   else
-    forEachScoreChunkOf(gpu, operands, operands.x, visit);
+    forEachScoreChunkOf(gpu, operands, operands.x, operands.encoder.data, visit);
 }
 
 }  // namespace monosem::cuda

@@ -1,8 +1,10 @@
 // What all products have in common: rounding to bfloat16, and products of nothing.
 //
-// In bfloat16 both factors are copied, rounded, before every product. The copy of the weights reads 4 bytes and writes
-// 2 per element; keeping it from step to step would cost the row step 2 written ones, and a product 2 read ones: the
-// same traffic, for which every kernel that changes weights would have to look after their copies.
+// In bfloat16 both factors are copied, rounded, before every product, except the encoder of a model that is trained:
+// its rounded copy is kept from the step that made it (see cuda/rounded_copies.h). A product alone would not be worth
+// that: rounding anew reads 4 bytes and writes 2 per element, keeping costs the step 2 written ones. But the decoder's
+// copy is read again and again, a row per entry of the codes, by kernels that the reading bounds: of TopK with k = 32
+// and 4096 x 768 -> 24576 on an H200, decode took 73 us, its gradient 78 and the row norms 2 x 90 with rows in float32.
 #include "cuda/library/matrix_products.h"
 
 #include "cuda/library/kernels.h"

@@ -30,7 +30,7 @@ constexpr int leastLog2Entries = 7;
 
 // chunk[c] = sum over the chunk's entries, ascending: scale * coefficient * dense[row, c]. A block per chunk, if that
 // lies within one feature: the first and last entry tell.
-template <int width>
+template <int width, class T>
 __global__ void __launch_bounds__(mostGradientThreads)
     chunkSumsKernel(RowTerm term, const uint32_t* features, int64_t columns, int log2Entries, float* sums) {
   __shared__ Summand summands[mostGradientThreads];
@@ -40,16 +40,16 @@ __global__ void __launch_bounds__(mostGradientThreads)
   forEachOwnColumn<width>(columns, [&](int64_t column) { storePack(row + column, Pack<float, width>{}); });
   for (int64_t i = 0; i < perChunk; i += blockDim.x) {
     const int fetched = int(min(perChunk - i, int64_t(blockDim.x)));
-    if (int(threadIdx.x) < fetched) summands[threadIdx.x] = entrySummand(term, first + i + threadIdx.x, columns);
+    if (int(threadIdx.x) < fetched) summands[threadIdx.x] = entrySummand<T>(term, first + i + threadIdx.x, columns);
     __syncthreads();
-    addSummands<width>(summands, fetched, columns, row);
+    addSummands<width, T, gatheredAtOnce<T>>(summands, fetched, columns, row);
     __syncthreads();
   }
 }
 
 // The rows of the features from the first one on, one for each block, written to `out`, and their squared norms; either
 // may be absent. The row lies in shared memory, or in longRows [blocks, columns], unless that is null.
-template <int width>
+template <int width, class T>
 __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
     gradientRowsKernel(const __grid_constant__ RowGradientOperands gradient, int64_t firstFeature, float* longRows,
                        float* out, double* squaredNorms) {
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
   const int64_t columns = gradient.weights.columns;
   float* const row = longRows ? longRows + int64_t(blockIdx.x) * columns : sharedRow;
   const int64_t feature = firstFeature + blockIdx.x;
-  makeGradientRow<width>(gradient, feature, scratch, row);
+  makeGradientRow<width, T>(gradient, feature, scratch, row);
   float squares = 0;
   forEachOwnColumn<width>(columns, [&](int64_t column) {
     const Pack<float, width> pack = loadPack<width>(row + column);
@@ -70,27 +70,49 @@ __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
   if (threadIdx.x == 0) squaredNorms[feature] = squaredNorm;
 }
 
+// The weights that a step writes, and their copy in bfloat16, or null. The copy is read next, by the following step.
+struct SteppedWeights {
+  float* data;
+  Bfloat16* copy;
+
+  template <int width>
+  __device__ void write(int64_t place, const Pack<float, width>& pack) const {
+    storeOnce(data + place, pack);
+    writeCopy(place, pack);
+  }
+  template <int width>
+  __device__ void writeCopy(int64_t place, const Pack<float, width>& pack) const {
+    if (copy) storePack(copy + place, rounded(pack));
+  }
+};
+
 // The step of the features from the first one on: gradient, clipping, Adam, and with unitNorm the division by the norm,
 // which is summed as the new weights are made. Reads weights, m and v and the gathered rows, writes weights, m and v:
-// 24 bytes per parameter, which is what bounds it. Blocks and longRows as in gradientRowsKernel.
-template <int width>
+// 24 bytes per parameter, and 2 of the copy. Blocks and longRows as in gradientRowsKernel.
+template <int width, class T>
 __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
     stepRowsKernel(const __grid_constant__ RowGradientOperands gradient, int64_t firstFeature, float* longRows,
-                   float* weights, float* m, float* v, AdamUpdate update, const float* clipFactor, bool unitNorm) {
+                   SteppedWeights stepped, float* m, float* v, AdamUpdate update, const float* clipFactor,
+                   bool unitNorm) {
   DYNAMIC_SHARED(float, sharedRow);
   __shared__ float scratch[warpSize_ + 1];
-  const float factor = factorAt(clipFactor);
-  if (factor != factor) return;
+  const float* const weights = stepped.data;
   const int64_t columns = gradient.weights.columns;
-  float* const row = longRows ? longRows + int64_t(blockIdx.x) * columns : sharedRow;
   const int64_t feature = firstFeature + blockIdx.x, start = feature * columns;
+  const float factor = factorAt(clipFactor);
+  if (factor != factor) {  // the step is refused, but the copy may be a new one
+    forEachOwnColumn<width>(
+        columns, [&](int64_t column) { stepped.writeCopy(start + column, loadPack<width>(weights + start + column)); });
+    return;
+  }
+  float* const row = longRows ? longRows + int64_t(blockIdx.x) * columns : sharedRow;
   forEachOwnColumn<width>(min(columns, mostPrefetchedColumns), [&](int64_t column) {
     if (column % floatsPerLine != 0) return;
     prefetch(weights + start + column);
     prefetch(m + start + column);
     prefetch(v + start + column);
   });
-  makeGradientRow<width>(gradient, feature, scratch, row);
+  makeGradientRow<width, T>(gradient, feature, scratch, row);
   float squares = 0;
   forEachOwnColumn<width>(columns, [&](int64_t column) {
     const Pack<float, width> gradientPack = loadPack<width>(row + column);
@@ -104,7 +126,7 @@ __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
       squares = addProducts(newWeights, newWeights, squares);
       storePack(row + column, newWeights);
     } else {
-      storeOnce(weights + start + column, newWeights);
+      stepped.write(start + column, newWeights);
     }
   });
   if (!unitNorm) return;
@@ -113,7 +135,7 @@ __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
   forEachOwnColumn<width>(columns, [&](int64_t column) {
     Pack<float, width> newWeights = loadPack<width>(row + column);
     for (int j = 0; j < width; ++j) newWeights.at[j] *= toUnitNorm;
-    storeOnce(weights + start + column, newWeights);
+    stepped.write(start + column, newWeights);
   });
 }
 
@@ -128,6 +150,7 @@ class PreparedGradient {
       : gpu_(gpu),
         weights_(weights),
         featuresPerLaunch_(INT32_MAX),
+        rounds_(gpu.precision() == Precision::bfloat16),
         packs_(fitsPacks(gradient, weights, kept, others)) {
     const int64_t perScratch = std::max<int64_t>(1, scratchPlaces / std::max<int64_t>(1, weights.columns));
     if (weights.columns > mostSharedColumns) {
@@ -154,7 +177,11 @@ class PreparedGradient {
                                           kept});
   }
 
-  bool packs() const { return packs_; }  // whether kernels may access 16 bytes at once
+  // work(width, element): of packs that kernels may access at once, and a number of the type T of denseOf.
+  template <class Work>
+  void withKernelParameters(const Work& work) const {
+    withPackWidth(packs_, [&](auto width) { rounds_ ? work(width, Bfloat16()) : work(width, float()); });
+  }
   const RowGradientOperands& operands() const { return *operands_; }
   float* longRows() const { return longRows_; }
 
@@ -199,6 +226,7 @@ class PreparedGradient {
       prepared.coefficients = term.coefficients;
       prepared.scale = float(term.scale);
       prepared.dense = term.dense.data;
+      if (rounds_) prepared.rounded = roundedToBfloat16(gpu_, term.dense).data;
       prepared.chunks = sumChunks(term, prepared);
     } else if (term.codes.eligible.indices) {
       // All of it at once: the host does not know which columns belong to the features of a launch.
@@ -231,14 +259,17 @@ class PreparedGradient {
     const int64_t chunks = term.codes.entries >> log2Entries;
     if (chunks == 0 || term.codes.rows >> log2Entries == 0) return {};
     float* const sums = gpu_.allocate<float>(chunks * weights_.columns);
-    launch(gpu_, packs_ ? chunkSumsKernel<packWidth> : chunkSumsKernel<1>, Launch{dim3(unsigned(chunks)), threads()},
-           prepared, term.codes.features, weights_.columns, log2Entries, sums);
+    withKernelParameters([&](auto width, auto element) {
+      launch(gpu_, chunkSumsKernel<width, decltype(element)>, Launch{dim3(unsigned(chunks)), threads()}, prepared,
+             term.codes.features, weights_.columns, log2Entries, sums);
+    });
     return {sums, log2Entries};
   }
 
   Context& gpu_;
   Rows weights_;
   int64_t featuresPerLaunch_;
+  const bool rounds_;  // whether the rows that are gathered are rounded
   bool packs_;
   float* longRows_ = nullptr;
   float* scattered_ = nullptr;  // scratch for a chunk's coefficients, of all products
@@ -249,9 +280,11 @@ class PreparedGradient {
 // See gradientRowsKernel.
 void makeRows(Context& gpu, const RowGradientView& gradient, Rows weights, float* out, double* squaredNorms) {
   PreparedGradient prepared(gpu, gradient, weights, nullptr, {out});
-  const auto kernel = prepared.packs() ? gradientRowsKernel<packWidth> : gradientRowsKernel<1>;
-  prepared.forAllFeatures([&](const Launch& how, int64_t firstFeature) {
-    launch(gpu, kernel, how, prepared.operands(), firstFeature, prepared.longRows(), out, squaredNorms);
+  prepared.withKernelParameters([&](auto width, auto element) {
+    prepared.forAllFeatures([&](const Launch& how, int64_t firstFeature) {
+      launch(gpu, gradientRowsKernel<width, decltype(element)>, how, prepared.operands(), firstFeature,
+             prepared.longRows(), out, squaredNorms);
+    });
   });
 }
 
@@ -268,14 +301,16 @@ void rowGradient(Context& gpu, const RowGradientView& gradient, Rows weights, Ma
   makeRows(gpu, gradient, weights, out.data, nullptr);
 }
 
-void stepRows(Context& gpu, const RowGradientView& gradient, Matrix<float> weights, Matrix<float> m, Matrix<float> v,
-              AdamStep adam, Clip clip, bool unitNorm, const float* kept) {
+void stepRows(Context& gpu, const RowGradientView& gradient, Matrix<float> weights, uint16_t* rounded, Matrix<float> m,
+              Matrix<float> v, AdamStep adam, Clip clip, bool unitNorm, const float* kept) {
   const float* const factor = clipFactor(gpu, clip);
   PreparedGradient prepared(gpu, gradient, {weights.data, weights.rows, weights.columns}, kept, {m.data, v.data});
-  const auto kernel = prepared.packs() ? stepRowsKernel<packWidth> : stepRowsKernel<1>;
-  prepared.forAllFeatures([&](const Launch& how, int64_t firstFeature) {
-    launch(gpu, kernel, how, prepared.operands(), firstFeature, prepared.longRows(), weights.data, m.data, v.data,
-           AdamUpdate(adam), factor, unitNorm);
+  const SteppedWeights stepped{weights.data, reinterpret_cast<Bfloat16*>(rounded)};
+  prepared.withKernelParameters([&](auto width, auto element) {
+    prepared.forAllFeatures([&](const Launch& how, int64_t firstFeature) {
+      launch(gpu, stepRowsKernel<width, decltype(element)>, how, prepared.operands(), firstFeature, prepared.longRows(),
+             stepped, m.data, v.data, AdamUpdate(adam), factor, unitNorm);
+    });
   });
 }
 

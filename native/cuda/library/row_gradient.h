@@ -1,12 +1,15 @@
 // Rows of the gradient of a [dSae, columns] matrix (see RowGradient in engine/kernels.h), each made by one block and
-// used at once: from sparse codes, the gradient matrix itself is not stored.
+// used at once: from sparse codes, the gradient matrix itself is not stored. In precision bfloat16 the rows that are
+// gathered for the entries are rounded; what has been summed never is.
 //
 // The row lies in shared memory, or in the device's where it is very long. A thread has its own columns of it: `width`
 // neighbours, then those width * threads further on, and so on; what it leaves there it reads without a barrier.
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
+#include "cuda/library/bfloat16.h"
 #include "cuda/library/streaming.h"
 #include "cuda/library/warp.h"
 
@@ -51,8 +54,18 @@ struct RowTerm {
   const float* coefficients = nullptr;
   float scale = 1;
   const float* dense = nullptr;
+  const Bfloat16* rounded = nullptr;  // `dense` in bfloat16, where the kernel reads that
   ChunkSums chunks;
 };
+
+// The rows that are gathered for a term's entries. T: float, or Bfloat16 where they are rounded.
+template <class T>
+__device__ inline const T* denseOf(const RowTerm& term) {
+  if constexpr (std::is_same_v<T, float>)
+    return term.dense;
+  else
+    return term.rounded;
+}
 
 struct RowGradientOperands {
   Rows weights;
@@ -97,80 +110,100 @@ __device__ inline void addMultiple(float factor, const float* summand, int64_t c
 
 // factor * row, of which sums of rows consist.
 struct Summand {
-  const float* row;
+  const void* row;  // of float or Bfloat16: all of a batch have the same
   float factor;
 };
 
+// Summands that were fetched at once.
+struct Batch {
+  int count;
+  bool
+      gathered;  // their rows are of the term's dense operand, with elements T of denseOf; else they are sums, of float
+  bool isLast;
+};
+
 // scale * coefficient * dense[row, :] of an entry in feature order.
+template <class T>
 __device__ inline Summand entrySummand(const RowTerm& term, int64_t entry, int64_t columns) {
-  return {term.dense + int64_t(term.order.rows[entry]) * columns,
+  return {denseOf<T>(term) + int64_t(term.order.rows[entry]) * columns,
           __fmul_rn(term.scale, term.coefficients[term.order.entries[entry]])};
 }
 
-// Fetches the summands [first, first + threads of the block) of a term's row, one by each thread, and returns how many
-// there were: the row of the product, or the feature's entries, ascending, where the sums of whole
-// chunks stand in the place of their entries.
-__device__ inline int fetchSummands(const RowTerm& term, int64_t feature, int64_t first, int64_t columns,
-                                    Summand* summands) {
+// Fetches the summands of a term's row from `first` on, one by each thread: the row of the product, or the feature's
+// entries, ascending, where the sums of whole chunks stand in the place of their entries. A batch ends where the kind
+// of the rows changes.
+template <class T>
+__device__ inline Batch fetchSummands(const RowTerm& term, int64_t feature, int64_t first, int64_t columns,
+                                      Summand* summands) {
   const int64_t i = first + threadIdx.x;
   if (term.product) {
     const uint32_t row = term.position ? term.position[feature] : blockIdx.x;
-    if (row == UINT32_MAX) return 0;
-    if (i == 0) summands[0] = {term.product + int64_t(row) * columns, 1};
-    return first == 0 ? 1 : 0;
+    if (i == 0 && row != UINT32_MAX) summands[0] = {term.product + int64_t(row) * columns, 1};
+    return {row == UINT32_MAX ? 0 : 1, false, true};
   }
   const int64_t begin = int64_t(term.order.offsets[feature]), end = int64_t(term.order.offsets[feature + 1]);
-  int64_t entriesBefore = end - begin, firstChunk = 0, chunks = 0, skipped = 0;
+  int64_t beginChunks = end - begin, endChunks = beginChunks, firstChunk = 0, skipped = 0;
   if (term.chunks.sums) {
     const int log2Entries = term.chunks.log2Entries;
     firstChunk = ((begin - 1) >> log2Entries) + 1;
-    chunks = max((end >> log2Entries) - firstChunk, int64_t(0));
-    if (chunks > 0) entriesBefore = (firstChunk << log2Entries) - begin;
+    const int64_t chunks = max((end >> log2Entries) - firstChunk, int64_t(0));
+    if (chunks > 0) beginChunks = (firstChunk << log2Entries) - begin;
+    endChunks = beginChunks + chunks;
     skipped = (chunks << log2Entries) - chunks;
   }
-  const int64_t count = end - begin - skipped;
-  if (i < entriesBefore)
-    summands[threadIdx.x] = entrySummand(term, begin + i, columns);
-  else if (i < entriesBefore + chunks)
-    summands[threadIdx.x] = {term.chunks.sums + (firstChunk + i - entriesBefore) * columns, 1};
-  else if (i < count)
-    summands[threadIdx.x] = entrySummand(term, begin + i + skipped, columns);
-  return int(max(int64_t(0), min(count - first, int64_t(blockDim.x))));
+  const bool areSums = first >= beginChunks && first < endChunks;
+  const int64_t count = end - begin - skipped, endBatch = first < beginChunks ? beginChunks
+                                                          : areSums           ? endChunks
+                                                                              : count;
+  if (i < endBatch)
+    summands[threadIdx.x] = areSums ? Summand{term.chunks.sums + (firstChunk + i - beginChunks) * columns, 1}
+                                    : entrySummand<T>(term, begin + i + (first < beginChunks ? 0 : skipped), columns);
+  const int64_t fetched = min(endBatch - first, int64_t(blockDim.x));
+  return {int(fetched), !areSums, first + fetched == count};
 }
 
-// row += the summands, in order. A thread adds them up in its own columns, with the loads of a few of them under way at
-// once.
-template <int width>
+// The loads of so many rows are under way at once, of those that are gathered and of sums: as many as registers allow.
+// Of rounded rows a feature of TopK codes, with its five or so entries, then waits once.
+template <class T>
+constexpr int gatheredAtOnce = std::is_same_v<T, float> ? 4 : 6;
+template <class T>
+constexpr int sumsAtOnce = std::is_same_v<T, float> ? 4 : 2;
+
+// row += the summands, in order. A thread adds them up in its own columns.
+template <int width, class T, int atOnce>
 __device__ inline void addSummands(const Summand* summands, int count, int64_t columns, float* row) {
-  constexpr int atOnce = 4;
   forEachOwnColumn<width>(columns, [&](int64_t column) {
     Pack<float, width> sums = loadPack<width>(row + column);
     for (int i = 0; i < count; i += atOnce) {
-      Pack<float, width> loaded[atOnce];
+      Pack<T, width> loaded[atOnce];
       for (int j = 0; j < atOnce; ++j)
-        if (i + j < count) loaded[j] = loadPack<width>(summands[i + j].row + column);
+        if (i + j < count) loaded[j] = loadPack<width>(static_cast<const T*>(summands[i + j].row) + column);
       for (int j = 0; j < atOnce; ++j)
-        if (i + j < count) sums = multiplyAdd(summands[i + j].factor, loaded[j], sums);
+        if (i + j < count) sums = multiplyAdd(summands[i + j].factor, widened(loaded[j]), sums);
     }
     storePack(row + column, sums);
   });
 }
 
 // row += the sum of the terms' rows.
-template <int width>
+template <int width, class T>
 __device__ inline void addTerms(const RowGradientOperands& gradient, int64_t feature, float* row) {
   __shared__ Summand summands[mostGradientThreads];
   const int64_t columns = gradient.weights.columns;
   for (int64_t i = 0; i < gradient.terms.count; ++i) {
     int64_t first = 0;
-    int fetched;
+    bool isLast;
     do {
-      fetched = fetchSummands(gradient.terms[i], feature, first, columns, summands);
+      const Batch batch = fetchSummands<T>(gradient.terms[i], feature, first, columns, summands);
       __syncthreads();
-      addSummands<width>(summands, fetched, columns, row);
+      if (std::is_same_v<T, float> || !batch.gathered)  // of float either way
+        addSummands<width, float, sumsAtOnce<T>>(summands, batch.count, columns, row);
+      else
+        addSummands<width, T, gatheredAtOnce<T>>(summands, batch.count, columns, row);
       __syncthreads();
-      first += blockDim.x;
-    } while (fetched == int(blockDim.x));
+      first += batch.count;
+      isLast = batch.isLast;
+    } while (!isLast);
   }
 }
 
@@ -210,8 +243,8 @@ __device__ inline void projectOut(const float* weights, int64_t columns, float* 
 }
 
 // row = the feature's row of the gradient: the terms one after the other, then the norm penalty, then the projection.
-// Called by all threads of the block; `scratch` as for blockSum.
-template <int width>
+// Called by all threads of the block; `scratch` as for blockSum, T as for denseOf.
+template <int width, class T>
 __device__ inline void makeGradientRow(const RowGradientOperands& gradient, int64_t feature, float* scratch,
                                        float* row) {
   const int64_t columns = gradient.weights.columns;
@@ -219,7 +252,7 @@ __device__ inline void makeGradientRow(const RowGradientOperands& gradient, int6
   forEachOwnColumn<width>(columns, [&](int64_t column) {
     storePack(row + column, kept ? loadOnce<width>(kept + column) : Pack<float, width>{});
   });
-  addTerms<width>(gradient, feature, row);
+  addTerms<width, T>(gradient, feature, row);
   if (gradient.rowCoefficients) addNormPenalty<width>(gradient, feature, scratch, row);
   if (gradient.projectOutRow) projectOut<width>(gradient.weights.data + feature * columns, columns, scratch, row);
 }

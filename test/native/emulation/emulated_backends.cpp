@@ -2,8 +2,13 @@
 // the host's, so that the tests of the CPU's kernels hold for them as they are.
 #include "backends.h"
 #include "cuda/cuda_kernels.h"
+#include "library_under_test.h"
 
 namespace monosem::test {
+
+const cuda::Api& libraryUnderTest() {
+  return *monosem_cuda_api(cuda::abiVersion);
+}
 
 std::vector<Backend> backends() {
   return {{"cuda", [](Allocator& allocator) {
@@ -11,8 +16,8 @@ std::vector<Backend> backends() {
              for (const int ordinal : {0, 1, 2}) {
                cuda::OpenOptions options;
                options.ordinal = ordinal;
-               const cuda::Api& api = *monosem_cuda_api(cuda::abiVersion);
-               kernels.push_back(cuda::makeCudaKernels(std::make_shared<cuda::OpenContext>(api, options), allocator));
+               kernels.push_back(
+                   cuda::makeCudaKernels(std::make_shared<cuda::OpenContext>(libraryUnderTest(), options), allocator));
              }
              return kernels;
            }}};

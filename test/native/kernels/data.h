@@ -109,4 +109,22 @@ inline PlainCodes randomCodes(Random& random, int64_t rows, int64_t dSae, double
   return codes;
 }
 
+// Sparse but for a few features, which fire in most rows.
+inline PlainCodes codesWithBusyFeatures(Random& random, int64_t rows, int64_t dSae, double density) {
+  PlainCodes codes;
+  codes.rows = rows;
+  codes.dSae = dSae;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t feature = 0; feature < dSae; ++feature) {
+      const bool busy = feature == 1 || feature == 2 || feature == dSae - 1;
+      if (random.uniform() >= (busy ? 0.95 : density)) continue;
+      codes.features.push_back(uint32_t(feature));
+      codes.preActivations.push_back(std::fabs(random.normal()) + 0.01f);
+      codes.values.push_back(codes.preActivations.back());
+    }
+    codes.offsets.push_back(codes.features.size());
+  }
+  return codes;
+}
+
 }  // namespace monosem::test

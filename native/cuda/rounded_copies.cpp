@@ -1,0 +1,53 @@
+#include "cuda/rounded_copies.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+namespace monosem::cuda {
+namespace {
+
+bool isSame(Rows a, Rows b) {
+  return a.data == b.data && a.rows == b.rows && a.columns == b.columns;
+}
+
+bool overlaps(Rows weights, const void* begin, size_t bytes) {
+  const auto first = reinterpret_cast<uintptr_t>(weights.data), other = reinterpret_cast<uintptr_t>(begin);
+  return first < other + bytes && other < first + sizeof(float) * size_t(weights.rows * weights.columns);
+}
+
+}  // namespace
+
+template <class Condition>
+Block RoundedCopies::takeWhere(const Condition& condition) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto place = std::find_if(copies_.begin(), copies_.end(), condition);
+  if (place == copies_.end()) return {};
+  Block rounded = std::move(place->rounded);
+  copies_.erase(place);
+  return rounded;
+}
+
+Block RoundedCopies::of(Rows weights) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (const Copy& copy : copies_)
+    if (isSame(copy.weights, weights)) return copy.rounded;
+  return {};
+}
+
+Block RoundedCopies::take(Rows weights) {
+  return takeWhere([&](const Copy& copy) { return isSame(copy.weights, weights); });
+}
+
+void RoundedCopies::keep(Rows weights, Block rounded) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  copies_.push_back({weights, std::move(rounded)});
+}
+
+void RoundedCopies::contentGone(const void* begin, size_t bytes) noexcept {
+  const auto isGone = [&](const Copy& copy) { return overlaps(copy.weights, begin, bytes); };
+  while (takeWhere(isGone)) {
+  }
+}
+
+}  // namespace monosem::cuda

@@ -1,0 +1,308 @@
+// The rounded copies that trained weights have in bfloat16: kernels read what the last step wrote, and never what
+// something else has overwritten since. Whether a copy was read shows in the sums, which are exact to 1e-4 for the
+// rounded weights or for those that are not.
+#include <thread>
+#include <tuple>
+
+#include "check.h"
+#include "cuda/written_memory.h"
+#include "encode_problem.h"
+#include "reference.h"
+#include "rounding_device.h"
+
+namespace monosem::test {
+namespace {
+
+constexpr double tolerance = 1e-4;
+
+// Weights in training, with codes to decode by them and the gradient of what is decoded.
+class Trained {
+ public:
+  Trained(RoundingDevice& device, Random& random, int64_t dSae, int64_t columns)
+      : dSae(dSae),
+        columns(columns),
+        plainCodes(randomCodes(random, 9, dSae, std::min(0.1, 100.0 / double(dSae)), true)),
+        dOutput(random.normals(9 * columns)),
+        weights(device.uploaded(random.normals(dSae * columns))),
+        device_(device),
+        m_(device.uploaded(random.normals(dSae * columns))),
+        v_(device.uploaded(Floats(size_t(dSae * columns), 0.5f))),
+        codes_(device.uploaded(plainCodes)),
+        onDevice_(device.uploaded(dOutput)) {}
+
+  Matrix<float> matrix() const { return {weights.as<float>(), dSae, columns}; }
+  Matrix<const float> rows() const { return {weights.as<const float>(), dSae, columns}; }
+  Vector<float> vector() const { return {weights.as<float>(), dSae * columns}; }
+  const Codes& codes() const { return codes_; }
+  Floats values() const { return device_.downloaded(weights, dSae * columns); }
+
+  // Its moments alone move the weights.
+  void step(bool unitNorm = false, const Clip& clip = {}) const { stepAs(dSae, columns, unitNorm, clip); }
+  void stepAs(int64_t asRows, int64_t asColumns, bool unitNorm = false, const Clip& clip = {}) const {
+    const auto as = [&](const Block& block) { return Matrix<float>{block.as<float>(), asRows, asColumns}; };
+    device_.kernels().stepRows({}, as(weights), as(m_), as(v_), {0.1}, clip, unitNorm, {});
+  }
+
+  Floats decoded() const {
+    const Block out = device_.memory().allocateArray<float>(9 * columns);
+    device_.kernels().decode(codes_, rows(), {}, {}, {out.as<float>(), 9, columns}, nullptr);
+    return device_.downloaded(out, 9 * columns);
+  }
+  Floats decodedGradient() const {
+    const Block out = device_.memory().allocateArray<float>(plainCodes.entries());
+    device_.kernels().decodeGradient(codes_, rows(), {onDevice_.as<const float>(), 9, columns}, 2, {}, 0, true,
+                                     out.as<float>());
+    return device_.downloaded(out, plainCodes.entries());
+  }
+  // That kernels read these numbers.
+  void reads(Test& test, const std::string& what, const Floats& numbers) const {
+    test.close(what + ": decode", decoded(), reference::decode(plainCodes, numbers, nullptr, nullptr, columns),
+               tolerance);
+    test.close(what + ": decodeGradient", decodedGradient(),
+               reference::decodeGradient(plainCodes, numbers, dOutput, 2, nullptr, 0, true, columns), tolerance);
+  }
+  void readsCopy(Test& test, const std::string& what) const { reads(test, what + ", rounded", rounded(values())); }
+  void readsWeights(Test& test, const std::string& what) const { reads(test, what + ", exact", values()); }
+
+  const int64_t dSae, columns;
+  const PlainCodes plainCodes;
+  const Floats dOutput;
+  Block weights;
+
+ private:
+  RoundingDevice& device_;
+  Block m_, v_;
+  Codes codes_;
+  Block onDevice_;
+};
+
+std::string shapeOf(int64_t dSae, int64_t columns) {
+  return std::to_string(dSae) + "x" + std::to_string(columns);
+}
+
+KERNEL_TEST("bfloat16: copies of stepped weights", steppedCopiesTests) {
+  Random random(62);
+  for (const auto& [dSae, columns] : {std::pair<int64_t, int64_t>{40, 36}, {33, 129}, {70, 768}, {5, 16388}, {9, 1}})
+    for (const bool unitNorm : {false, true}) {
+      RoundingDevice device;
+      const Trained trained(device, random, dSae, columns);
+      const std::string what = shapeOf(dSae, columns) + (unitNorm ? " unit norm" : "");
+      trained.readsWeights(test, what + ": before the first step");
+      const Floats before = trained.values();
+      for (const char* which : {": first step", ": second step"}) {
+        trained.step(unitNorm);
+        trained.readsCopy(test, what + which);
+      }
+      test.check(trained.values() != before, what + ": the weights moved");
+    }
+  RoundingDevice exact(cuda::Precision::float32);
+  const Trained trained(exact, random, 40, 36);
+  trained.step();
+  trained.readsWeights(test, "float32 has no copies");
+}
+
+// The product takes rounded weights in any case: with a copy of them it must have the same bits.
+KERNEL_TEST("bfloat16: encode by the copy", encodeByCopyTests) {
+  Random random(63);
+  // The last one in several chunks, on a large GPU as well.
+  for (const auto& [rows, dSae, columns] :
+       {std::tuple<int64_t, int64_t, int64_t>{21, 900, 36}, {5, 130, 129}, {700, 12000, 4}}) {
+    RoundingDevice device;
+    const Trained trained(device, random, dSae, columns);
+    const Block x = device.uploaded(random.normals(rows * columns)), bias = device.uploaded(random.normals(dSae));
+    std::vector<uint32_t> indices, positions(size_t(dSae), UINT32_MAX);
+    for (int64_t feature = 1; feature < dSae; feature += 3) {
+      positions[size_t(feature)] = uint32_t(indices.size());
+      indices.push_back(uint32_t(feature));
+    }
+    auto subset = std::make_shared<FeatureSet>();
+    subset->dSae = dSae;
+    subset->count = int64_t(indices.size());
+    subset->indices = device.uploaded(indices);
+    subset->position = device.uploaded(positions);
+    const auto scores = [&](const Block& encoder, const std::shared_ptr<const FeatureSet>& of) {
+      Selection selection;
+      selection.select = Select::all;
+      selection.subset = of;
+      const Codes codes =
+          device.kernels().encode({x.as<const float>(), rows, columns}, {encoder.as<const float>(), dSae, columns},
+                                  {bias.as<const float>(), dSae}, selection);
+      return device.downloaded(codes.preActivations, codes.entries);
+    };
+    for (const char* which : {" first step", " second step"}) {
+      const Floats last = scores(trained.weights, nullptr);
+      trained.step();
+      trained.readsCopy(test, shapeOf(dSae, columns) + which);
+      const Block withoutCopy = device.uploaded(trained.values());
+      const Floats all = scores(trained.weights, nullptr);
+      test.same(shapeOf(dSae, columns) + which + ": encode", all, scores(withoutCopy, nullptr));
+      test.same(shapeOf(dSae, columns) + which + ": of a subset", scores(trained.weights, subset),
+                scores(withoutCopy, subset));
+      test.check(all != last, shapeOf(dSae, columns) + which + ": scores that the step changed");
+    }
+  }
+}
+
+KERNEL_TEST("bfloat16: copies of what is overwritten", overwrittenCopiesTests) {
+  Random random(64);
+  RoundingDevice device;
+  Kernels& kernels = device.kernels();
+  CachingAllocator& memory = device.memory();
+  const int64_t dSae = 40, columns = 36, size = dSae * columns;
+  const Trained trained(device, random, dSae, columns), other(device, random, dSae, columns);
+  const Block factors = device.uploaded(random.normals(size)), row = device.uploaded(random.normals(columns)),
+              moments = device.uploaded(Floats(size_t(size), 0.5f));
+  const Floats numbers = random.normals(size);
+  const auto afterStep = [&](const std::string& what, const std::function<void()>& write) {
+    const uint64_t without = memory.statistics().current;
+    trained.step();
+    test.check(memory.statistics().current >= without + sizeof(uint16_t) * uint64_t(size), what + ": there is a copy");
+    trained.readsCopy(test, what + ": before it");
+    const Floats before = trained.values();
+    write();
+    test.check(trained.values() != before, what + ": something was written");
+    trained.readsWeights(test, what + ": after it");
+    test.check(memory.statistics().current == without, what + ": the copy's memory is free");
+  };
+  const Matrix<float> weights = trained.matrix();
+  const Vector<float> elements = trained.vector();
+  // Sums of these, as doubles that nothing small can change, are modest numbers as pairs of floats.
+  const Block powers = device.uploaded(Floats(size_t(size), 0x1p60f));
+  const Vector<const float> large{powers.as<const float>(), size};
+
+  afterStep("a vector that a kernel writes", [&] { kernels.fill(elements, 0.3f); });
+  memory.upload(numbers.data(), trained.weights, sizeof(float) * numbers.size());
+  afterStep("a matrix that a kernel writes", [&] {
+    kernels.scaleRows(trained.rows(), {factors.as<const float>(), dSae}, weights);
+  });
+  afterStep("its last element", [&] { kernels.fill({elements.data + size - 1, 1}, 7); });
+  afterStep("an output without a size", [&] {
+    kernels.entryProduct(trained.codes(), {nullptr, nullptr, {}, 0.7, nullptr}, elements.data);
+  });
+  afterStep("a sum", [&] { kernels.dot(large, large, trained.weights.as<double>()); });
+  memory.upload(numbers.data(), trained.weights, sizeof(float) * numbers.size());
+  afterStep("a vector of doubles", [&] {
+    kernels.accumulateColumnSums({large.data, size, 1}, {trained.weights.as<double>(), 1});
+  });
+  memory.upload(numbers.data(), trained.weights, sizeof(float) * numbers.size());
+  afterStep("moments of another step", [&] {
+    const Matrix<float> v{moments.as<float>(), dSae, columns};
+    kernels.stepRows({}, other.matrix(), weights, v, {0.1, 0.5}, {}, false, {});
+    kernels.fill(other.vector(), 0.2f);  // whose own copy would be counted
+  });
+  memory.upload(numbers.data(), trained.weights, sizeof(float) * numbers.size());
+  afterStep("an upload", [&] { memory.upload(numbers.data(), trained.weights, sizeof(float) * numbers.size()); });
+  afterStep("an upload of its beginning", [&] { memory.upload(numbers.data(), trained.weights, sizeof(float)); });
+  afterStep("clearing", [&] { memory.clear(trained.weights, sizeof(float) * size_t(size)); });
+
+  // What is written elsewhere does not matter.
+  memory.upload(numbers.data(), trained.weights, sizeof(float) * numbers.size());
+  trained.step();
+  other.step();
+  kernels.fill(other.vector(), 2);
+  memory.clear(other.weights, sizeof(float) * size_t(size));
+  other.readsWeights(test, "another matrix");
+  trained.readsCopy(test, "a matrix beside the one that is written");
+}
+
+KERNEL_TEST("bfloat16: copies of other shapes", reshapedCopiesTests) {
+  Random random(65);
+  RoundingDevice device;
+  const Trained trained(device, random, 40, 36);
+  trained.stepAs(20, 72);
+  trained.readsWeights(test, "a copy of another shape");
+  trained.step();
+  trained.readsCopy(test, "of its own");
+  const uint64_t withOne = device.memory().statistics().current;
+  trained.stepAs(80, 18);
+  trained.readsWeights(test, "after a step of another shape");
+  test.check(device.memory().statistics().current == withOne, "there is one copy at a time");
+}
+
+KERNEL_TEST("bfloat16: copies of released weights", releasedCopiesTests) {
+  Random random(66);
+  for (const bool onOtherThread : {false, true}) {
+    const std::string what = onOtherThread ? "released by another thread" : "released";
+    RoundingDevice device;
+    CachingAllocator& memory = device.memory();
+    Trained trained(device, random, 40, 36);
+    const Floats next = random.normals(40 * 36);
+    const uint64_t without = memory.statistics().current;
+    trained.step();
+    const void* const address = trained.weights.as<void>();
+    const uint64_t ofBlock = trained.weights.size();
+    const auto release = [&] { trained.weights = Block(); };
+    if (onOtherThread)
+      std::thread(release).join();
+    else
+      release();
+    test.check(memory.statistics().current == without - ofBlock, what + ": the copy went with it");
+    const Block reused = memory.allocate(ofBlock);
+    test.check(reused.as<void>() == address, what + ": its memory is used again");
+    trained.weights = reused;
+    // Not an upload, which by itself would let a copy go; on the device its bits are those of the last weights.
+    trained.readsWeights(test, what + ": new weights there");
+    memory.upload(next.data(), trained.weights, sizeof(float) * next.size());
+    trained.step();
+    trained.readsCopy(test, what + ": the new weights' own copy");
+  }
+  RoundingDevice device;
+  const Trained trained(device, random, 40, 36);
+  const uint64_t without = device.memory().statistics().current;
+  trained.step();
+  device.closeKernels();
+  test.check(device.memory().statistics().current == without, "copies go with the kernels");
+}
+
+KERNEL_TEST("bfloat16: steps that make no copy", missingCopiesTests) {
+  Random random(67);
+  RoundingDevice device;
+  const Trained trained(device, random, 40, 36);
+  const Floats before = trained.values();
+  const Block notFinite = device.uploaded(std::vector<double>{double(NAN)});
+  const Clip refusing{notFinite.as<const double>(), 1};
+  const auto refusedStep = [&](const char* what) {
+    trained.step(true, refusing);
+    trained.readsCopy(test, std::string("a step that is refused, ") + what);
+    try {
+      device.kernels().settle();
+      test.check(false, "the refusal is told");
+    } catch (const EngineError& error) {
+      test.check(error.code() == ErrorCode::nonFinite, "the refusal is told");
+    }
+  };
+  refusedStep("without a copy before");
+  test.same("the weights stay", trained.values(), before);
+  trained.step();
+  refusedStep("with a copy before");
+
+  RoundingDevice full;
+  const Trained large(full, random, 400, 36);
+  full.memory().setLimit(full.memory().statistics().current + 16 * 1024);
+  const Floats initial = large.values();
+  large.step();
+  test.check(large.values() != initial, "without memory for a copy the step is made");
+  full.memory().setLimit(0);
+  large.readsWeights(test, "without memory for a copy");
+  large.step();
+  large.readsCopy(test, "with memory again");
+}
+
+KERNEL_TEST("bfloat16: what a kernel writes", writtenMemoryTests) {
+  float number = 0;
+  double sum = 0;
+  cuda::MadeCodes made;
+  const auto bytes = [&](const auto& argument) { return cuda::writtenBy(argument).bytes; };
+  test.check(bytes(Vector<float>{&number, 3}) == 12 && bytes(Vector<double>{&sum, 2}) == 16, "vectors");
+  test.check(bytes(Matrix<float>{&number, 3, 5}) == 60, "matrices");
+  test.check(bytes(&number) == 4 && bytes(&sum) == 8, "pointers");
+  test.check(bytes(Vector<const float>{&number, 3}) == 0 && bytes(Matrix<const float>{&number, 3, 5}) == 0 &&
+                 bytes(static_cast<const float*>(&number)) == 0,
+             "nothing that is const");
+  test.check(bytes(static_cast<float*>(nullptr)) == 0 && bytes(&made) == 0 && bytes(Clip{&sum, 1}) == 0,
+             "nothing that is absent, the host's, or an operand");
+  test.check(cuda::writtenBy(Matrix<float>{&number, 3, 5}).begin == &number, "from its beginning");
+}
+
+}  // namespace
+}  // namespace monosem::test
