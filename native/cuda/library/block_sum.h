@@ -6,21 +6,21 @@
 
 namespace monosem::cuda {
 
-// The threads of a block together: numbers[0] + ... + numbers[count - 1]. Which of them a thread adds, and in which
-// order, depends on `count` and the number of threads alone. `numbers` is aligned for packs.
-template <class Total, class Number>
+// The `threads` of a block together: numbers[0] + ... + numbers[count - 1]. Which of them a thread adds, and in which
+// order, depends on `count` alone. `numbers` is aligned for packs.
+template <class Total, unsigned threads, class Number>
 __device__ inline Total ownSumOf(const Number* numbers, int64_t count) {
   constexpr int atOnce = 4;
-  const int64_t packs = count / packWidth, threads = blockDim.x;
+  const int64_t packs = count / packWidth;
   Total sum = 0;
+#pragma unroll 1
   for (int64_t first = threadIdx.x; first < packs; first += atOnce * threads) {
-    Pack<Number, packWidth> loaded[atOnce] = {};
-    for (int i = 0; i < atOnce; ++i) {
-      const int64_t pack = first + i * threads;
-      if (pack < packs) loaded[i] = loadPack<packWidth>(numbers + pack * packWidth);
-    }
+    // Loaded and added without a branch, so that no load waits for another.
+    Pack<Number, packWidth> loaded[atOnce];
     for (int i = 0; i < atOnce; ++i)
-      for (int j = 0; j < packWidth; ++j) sum += loaded[i].at[j];
+      loaded[i] = loadPack<packWidth>(numbers + min(first + i * threads, packs - 1) * packWidth);
+    for (int i = 0; i < atOnce; ++i)
+      for (int j = 0; j < packWidth; ++j) sum += first + i * threads < packs ? loaded[i].at[j] : Number(0);
   }
   const int64_t rest = packs * packWidth + threadIdx.x;
   if (rest < count) sum += numbers[rest];

@@ -3,14 +3,13 @@
 namespace monosem::cuda {
 namespace {
 
-constexpr unsigned addThreads = 256;
-// As many as its threads load at once.
-constexpr int64_t partsPerBlock = 4096;
+// Two packs for a thread, which it loads at once.
+constexpr int64_t partsPerBlock = 2 * packWidth * addThreads;
 
 __global__ void __launch_bounds__(addThreads) addPartsKernel(const double* parts, int64_t count, PartialSums sums) {
   __shared__ double scratch[33];
   const int64_t first = int64_t(blockIdx.x) * partsPerBlock;
-  sums.add(ownSumOf<double>(parts + first, min(partsPerBlock, count - first)), scratch);
+  sums.add(ownSumOf<double, addThreads>(parts + first, min(partsPerBlock, count - first)), scratch);
 }
 
 }  // namespace

@@ -5,11 +5,14 @@
 
 namespace monosem::cuda {
 
+// Of the blocks of kernels that add to a sum.
+constexpr unsigned addThreads = 256;
+
 // *sum += the blocks' parts. The block that is the last to come adds them, which saves a launch; it adds them in their
 // own order, so that the result does not depend on which one it is.
 class PartialSums {
  public:
-  // For one launch of so many blocks, in one dimension.
+  // For one launch of so many blocks of addThreads, in one dimension.
   PartialSums(Context& gpu, unsigned blocks, double* sum)
       : sum_(sum), parts_(gpu.allocate<double>(blocks)), blocksDone_(gpu.blocksDone()) {}
 
@@ -30,7 +33,7 @@ class PartialSums {
     __syncthreads();
     if (!isLast) return;
     __threadfence();
-    const double all = blockSum(ownSumOf<double>(parts_, gridDim.x), scratch);
+    const double all = blockSum(ownSumOf<double, addThreads>(parts_, gridDim.x), scratch);
     if (threadIdx.x > 0) return;
     *sum_ += all;
     *blocksDone_ = 0;

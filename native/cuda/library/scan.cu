@@ -18,7 +18,8 @@ __global__ void __launch_bounds__(scanThreads)
     tileTotalsKernel(const uint32_t* counts, int64_t count, uint64_t* totals) {
   __shared__ uint64_t scratch[33];
   const int64_t first = int64_t(blockIdx.x) * tileSize;
-  const uint64_t total = blockSum(ownSumOf<uint64_t>(counts + first, min(tileSize, count - first)), scratch);
+  const uint64_t total =
+      blockSum(ownSumOf<uint64_t, scanThreads>(counts + first, min(tileSize, count - first)), scratch);
   if (threadIdx.x == 0) totals[blockIdx.x] = total;
 }
 
@@ -34,7 +35,7 @@ __global__ void __launch_bounds__(scanThreads)
     own = loadPack<countsPerThread>(counts + mine);
   else if (mine < count)
     own.at[0] = counts[mine];
-  const uint64_t base = blockSum(ownSumOf<uint64_t>(before, int64_t(blockIdx.x) * perTile), scratch);
+  const uint64_t base = blockSum(ownSumOf<uint64_t, scanThreads>(before, int64_t(blockIdx.x) * perTile), scratch);
   uint64_t total;
   const uint64_t first = base + blockExclusiveSum(uint64_t(own.at[0]) + own.at[1], scratch, &total);
   if (mine + countsPerThread <= count)

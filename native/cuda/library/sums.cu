@@ -6,7 +6,7 @@
 namespace monosem::cuda {
 namespace {
 
-constexpr unsigned sumThreads = 256;
+constexpr unsigned sumThreads = addThreads;
 constexpr int64_t sumWarps = sumThreads / warpSize_;
 constexpr int64_t mostParts = 1024;
 
@@ -43,7 +43,6 @@ template <int width, class Summands>
 __global__ void __launch_bounds__(sumThreads) addElementsKernel(Summands summands, int64_t size, PartialSums sums) {
   __shared__ double scratch[33];
   double own = 0;
-#pragma unroll 4
   FOR_EACH_ELEMENT(pack, size / width) own += summands.template sumOfPack<width>(pack * width);
   const int64_t rest = size / width * width + threadIdx.x;
   if (blockIdx.x == 0 && rest < size) own += summands.template sumOfPack<1>(rest);
