@@ -115,9 +115,6 @@ class TopK final : public Common {
     Codes codes = encodeTopK(sae, input, k_);
     record(codes);
     tokens_ += codes.rows;
-    std::shared_ptr<const FeatureSet> dead;
-    if (tokens_ >= deadAfterTokens())
-      dead = kernels.featuresNotFiredFor({tokensSinceFired().data, shape.dSae}, double(deadAfterTokens()));
     const Reconstruction main = reconstruct(sae, std::move(codes), x);
 
     Gradients gradients;
@@ -125,8 +122,10 @@ class TopK final : public Common {
     gradients.encoderPaths.push_back({&main.codes, main.dPreActivations, true});
     Codes auxCodes;
     Tensor auxResidual;
-    if (deadLatents_ > 0 && dead) {
+    if (deadLatents_ > 0 && tokens_ >= deadAfterTokens()) {
       constexpr double coefficient = 1.0 / 32;
+      const std::shared_ptr<const FeatureSet> dead =
+          kernels.featuresNotFiredFor({tokensSinceFired().data, shape.dSae}, double(deadAfterTokens()));
       Tensor error = gpu.empty(x.rows, x.columns);
       kernels.scale(main.residual, -1, error);
       Selection selection;
