@@ -88,8 +88,8 @@ export interface GradientStep<
   readonly encoded: Encoding;
   /** encoded.codes */
   readonly codes: Codes;
-  /** The latents that count as dead after this batch; undefined while none can be. */
-  readonly deadLatents: FeatureSet | undefined;
+  /** The latents that count as dead after this batch; undefined while none can be. Waits for the device, once. */
+  deadLatents(): FeatureSet | undefined;
 }
 
 /** A loss term: scale * sum, the sum an f64 [1] on the device, read only when somebody logs it. */

@@ -23,7 +23,8 @@ export function ghostTerm(
   step: GradientStep<"encoderBias">,
   residual: Tensor,
 ): Pick<Gradients, "losses" | "decoderPaths" | "encoderPaths"> {
-  const { kernels, parameters: p, deadLatents, tokens, keep } = step;
+  const { kernels, parameters: p, tokens, keep } = step;
+  const deadLatents = step.deadLatents();
   if (deadLatents === undefined) {
     return { losses: { ghost: { sum: zeroSum(step), scale: 0 } }, decoderPaths: [], encoderPaths: [] };
   }

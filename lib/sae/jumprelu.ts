@@ -276,8 +276,9 @@ function tanhTerm(step: Step, norms: Tensor): Term {
 
 /** coefficient * Σ_dead ReLU(θ_i - z_i) n_i, n the decoder norms. */
 function preActivationTerm(step: Step, norms: Tensor): Term {
-  const { kernels, parameters: p, options, input, tokens, encoded, deadLatents, keep } = step;
+  const { kernels, parameters: p, options, input, tokens, encoded, keep } = step;
   if (options.preActivationCoefficient === 0) return { losses: {} };
+  const deadLatents = step.deadLatents();
   if (deadLatents === undefined) return { losses: { preActivation: { sum: zeroSum(step), scale: 0 } } };
   const scale = options.preActivationCoefficient / tokens;
 

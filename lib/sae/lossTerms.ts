@@ -59,7 +59,8 @@ export function deadLatentTerm(
   { auxK, auxCoefficient }: AuxOptions,
 ): { losses: Record<string, Loss>; decoderPaths: DecoderPath[]; encoderPaths: EncoderPath[] } {
   if (auxK === 0 || auxCoefficient === 0) return { losses: {}, decoderPaths: [], encoderPaths: [] };
-  const { kernels, parameters: p, deadLatents, tokens } = step;
+  const { kernels, parameters: p, tokens } = step;
+  const deadLatents = step.deadLatents();
   const squaredError = zeroSum(step);
   if (deadLatents === undefined) {
     return { losses: { aux: { sum: squaredError, scale: 0 } }, decoderPaths: [], encoderPaths: [] };

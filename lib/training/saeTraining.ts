@@ -1,4 +1,5 @@
 /** One SAE in training: its parameters, optimizer, dead latents and running state, and the step that changes them. */
+import type { FeatureSet } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
@@ -196,8 +197,14 @@ export class SaeTraining {
     if (isResampled(config, place.step)) await this.#resample(this.#forward(x, y, place, keep));
     const step = this.#forward(x, y, place, keep);
     this.#dead.record(step.codes);
-    const deadLatents = this.#dead.current();
-    if (deadLatents) keep(deadLatents);
+    let dead: FeatureSet | undefined;
+    const deadLatents = (): FeatureSet | undefined => {
+      if (dead === undefined) {
+        dead = this.#dead.current();
+        if (dead !== undefined) keep(dead);
+      }
+      return dead;
+    };
 
     const gradientStep: GradientStep = { ...step, deadLatents };
     const gradients = this.#architecture.gradients(gradientStep);
@@ -213,9 +220,9 @@ export class SaeTraining {
     const loss = Object.values(losses).reduce((sum, value) => sum + value, 0);
     if (!Number.isFinite(loss)) throw new MonosemError("ERR_NON_FINITE", `the loss is ${JSON.stringify(losses)}`);
     const { tokens: _, deadFraction: __, ...rest } = await metrics.read();
-    const dead = deadLatents === undefined ? 0 : (await deadLatents.read()).length;
+    const deadCount = (await deadLatents()?.read())?.length ?? 0;
     const gradientNorm = Math.sqrt(await norm.squared.readScalar());
-    return { loss, losses, ...rest, deadFraction: dead / config.dSae, gradientNorm };
+    return { loss, losses, ...rest, deadFraction: deadCount / config.dSae, gradientNorm };
   }
 
   /** From here on the SAE is in the scale of the activations. */

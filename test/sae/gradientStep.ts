@@ -64,7 +64,7 @@ export async function gradientStep(
     ...trainingStep,
     encoded,
     codes,
-    deadLatents:
+    deadLatents: () =>
       options.dead === undefined
         ? counters.current()
         : kernels.featuresNotFiredFor(device.tensor(since, [config.dSae]), 1),

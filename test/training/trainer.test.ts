@@ -3,12 +3,13 @@ import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/pro
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { MonosemError } from "../../lib/errors.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
 import { geometricMedian } from "../../lib/sae/geometricMedian.js";
 import { Sae } from "../../lib/sae/sae.js";
+import { DeadLatents } from "../../lib/training/deadLatents.js";
 import { Trainer, type TrainerOptions, type TrainingProgress } from "../../lib/training/trainer.js";
 import { relativeError } from "../sae/goldens.js";
 import { testDevice } from "../testDevice.js";
@@ -53,6 +54,33 @@ describe("a run", () => {
     expect(progress.at(-1)!.l0).toBeLessThanOrEqual(3);
     const norms = await device.kernels.rowNorms(trainer.sae.parameters.decoder).readFloat32();
     for (const norm of norms) expect(norm).toBeCloseTo(1, 6);
+  });
+
+  test("looks for dead latents, which waits for the device, only where a loss is about them or a step is logged", async () => {
+    const logEvery = 4;
+    const steps = Array.from({ length: training.steps }, (_, step) => step);
+    const looks = async (auxK: number): Promise<number[]> => {
+      const stepsThatLooked = new Set<number>();
+      let step = 0;
+      const current = vi.spyOn(DeadLatents.prototype, "current").mockImplementation(() => {
+        stepsThatLooked.add(step);
+        return undefined;
+      });
+      const record = vi.spyOn(DeadLatents.prototype, "record").mockImplementation(() => {
+        step++;
+      });
+      try {
+        await train({ sae: { ...sae, auxK } as SaeTrainingConfig, training: { ...training, logEvery } });
+      } finally {
+        current.mockRestore();
+        record.mockRestore();
+      }
+      return Array.from(stepsThatLooked, (after) => after - 1);
+    };
+    expect(await looks(4)).toEqual(steps);
+    const logged = (await train({ training: { ...training, logEvery } })).map(({ step }) => step);
+    expect((await looks(0)).length).toBe(logged.length);
+    expect(logged.length).toBeLessThan(steps.length);
   });
 
   test("leaves an SAE, metrics, configuration and checkpoints", async () => {

@@ -21,11 +21,14 @@ class Common : public Training {
         x(gpu.normal(shape.rows, shape.dIn, 1)),
         scale(2.0 / double(shape.rows)),
         tokensSinceFired_(gpu.memory().allocateArray<double>(shape.dSae)) {
-    gpu.memory().clear(tokensSinceFired_, sizeof(double) * size_t(shape.dSae));
+    setTokensSinceFired(std::vector<double>(size_t(shape.dSae), 0.0));
   }
 
  protected:
   Vector<double> tokensSinceFired() const { return {tokensSinceFired_.as<double>(), shape.dSae}; }
+  void setTokensSinceFired(const std::vector<double>& tokens) {
+    gpu.memory().upload(tokens.data(), tokensSinceFired_, sizeof(double) * tokens.size());
+  }
   void record(const Codes& codes) {
     kernels.updateTokensSinceFired(codes, codes.rows, tokensSinceFired());
     entries_ = codes.entries;
@@ -104,20 +107,24 @@ class TopK final : public Common {
  public:
   TopK(Gpu& gpu, const Shape& shape, int64_t k, int64_t deadLatents)
       : Common(gpu, shape, 0), k_(k), deadLatents_(deadLatents) {
-    // Encoder rows so short that their latents are never among the k largest, though half of them are positive.
+    if (deadLatents == 0) return;
+    // Encoder rows so short that their latents are never among the k largest, though half of them are positive; and
+    // dead from the start, as the others never are, though some do not fire in the batch that every step sees.
     std::vector<float> lengths(size_t(shape.dSae), 1.0f);
-    for (int64_t i = 0; i < deadLatents; ++i) lengths[size_t(i * (shape.dSae / deadLatents))] = 0.1f;
-    if (deadLatents > 0) kernels.scaleRows(sae["encoder"], gpu.of(lengths), sae["encoder"]);
+    std::vector<double> tokensSinceFired(size_t(shape.dSae), 0.0);
+    for (int64_t i = 0; i < deadLatents; ++i) {
+      const size_t latent = size_t(i * (shape.dSae / deadLatents));
+      lengths[latent] = 0.1f;
+      tokensSinceFired[latent] = deadAfterTokens;
+    }
+    kernels.scaleRows(sae["encoder"], gpu.of(lengths), sae["encoder"]);
+    setTokensSinceFired(tokensSinceFired);
   }
 
   void step() override {
     const Tensor input = sae.input(x);
     Codes codes = encodeTopK(sae, input, k_);
     record(codes);
-    tokens_ += codes.rows;
-    std::shared_ptr<const FeatureSet> dead;
-    if (tokens_ >= deadAfterTokens())
-      dead = kernels.featuresNotFiredFor({tokensSinceFired().data, shape.dSae}, double(deadAfterTokens()));
     const Reconstruction main = reconstruct(sae, std::move(codes), x);
 
     Gradients gradients;
@@ -125,8 +132,10 @@ class TopK final : public Common {
     gradients.encoderPaths.push_back({&main.codes, main.dPreActivations, true});
     Codes auxCodes;
     Tensor auxResidual;
-    if (deadLatents_ > 0 && dead) {
+    if (deadLatents_ > 0) {
       constexpr double coefficient = 1.0 / 32;
+      const std::shared_ptr<const FeatureSet> dead =
+          kernels.featuresNotFiredFor({tokensSinceFired().data, shape.dSae}, deadAfterTokens);
       Tensor error = gpu.empty(x.rows, x.columns);
       kernels.scale(main.residual, -1, error);
       Selection selection;
@@ -152,10 +161,9 @@ class TopK final : public Common {
   }
 
  private:
-  int64_t deadAfterTokens() const { return 10 * shape.rows; }
+  static constexpr double deadAfterTokens = 1e12;  // more than any number of steps sees
 
   int64_t k_, deadLatents_;
-  int64_t tokens_ = 0;
   int64_t auxEntries_ = 0;
 };
 

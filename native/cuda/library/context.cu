@@ -96,6 +96,15 @@ void check(cudaError_t status, const char* call) {
                     message + " The GPU does nothing more in this process. Go on with the CPU, or start anew.");
 }
 
+template <class T>
+std::unique_ptr<T, Context::FreeMemory> Context::zeros(size_t count) {
+  void* memory = nullptr;
+  check(cudaMalloc(&memory, count * sizeof(T)), "cudaMalloc");
+  std::unique_ptr<T, FreeMemory> owned(static_cast<T*>(memory));
+  clear(memory, count * sizeof(T));
+  return owned;
+}
+
 Context::Context(const OpenOptions& options) : ordinal_(options.ordinal), precision_(options.precision) {
   requireDevice(ordinal_);
   makeCurrent();
@@ -107,10 +116,8 @@ Context::Context(const OpenOptions& options) : ordinal_(options.ordinal), precis
   cudaStream_t stream = nullptr;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   stream_.reset(stream);
-  void* notes = nullptr;
-  check(cudaMalloc(&notes, mostNotes * sizeof(LateFailureNote)), "cudaMalloc");
-  failureNotes_.reset(static_cast<LateFailureNote*>(notes));
-  clear(notes, mostNotes * sizeof(LateFailureNote));
+  blocksDone_ = zeros<unsigned>(1);
+  failureNotes_ = zeros<LateFailureNote>(mostNotes);
   products_ = makeMatrixProducts(*this, options.cublasPath);
 }
 

@@ -96,6 +96,9 @@ class Context {
     return memory;
   }
 
+  // 0 whenever a kernel begins: where its blocks count how many of them are done. The last one leaves 0 there.
+  unsigned* blocksDone() { return blocksDone_.get(); }
+
   // ---- Late failures
   // Where the call that is running notes one.
   LateFailureNote* failureNote();
@@ -114,6 +117,9 @@ class Context {
   };
 
   void* allocateBytes(size_t bytes);
+  // Zeros that live as long as the context.
+  template <class T>
+  std::unique_ptr<T, FreeMemory> zeros(size_t count);
 
   int ordinal_;
   Precision precision_;
@@ -124,6 +130,7 @@ class Context {
   std::unique_ptr<cudaStream_t, DestroyStream> stream_;
   const Memory* memory_ = nullptr;
   uint64_t call_ = 0;
+  std::unique_ptr<unsigned, FreeMemory> blocksDone_;
   std::unique_ptr<LateFailureNote, FreeMemory> failureNotes_;
   std::vector<uint64_t> notedCalls_;  // the calls that have a note since the last settle
   std::unique_ptr<MatrixProducts> products_;

@@ -3,9 +3,9 @@
 //   z[r, p] = bias[p] + sum over k of x[r, k] * encoder[p, k]
 //
 // where p is a position among the eligible features, which ascend: all of them or those of a subset. The product is
-// made for a chunk of rows and positions at a time, as large as the second-level cache holds beside its factors, and
-// the kernel of a selection reads it from there, adds the bias and keeps what it selects: [rows, dSae] never exists.
-// Chunks depend on the shapes alone, so that a score has the same bits whatever is selected.
+// made for a chunk of rows and positions at a time, large enough to fill the device well, and the kernel of a selection
+// reads it, adds the bias and keeps what it selects: [rows, dSae] never exists. Chunks depend on the
+// shapes alone, so that a score has the same bits whatever is selected.
 #pragma once
 
 #include <functional>

@@ -15,20 +15,17 @@ constexpr int64_t wordsPerWarp = 256;
 // More entries than this are sorted by a whole block.
 constexpr uint64_t mostOfWarp = 2048;
 
-// counts[f] = the number of entries of f. The counts are 0 before.
-__global__ void countEntriesKernel(const uint32_t* features, int64_t entries, uint32_t* counts) {
-  FOR_EACH_ELEMENT(entry, entries) atomicAdd(&counts[features[entry]], 1u);
+// counts[f] = the number of entries of f, whose numbers among them, in the order in which the threads come, are
+// `numbers`. The counts are 0 before.
+__global__ void countEntriesKernel(const uint32_t* features, int64_t entries, uint32_t* counts, uint32_t* numbers) {
+  FOR_EACH_ELEMENT(entry, entries) numbers[entry] = atomicAdd(&counts[features[entry]], 1u);
 }
 
-// Puts every entry among those of its feature, in the order in which the threads come. A block per row; the counts are
-// used up.
-__global__ void placeEntriesKernel(CodesView codes, const uint64_t* offsets, uint32_t* counts, Placed* placed) {
+// Puts every entry among those of its feature. A block per row.
+__global__ void placeEntriesKernel(CodesView codes, const uint64_t* offsets, const uint32_t* numbers, Placed* placed) {
   const uint32_t row = blockIdx.x;
-  for (uint64_t entry = codes.offsets[row] + threadIdx.x; entry < codes.offsets[row + 1]; entry += blockDim.x) {
-    const uint32_t feature = codes.features[entry];
-    const uint32_t left = atomicAdd(&counts[feature], ~0u);  // one less
-    placed[offsets[feature] + left - 1] = {uint32_t(entry), row};
-  }
+  for (uint64_t entry = codes.offsets[row] + threadIdx.x; entry < codes.offsets[row + 1]; entry += blockDim.x)
+    placed[offsets[codes.features[entry]] + numbers[entry]] = {uint32_t(entry), row};
 }
 
 // The threads that sort one feature's entries, and their part of the shared memory.
@@ -142,14 +139,15 @@ __global__ void __launch_bounds__(sortWarps* warpSize_)
 }  // namespace
 
 // Sorts by counting: entries per feature, where each feature begins, its entries there in any order, which a last pass
-// puts right. Reads and writes 8 bytes per entry in no order, and 4 bytes per entry four times in order.
+// puts right. Reads and writes 8 bytes per entry in no order, and 4 bytes per entry six times in order.
 void orderByFeature(Context& gpu, CodesView codes, uint64_t* offsets, uint32_t* entries, uint32_t* rows) {
   uint32_t* counts = gpu.allocate<uint32_t>(codes.dSae);
   Placed* placed = gpu.allocate<Placed>(codes.entries);
   gpu.clear(counts, sizeof(uint32_t) * size_t(codes.dSae));
-  launch(gpu, countEntriesKernel, elementwise(gpu, codes.entries), codes.features, codes.entries, counts);
+  uint32_t* const numbers = rows;  // until the rows are known
+  launch(gpu, countEntriesKernel, elementwise(gpu, codes.entries), codes.features, codes.entries, counts, numbers);
   exclusiveScan(gpu, counts, codes.dSae, offsets);
-  launch(gpu, placeEntriesKernel, Launch{dim3(unsigned(codes.rows)), threadsPerRow(codes)}, codes, offsets, counts,
+  launch(gpu, placeEntriesKernel, Launch{dim3(unsigned(codes.rows)), threadsPerRow(codes)}, codes, offsets, numbers,
          placed);
   launch(gpu, sortEntriesKernel, Launch{dim3(piecesOf(codes.dSae, sortWarps)), sortWarps * warpSize_}, placed, offsets,
          codes.dSae, codes.rows, entries, rows);

@@ -1,26 +1,22 @@
 #include "cuda/library/partial_sums.h"
 
-#include "cuda/library/warp.h"
-
 namespace monosem::cuda {
 namespace {
 
-constexpr unsigned addThreads = 1024;
+// Two packs for a thread, which it loads at once.
+constexpr int64_t partsPerBlock = 2 * packWidth * addThreads;
 
-// By one block: each of its threads adds every 1024th part, then the threads are added.
-__global__ void __launch_bounds__(addThreads) addPartsKernel(const double* parts, int64_t count, double* sum) {
+__global__ void __launch_bounds__(addThreads) addPartsKernel(const double* parts, int64_t count, PartialSums sums) {
   __shared__ double scratch[33];
-  double own = 0;
-#pragma unroll 4
-  for (int64_t part = threadIdx.x; part < count; part += addThreads) own += parts[part];
-  const double total = blockSum(own, scratch);
-  if (threadIdx.x == 0) *sum += total;
+  const int64_t first = int64_t(blockIdx.x) * partsPerBlock;
+  sums.add(ownSumOf<double, addThreads>(parts + first, min(partsPerBlock, count - first)), scratch);
 }
 
 }  // namespace
 
 void addParts(Context& gpu, const double* parts, int64_t count, double* sum) {
-  launch(gpu, addPartsKernel, Launch{1, addThreads}, parts, count, sum);
+  const unsigned blocks = piecesOf(count, partsPerBlock);
+  launch(gpu, addPartsKernel, Launch{blocks, addThreads}, parts, count, PartialSums(gpu, blocks, sum));
 }
 
 }  // namespace monosem::cuda

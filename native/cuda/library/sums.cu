@@ -1,14 +1,12 @@
 // Sums over elements and over rows, in double. How a sum is cut into parts depends on the shape alone, and the parts
 // are added in order: the result depends neither on the device nor on the order in which its blocks run.
 #include "cuda/library/kernels.h"
-#include "cuda/library/pack.h"
 #include "cuda/library/partial_sums.h"
-#include "cuda/library/warp.h"
 
 namespace monosem::cuda {
 namespace {
 
-constexpr unsigned sumThreads = 256;
+constexpr unsigned sumThreads = addThreads;
 constexpr int64_t sumWarps = sumThreads / warpSize_;
 constexpr int64_t mostParts = 1024;
 
@@ -40,34 +38,30 @@ struct Products {
   }
 };
 
-// parts[block] = the sum over the block's elements, in a grid-stride loop over packs. What fills no pack is the first
-// block's.
+// A block's elements are those of a grid-stride loop over packs. What fills no pack is the first block's.
 template <int width, class Summands>
-__global__ void __launch_bounds__(sumThreads) partialSumsKernel(Summands summands, int64_t size, double* parts) {
+__global__ void __launch_bounds__(sumThreads) addElementsKernel(Summands summands, int64_t size, PartialSums sums) {
   __shared__ double scratch[33];
   double own = 0;
   FOR_EACH_ELEMENT(pack, size / width) own += summands.template sumOfPack<width>(pack * width);
   const int64_t rest = size / width * width + threadIdx.x;
   if (blockIdx.x == 0 && rest < size) own += summands.template sumOfPack<1>(rest);
-  const double sum = blockSum(own, scratch);
-  if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+  sums.add(own, scratch);
 }
 
 template <class Summands>
 void addSum(Context& gpu, const Summands& summands, int64_t size, bool packs, double* sum) {
-  constexpr int64_t elementsPerPart = 16 * packWidth * sumThreads;
-  const int64_t count = atLeastOneAtMost(piecesOf(size, elementsPerPart), mostParts);
-  double* parts = gpu.allocate<double>(count);
+  const unsigned blocks = unsigned(atLeastOneAtMost(piecesOf(size, packWidth * sumThreads), mostParts));
   withPackWidth(packs, [&](auto width) {
-    launch(gpu, partialSumsKernel<width, Summands>, Launch{unsigned(count), sumThreads}, summands, size, parts);
+    launch(gpu, addElementsKernel<width, Summands>, Launch{blocks, sumThreads}, summands, size,
+           PartialSums(gpu, blocks, sum));
   });
-  addParts(gpu, parts, count, sum);
 }
 
-// parts[block] = the sum of cos(a[r], b[r]) over the rows r of the block's warps, rows of norm 0 adding 0. A warp takes
-// a row at a time, in a grid-stride loop over rows, and reads a and b once.
+// The sum of cos(a[r], b[r]) over the rows r, rows of norm 0 adding 0. A warp takes a row at a time, in a grid-stride
+// loop over rows, and reads a and b once.
 template <int width>
-__global__ void __launch_bounds__(sumThreads) rowCosinesKernel(Rows a, const float* b, double* parts) {
+__global__ void __launch_bounds__(sumThreads) addRowCosinesKernel(Rows a, const float* b, PartialSums sums) {
   __shared__ double scratch[33];
   double cosines = 0;
   const int64_t step = int64_t(gridDim.x) * sumWarps;
@@ -85,8 +79,7 @@ __global__ void __launch_bounds__(sumThreads) rowCosinesKernel(Rows a, const flo
     const double squaredNorms = warpSum(aa) * warpSum(bb), product = warpSum(ab);
     if (squaredNorms != 0) cosines += product / sqrt(squaredNorms);
   }
-  const double sum = blockSum(laneOf() == 0 ? cosines : 0, scratch);
-  if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+  sums.add(laneOf() == 0 ? cosines : 0, scratch);
 }
 
 // ---- Over the rows of a matrix
@@ -174,12 +167,10 @@ void sum(Context& gpu, Floats a, double* sum) {
 }
 
 void sumOfRowCosines(Context& gpu, Rows a, Rows b, double* sum) {
-  const int64_t count = atLeastOneAtMost(piecesOf(a.rows, sumWarps), mostParts);
-  double* parts = gpu.allocate<double>(count);
+  const unsigned blocks = unsigned(atLeastOneAtMost(piecesOf(a.rows, sumWarps), mostParts));
   withPackWidth(rowsOfPacks(a) && rowsOfPacks(b), [&](auto width) {
-    launch(gpu, rowCosinesKernel<width>, Launch{unsigned(count), sumThreads}, a, b.data, parts);
+    launch(gpu, addRowCosinesKernel<width>, Launch{blocks, sumThreads}, a, b.data, PartialSums(gpu, blocks, sum));
   });
-  addParts(gpu, parts, count, sum);
 }
 
 void columnSums(Context& gpu, Rows a, double scale, Vector<float> out) {

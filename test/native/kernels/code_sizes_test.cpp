@@ -109,15 +109,46 @@ PRODUCT_TEST("decode of all widths", widthTests) {
     }
 }
 
-KERNEL_TEST("many dead features", deadTests) {
-  Doubles tokensSinceFired;
-  std::vector<uint32_t> expected;
-  for (uint32_t feature = 0; feature < 40003; ++feature) {
-    tokensSinceFired.push_back(feature % 3 ? 5 : 1);
-    if (feature % 3) expected.push_back(feature);
+KERNEL_TEST("squared error of many rows", manyErrorsTests) {
+  Random random(54);
+  for (const int64_t rows : {2048, 2049, 5003}) {
+    const Codes codes = codesOf(random, rows, 4, [](int64_t) { return 0.3; }).onDevice(test.allocator());
+    const Floats decoder = random.normals(4 * 3), target = random.normals(rows * 3);
+    const std::string name = "squared error of " + std::to_string(rows) + " rows";
+    double expected = 1;
+    const double squaredError = test.number(name, [&](Kernels& kernels) {
+      Floats residual(size_t(rows * 3), NAN);
+      double sum = 1;
+      kernels.decode(codes, matrix(decoder, 4), {}, matrix(target, rows), matrix(residual, rows), &sum);
+      expected = 1;
+      for (const float x : residual) expected += double(x) * double(x);
+      return sum;
+    });
+    test.close(name, squaredError, expected, 1e-12);
   }
-  const auto set = test.kernels().featuresNotFiredFor({tokensSinceFired.data(), 40003}, 5);
-  test.same("dead features", std::vector<uint32_t>(set->view().data, set->view().data + set->count), expected);
+}
+
+KERNEL_TEST("dead features of all sizes", deadTests) {
+  for (const uint32_t dSae : {1, 2, 2047, 2048, 2049, 40003, 131072, 131073, 270001}) {
+    Doubles tokensSinceFired;
+    std::vector<uint32_t> dead, positions;
+    for (uint32_t feature = 0; feature < dSae; ++feature) {
+      const bool isDead = feature % 3 == (dSae - 1) % 3 || feature % 1000 > 700;  // the last one is
+      tokensSinceFired.push_back(isDead ? 5 : 1);
+      positions.push_back(isDead ? uint32_t(dead.size()) : UINT32_MAX);
+      if (isDead) dead.push_back(feature);
+    }
+    const auto set = test.kernels().featuresNotFiredFor({tokensSinceFired.data(), int64_t(dSae)}, 5);
+    const auto elementsOf = [](const Block& block, size_t count) {
+      const uint32_t* const first = block.as<const uint32_t>();
+      return std::vector<uint32_t>(first, first + count);
+    };
+    const std::string name = "dead ones of " + std::to_string(dSae) + " features";
+    test.check(set->count == int64_t(dead.size()), name + ": their number");
+    if (set->count != int64_t(dead.size())) continue;
+    test.same(name, std::vector<uint32_t>(set->view().data, set->view().data + set->count), dead);
+    test.same(name + ": positions", elementsOf(set->position, dSae), positions);
+  }
 }
 
 }  // namespace

@@ -14,6 +14,29 @@ std::string name(const char* kernel, int64_t rows, int64_t columns) {
   return std::string(kernel) + " " + std::to_string(rows) + "x" + std::to_string(columns);
 }
 
+// Sizes at which a device may cut sums into one part more, and one with several rounds of parts.
+KERNEL_TEST("sums of all sizes", sumTests) {
+  Random random(17);
+  for (const int64_t size : {0, 1023, 1024, 1025, 24576, 1050001}) {
+    const Floats a = random.normals(size), b = random.normals(size);
+    double dot = 1, sum = 1;
+    for (size_t i = 0; i < size_t(size); ++i) {
+      dot += double(a[i]) * double(b[i]);
+      sum += double(a[i]);
+    }
+    const auto check = [&](const char* kernel, double expected, const std::function<void(Kernels&, double*)>& add) {
+      const double result = test.number(name(kernel, size, 1), [&](Kernels& kernels) {
+        double number = 1;
+        add(kernels, &number);
+        return number;
+      });
+      test.close(name(kernel, size, 1), result, expected, 1e-11);
+    };
+    check("dot", dot, [&](Kernels& k, double* out) { k.dot(view(a), view(b), out); });
+    check("sum", sum, [&](Kernels& k, double* out) { k.sum(view(a), out); });
+  }
+}
+
 KERNEL_TEST("vectors", vectorTests) {
   Random random(7);
   for (const int64_t size : sizes) {

@@ -115,8 +115,8 @@ inline void checkEntries(
   test.products(name + ": pre-activations", elements(codes.preActivation(), codes.entries), expected, terms, 3e-4);
 }
 
-inline constexpr int64_t encodeShapes[][3] = {{1, 1, 1},      {1, 50, 3},    {7, 33, 17},   {13, 385, 129},
-                                              {25, 1000, 64}, {9, 97, 800},  {50, 2500, 5}, {64, 384, 100},
+inline constexpr int64_t encodeShapes[][3] = {{1, 1, 1},      {1, 50, 3},    {7, 33, 17},    {13, 385, 129},
+                                              {25, 1000, 64}, {9, 97, 800},  {110, 2500, 5}, {64, 384, 100},
                                               {3, 4097, 33},  {130, 48, 385}};
 
 }  // namespace monosem::test
