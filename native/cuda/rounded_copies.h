@@ -1,8 +1,8 @@
 // Copies of weights, rounded to bfloat16, that are kept from one training step to the next.
 //
-// In that precision most kernels of a step are bound by the reading of weights' rows, of which the rounded ones have
-// half the bytes. The step that changes weights writes their copy along with them; kernels that read these weights next
-// read the copy instead. So only weights that are trained have one.
+// In that precision the encoder's product takes rounded weights, and decode and its gradient are bound by the reading
+// of decoder rows, of which rounded ones have half the bytes. The step that changes weights writes their copy along
+// with them; kernels that read these weights next read the copy instead. So only weights that are trained have one.
 //
 // A copy is known by the address and shape of its weights, and is theirs as long as nothing else writes to that memory:
 // whoever does so says contentGone first, which lets the copy go, and so does the allocator when the weights' block is

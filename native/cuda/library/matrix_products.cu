@@ -2,9 +2,9 @@
 //
 // In bfloat16 both factors are copied, rounded, before every product, except the encoder of a model that is trained:
 // its rounded copy is kept from the step that made it (see cuda/rounded_copies.h). A product alone would not be worth
-// that: rounding anew reads 4 bytes and writes 2 per element, keeping costs the step 2 written ones. But the decoder's
-// copy is read again and again, a row per entry of the codes, by kernels that the reading bounds: of TopK with k = 32
-// and 4096 x 768 -> 24576 on an H200, decode took 73 us, its gradient 78 and the row norms 2 x 90 with rows in float32.
+// that: rounding anew reads 4 bytes and writes 2 per element, keeping costs the step 2 written ones. But the decoder
+// has such a copy as well, and of that a row is read for every entry of the codes, by kernels which that bounds: of
+// TopK with k = 32 and 4096 x 768 -> 24576 on an H200, decode took 73 us and its gradient 78 with rows in float32.
 #include "cuda/library/matrix_products.h"
 
 #include "cuda/library/kernels.h"

@@ -117,8 +117,7 @@ struct Summand {
 // Summands that were fetched at once.
 struct Batch {
   int count;
-  bool
-      gathered;  // their rows are of the term's dense operand, with elements T of denseOf; else they are sums, of float
+  bool gathered;  // their rows are denseOf's; else they are sums, of float
   bool isLast;
 };
 
