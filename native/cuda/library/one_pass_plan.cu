@@ -44,7 +44,9 @@ LaneLists makeLaneLists(Context& gpu, const EncodeOperands& operands, int64_t fi
 }
 
 OnePassFactors onePassFactors(Context& gpu, const EncodeOperands& operands) {
-  return {roundedToBfloat16(gpu, operands.x), roundedToBfloat16(gpu, operands.encoder)};
+  const Rows& encoder = operands.encoder;
+  const Matrix<const Bfloat16> copy{operands.rounded, encoder.rows, encoder.columns};
+  return {roundedToBfloat16(gpu, operands.x), copy.data ? copy : roundedToBfloat16(gpu, encoder)};
 }
 
 }  // namespace monosem::cuda

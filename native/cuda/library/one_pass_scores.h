@@ -48,7 +48,7 @@ bool worthOnePass(Context& gpu, const EncodeOperands& operands, int64_t fewest);
 LaneLists makeLaneLists(Context& gpu, const EncodeOperands& operands, int64_t firstPosition, int64_t expectedPerRow,
                         int64_t fewest, int64_t mostPerRow);
 
-// What a pass multiplies.
+// What a pass multiplies: rounded copies, of the encoder the one that is kept with it where there is one.
 struct OnePassFactors {
   Matrix<const Bfloat16> x, encoder;
 };
