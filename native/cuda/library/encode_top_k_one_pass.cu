@@ -32,41 +32,44 @@ struct Sample {
 // last of these positions, -1: there is none. By a block.
 template <class KeyAt, class PositionAt>
 __device__ int64_t lastEqual(uint32_t count, Cut cut, const KeyAt& keyAt, const PositionAt& positionAt,
-                             BlockSelectMemory& memory) {
+                             uint32_t* scratch) {
   int64_t last = -1;
   for (uint32_t taken = 0; taken < cut.equals; ++taken) {
     uint32_t next = UINT32_MAX;
     for (uint32_t i = threadIdx.x; i < count; i += blockDim.x)
       if (keyAt(i) == cut.key && int64_t(positionAt(i)) > last) next = min(next, positionAt(i));
-    last = int64_t(~blockMax(~next, memory.scratch));
+    last = int64_t(~blockMax(~next, scratch));
   }
   return last;
 }
 
 constexpr unsigned sampleThreads = 256;
 
-// A block per row of a chunk, which reads its scores from the first-level cache but for the first time.
+// A block per row of a chunk, whose keys lie in shared memory.
 template <class Order>
 __global__ void __launch_bounds__(sampleThreads)
     takeSampleKernel(ScoreChunk chunk, Sample sample, EncodeOutcome* outcome) {
-  __shared__ BlockSelectMemory memory;
+  __shared__ uint32_t scratch[33];
+  DYNAMIC_SHARED(uint32_t, keys);
   const int64_t row = chunk.firstRow + blockIdx.x;
   const uint32_t count = uint32_t(chunk.products.columns);
   const float* products = chunk.products.data + int64_t(blockIdx.x) * chunk.products.columns;
   const auto scoreAt = [&](uint32_t i) { return products[i] + chunk.biases[i]; };
-  const auto keyAt = [&](uint32_t i) { return orderedKey(Order::rank(scoreAt(i))); };
+  const auto keyAt = [&](uint32_t i) { return keys[i]; };
   bool allFinite = true;
 #pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < count; i += sampleThreads) allFinite = allFinite && isFinite(scoreAt(i));
+  for (uint32_t i = threadIdx.x; i < count; i += sampleThreads) {
+    const float score = scoreAt(i);
+    keys[i] = orderedKey(Order::rank(score));
+    allFinite = allFinite && isFinite(score);
+  }
   noteScores(allFinite, row, outcome);
-  const Cut cut = findCutByBlock<Order>(scoreAt, count, sample.k, memory);
+  __syncthreads();
+  const Cut cut = findCutByBlock(keyAt, count, sample.k, scratch);
   const int64_t last = lastEqual(
-      count, cut, keyAt, [](uint32_t i) { return i; }, memory);
-  const auto takes = [&](uint32_t i) {
-    const uint32_t key = keyAt(i);
-    return key > cut.key || (key == cut.key && int64_t(i) <= last);
-  };
-  compactByBlock(count, takes, memory, [&](uint32_t i, uint32_t place) {
+      count, cut, keyAt, [](uint32_t i) { return i; }, scratch);
+  const auto takes = [&](uint32_t i) { return keys[i] > cut.key || (keys[i] == cut.key && int64_t(i) <= last); };
+  compactByBlock(count, takes, scratch, [&](uint32_t i, uint32_t place) {
     sample.largest[row * sample.k + place] = {scoreAt(i), i};
   });
   if (threadIdx.x == 0) sample.bounds[row] = fromOrderedKey(cut.key);
@@ -82,14 +85,14 @@ static_assert(mostLists <= takeThreads, "a thread for each list");
 template <class Order>
 __global__ void __launch_bounds__(takeThreads, 12)
     takeCandidatesKernel(Sample sample, LaneLists lists, MadeCodes made) {
-  __shared__ BlockSelectMemory memory;
+  __shared__ uint32_t scratch[33];
   __shared__ uint32_t begins[mostLists];  // of the lists among the row's candidates
   DYNAMIC_SHARED(Candidate, candidates);
   const int64_t row = blockIdx.x;
   const uint32_t listsPerRow = uint32_t(lists.listsPerRow()), k = sample.k;
   const uint32_t ofOwn = threadIdx.x < listsPerRow ? lists.counts[row * listsPerRow + threadIdx.x] : 0;
   uint32_t collected;
-  const uint32_t begin = blockExclusiveSum(ofOwn, memory.scratch, &collected);
+  const uint32_t begin = blockExclusiveSum(ofOwn, scratch, &collected);
   if (threadIdx.x < listsPerRow) begins[threadIdx.x] = begin;
   __syncthreads();
   for (uint32_t i = threadIdx.x; i < k; i += takeThreads) candidates[i] = sample.largest[row * k + i];
@@ -105,17 +108,16 @@ __global__ void __launch_bounds__(takeThreads, 12)
   __syncthreads();
 
   const uint32_t count = k + collected;
-  const auto scoreAt = [&](uint32_t i) { return candidates[i].score; };
   const auto positionAt = [&](uint32_t i) { return candidates[i].position; };
-  const auto keyAt = [&](uint32_t i) { return orderedKey(Order::rank(scoreAt(i))); };
-  const Cut cut = count > k ? findCutByBlock<Order>(scoreAt, count, k, memory) : takeEverything;
-  const int64_t last = lastEqual(count, cut, keyAt, positionAt, memory);
+  const auto keyAt = [&](uint32_t i) { return orderedKey(Order::rank(candidates[i].score)); };
+  const Cut cut = count > k ? findCutByBlock(keyAt, count, k, scratch) : takeEverything;
+  const int64_t last = lastEqual(count, cut, keyAt, positionAt, scratch);
   const auto takes = [&](uint32_t i) {
     const uint32_t key = keyAt(i);
     return key > cut.key || (key == cut.key && int64_t(positionAt(i)) <= last);
   };
   Candidate* const taken = candidates + count;
-  compactByBlock(count, takes, memory, [&](uint32_t i, uint32_t place) { taken[place] = candidates[i]; });
+  compactByBlock(count, takes, scratch, [&](uint32_t i, uint32_t place) { taken[place] = candidates[i]; });
   __syncthreads();
   for (uint32_t i = threadIdx.x; i < k; i += takeThreads) {
     const Candidate candidate = taken[i];
@@ -144,7 +146,8 @@ Sample takeSample(Context& gpu, const EncodeOperands& operands, const OnePassFac
     gpu.products().abTransposed({factors.x.row(row), ofChunk.rows, factors.x.columns},
                                 {factors.encoder.data, sampled, factors.encoder.columns}, 1, 0, ofChunk);
     const ScoreChunk chunk{row, 0, {products, ofChunk.rows, sampled}, operands.biases};
-    launch(gpu, takeSampleKernel<Order>, Launch{unsigned(ofChunk.rows), sampleThreads}, chunk, sample,
+    launch(gpu, takeSampleKernel<Order>,
+           Launch{unsigned(ofChunk.rows), sampleThreads, sizeof(uint32_t) * size_t(sampled)}, chunk, sample,
            operands.outcome);
   }
   return sample;

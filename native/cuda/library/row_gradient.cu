@@ -16,9 +16,15 @@ namespace {
 // Rows of more columns are long: they lie in the device's memory instead of shared memory.
 constexpr int64_t mostSharedColumns = 16384;
 
-// A thread has at least so many accesses to a row, so that a row has few threads and many rows are under way at once:
-// making one means several reads that wait for one another.
-constexpr int64_t accessesPerThread = 6;
+// How many accesses to a row a thread has at least, and how many threads a row has at most. To make a row means several
+// reads that wait for one another, so that few threads each and many rows at once are the fastest. A step streams
+// weights and moments besides, for which more threads are. On an H200, 24576 rows of 768 and 65536 of 2304 columns take
+// with 6 accesses 0.058 and 0.25 ms (12: 0.23), with 2 and 3 (as many as 256 threads leave) 0.066 and 0.34; their steps
+// 0.19 and 1.36 (1.43), and 0.153 and 1.15.
+struct RowThreads {
+  int64_t accessesEach, most;
+};
+constexpr RowThreads threadsToMake{6, 64}, threadsToStep{2, mostGradientThreads};
 
 // Of so many columns of the weights and moments, a block asks for the lines before it makes the gradient, which takes
 // several reads that wait for one another. Of more, the blocks at work would fill the second-level cache.
@@ -46,7 +52,7 @@ __global__ void __launch_bounds__(mostGradientThreads)
     const int fetched = int(min(perChunk - i, int64_t(blockDim.x)));
     if (int(threadIdx.x) < fetched) summands[threadIdx.x] = entrySummand<T>(term, first + i + threadIdx.x, columns);
     __syncthreads();
-    addSummands<width, T, gatheredAtOnce<T>>(summands, fetched, columns, row);
+    addSummands<width, T, widestGathered<T, width>, gatheredAtOnce>(summands, fetched, columns, row);
     __syncthreads();
   }
 }
@@ -63,7 +69,7 @@ __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
   float* const row =
       longRows ? longRows + int64_t(blockIdx.x) * columns : reinterpret_cast<float*>(summands + blockDim.x);
   const int64_t feature = firstFeature + blockIdx.x;
-  makeGradientRow<width, T>(gradient, feature, summands, scratch, row);
+  makeGradientRow<width, T, widestGathered<T, width>>(gradient, feature, summands, scratch, row);
   float squares = 0;
   forEachOwnColumn<width>(columns, [&](int64_t column) {
     const Pack<float, width> pack = loadPack<width>(row + column);
@@ -118,7 +124,8 @@ __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
     prefetch(m + start + column);
     prefetch(v + start + column);
   });
-  makeGradientRow<width, T>(gradient, feature, summands, scratch, row);
+  // Wider loads would need registers that the streaming of weights and moments makes better use of.
+  makeGradientRow<width, T, width>(gradient, feature, summands, scratch, row);
   float squares = 0;
   forEachOwnColumn<width>(columns, [&](int64_t column) {
     const Pack<float, width> gradientPack = loadPack<width>(row + column);
@@ -152,12 +159,13 @@ class PreparedGradient {
  public:
   // `others`: the matrices of the weights' shape that the kernels work on as well; null: absent.
   PreparedGradient(Context& gpu, const RowGradientView& gradient, Rows weights, const float* kept,
-                   std::initializer_list<const float*> others)
+                   std::initializer_list<const float*> others, RowThreads rowThreads)
       : gpu_(gpu),
         weights_(weights),
+        rowThreads_(rowThreads),
         featuresPerLaunch_(INT32_MAX),
         rounds_(gpu.precision() == Precision::bfloat16),
-        packs_(fitsPacks(gradient, weights, kept, others)) {
+        packs_(fitsPacks(gradient, weights, kept, others, rounds_ ? widestGathered<Bfloat16, packWidth> : packWidth)) {
     const int64_t perScratch = std::max<int64_t>(1, scratchPlaces / std::max<int64_t>(1, weights.columns));
     if (weights.columns > mostSharedColumns) {
       featuresPerLaunch_ = perScratch;
@@ -211,8 +219,8 @@ class PreparedGradient {
   };
 
   static bool fitsPacks(const RowGradientView& gradient, Rows weights, const float* kept,
-                        std::initializer_list<const float*> others) {
-    bool fits = rowsOfPacks(weights) && packsAt(kept);
+                        std::initializer_list<const float*> others, int64_t columnsOfPacks) {
+    bool fits = rowsOfPacks(weights) && weights.columns % columnsOfPacks == 0 && packsAt(kept);
     for (const float* other : others) fits = fits && packsAt(other);
     for (int64_t i = 0; i < gradient.termCount; ++i) fits = fits && packsAt(gradient.terms[i].dense.data);
     for (int64_t i = 0; i < gradient.blockCount; ++i) fits = fits && gradient.blockWidths[i] % packWidth == 0;
@@ -222,7 +230,7 @@ class PreparedGradient {
   // As few as have equally much to do.
   unsigned threads() const {
     const int64_t accesses = std::max(1u, piecesOf(weights_.columns, packs_ ? packWidth : 1));
-    const int64_t perThread = std::max<int64_t>(accessesPerThread, piecesOf(accesses, mostGradientThreads));
+    const int64_t perThread = std::max<int64_t>(rowThreads_.accessesEach, piecesOf(accesses, rowThreads_.most));
     return piecesOf(piecesOf(accesses, perThread), warpSize_) * warpSize_;
   }
 
@@ -275,6 +283,7 @@ class PreparedGradient {
 
   Context& gpu_;
   Rows weights_;
+  RowThreads rowThreads_;
   int64_t featuresPerLaunch_;
   const bool rounds_;  // whether the rows that are gathered are rounded
   bool packs_;
@@ -286,7 +295,7 @@ class PreparedGradient {
 
 // See gradientRowsKernel.
 void makeRows(Context& gpu, const RowGradientView& gradient, Rows weights, float* out, double* squaredNorms) {
-  PreparedGradient prepared(gpu, gradient, weights, nullptr, {out});
+  PreparedGradient prepared(gpu, gradient, weights, nullptr, {out}, threadsToMake);
   prepared.withKernelParameters([&](auto width, auto element) {
     prepared.forAllFeatures([&](const Launch& how, int64_t firstFeature) {
       launch(gpu, gradientRowsKernel<width, decltype(element)>, how, prepared.operands(), firstFeature,
@@ -311,7 +320,8 @@ void rowGradient(Context& gpu, const RowGradientView& gradient, Rows weights, Ma
 void stepRows(Context& gpu, const RowGradientView& gradient, Matrix<float> weights, uint16_t* rounded, Matrix<float> m,
               Matrix<float> v, AdamStep adam, Clip clip, bool unitNorm, const float* kept) {
   const float* const factor = clipFactor(gpu, clip);
-  PreparedGradient prepared(gpu, gradient, {weights.data, weights.rows, weights.columns}, kept, {m.data, v.data});
+  PreparedGradient prepared(gpu, gradient, {weights.data, weights.rows, weights.columns}, kept, {m.data, v.data},
+                            threadsToStep);
   const SteppedWeights stepped{weights.data, reinterpret_cast<Bfloat16*>(rounded)};
   prepared.withKernelParameters([&](auto width, auto element) {
     prepared.forAllFeatures([&](const Launch& how, int64_t firstFeature) {

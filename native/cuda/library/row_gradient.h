@@ -162,30 +162,38 @@ __device__ inline Batch fetchSummands(const RowTerm& term, int64_t feature, int6
 }
 
 // The loads of so many rows are under way at once, of those that are gathered and of sums: as many as registers allow.
-// Of rounded rows a feature of TopK codes, with its five or so entries, then waits once.
-template <class T>
-constexpr int gatheredAtOnce = std::is_same_v<T, float> ? 4 : 6;
+constexpr int gatheredAtOnce = 4;
 template <class T>
 constexpr int sumsAtOnce = std::is_same_v<T, float> ? 4 : 2;
+// How many columns make up 16 bytes, where rows are accessed in packs at all.
+template <class T, int width>
+constexpr int widestGathered = width == 1 ? 1 : width * int(sizeof(float) / sizeof(T));
 
-// row += the summands, in order. A thread adds them up in its own columns.
-template <int width, class T, int atOnce>
+// row += the summands, in order, of which a thread loads `gathered` columns together. They may be others' in
+// forEachOwnColumn<width>: there are barriers before and after.
+template <int width, class T, int gathered, int atOnce>
 __device__ inline void addSummands(const Summand* summands, int count, int64_t columns, float* row) {
-  forEachOwnColumn<width>(columns, [&](int64_t column) {
-    Pack<float, width> sums = loadPack<width>(row + column);
+  constexpr int parts = gathered / width;
+  forEachOwnColumn<gathered>(columns, [&](int64_t column) {
+    Pack<float, width> sums[parts];
+    for (int part = 0; part < parts; ++part) sums[part] = loadPack<width>(row + column + part * width);
     for (int i = 0; i < count; i += atOnce) {
-      Pack<T, width> loaded[atOnce];
+      Pack<T, gathered> loaded[atOnce];
       for (int j = 0; j < atOnce; ++j)
-        if (i + j < count) loaded[j] = loadPack<width>(static_cast<const T*>(summands[i + j].row) + column);
-      for (int j = 0; j < atOnce; ++j)
-        if (i + j < count) sums = multiplyAdd(summands[i + j].factor, widened(loaded[j]), sums);
+        if (i + j < count) loaded[j] = loadPack<gathered>(static_cast<const T*>(summands[i + j].row) + column);
+      for (int j = 0; j < atOnce; ++j) {
+        if (i + j >= count) break;
+        const Pack<float, gathered> summand = widened(loaded[j]);
+        for (int k = 0; k < gathered; ++k)
+          sums[k / width].at[k % width] = fmaf(summands[i + j].factor, summand.at[k], sums[k / width].at[k % width]);
+      }
     }
-    storePack(row + column, sums);
+    for (int part = 0; part < parts; ++part) storePack(row + column + part * width, sums[part]);
   });
 }
 
 // row += the sum of the terms' rows. `summands`: shared, one for each thread.
-template <int width, class T>
+template <int width, class T, int gathered>
 __device__ inline void addTerms(const RowGradientOperands& gradient, int64_t feature, Summand* summands, float* row) {
   const int64_t columns = gradient.weights.columns;
   for (int64_t i = 0; i < gradient.terms.count; ++i) {
@@ -195,9 +203,9 @@ __device__ inline void addTerms(const RowGradientOperands& gradient, int64_t fea
       const Batch batch = fetchSummands<T>(gradient.terms[i], feature, first, columns, summands);
       __syncthreads();
       if (std::is_same_v<T, float> || !batch.gathered)  // of float either way
-        addSummands<width, float, sumsAtOnce<T>>(summands, batch.count, columns, row);
+        addSummands<width, float, width, sumsAtOnce<T>>(summands, batch.count, columns, row);
       else
-        addSummands<width, T, gatheredAtOnce<T>>(summands, batch.count, columns, row);
+        addSummands<width, T, gathered, gatheredAtOnce>(summands, batch.count, columns, row);
       __syncthreads();
       first += batch.count;
       isLast = batch.isLast;
@@ -241,8 +249,9 @@ __device__ inline void projectOut(const float* weights, int64_t columns, float* 
 }
 
 // row = the feature's row of the gradient: the terms one after the other, then the norm penalty, then the projection.
-// Called by all threads of the block; `summands` as for addTerms, `scratch` as for blockSum, T as for denseOf.
-template <int width, class T>
+// Called by all threads of the block; `summands` as for addTerms, `scratch` as for blockSum, T as for denseOf,
+// `gathered` as for addSummands.
+template <int width, class T, int gathered>
 __device__ inline void makeGradientRow(const RowGradientOperands& gradient, int64_t feature, Summand* summands,
                                        float* scratch, float* row) {
   const int64_t columns = gradient.weights.columns;
@@ -250,7 +259,7 @@ __device__ inline void makeGradientRow(const RowGradientOperands& gradient, int6
   forEachOwnColumn<width>(columns, [&](int64_t column) {
     storePack(row + column, kept ? loadOnce<width>(kept + column) : Pack<float, width>{});
   });
-  addTerms<width, T>(gradient, feature, summands, row);
+  addTerms<width, T, gathered>(gradient, feature, summands, row);
   if (gradient.rowCoefficients) addNormPenalty<width>(gradient, feature, scratch, row);
   if (gradient.projectOutRow) projectOut<width>(gradient.weights.data + feature * columns, columns, scratch, row);
 }
