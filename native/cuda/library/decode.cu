@@ -11,6 +11,9 @@
 namespace monosem::cuda {
 namespace {
 
+// Of a rounded copy, a pack has as many bytes as packs of float have.
+constexpr std::integral_constant<int, 2 * packWidth> roundedPackWidth;
+
 // ---- Decode
 
 constexpr unsigned mostRowThreads = 256;
@@ -194,22 +197,22 @@ __device__ void writeGradient(const CodesView& codes, const EntryGradient& gradi
 // and, unless `every` entry is wanted, 0 where the entry is not active. A block per row, whose row of dOutput lies in
 // shared memory (a piece of it, where it has more than `stagedColumns`); every warp takes four entries at once. A lane
 // sums every 32nd group of `width` columns in ascending order, then the lanes are added. Reads a decoder row per entry
-// that is wanted and dOutput once. T as decodeKernel's.
+// and dOutput once. T as decodeKernel's.
 template <int width, class T>
 __global__ void __launch_bounds__(warpsPerRow* warpSize_)
     decodeGradientKernel(CodesView codes, Matrix<const T> decoder, Rows dOutput, EntryGradient gradient) {
-  alignas(16) __shared__ float staged[stagedColumns];
+  alignas(32) __shared__ float staged[stagedColumns];
   const int64_t row = blockIdx.x, columns = decoder.columns;
   const uint64_t begin = codes.offsets[row], end = codes.offsets[row + 1];
   const uint64_t perBatch = blockDim.x / warpSize_ * entriesPerWarp;
   for (uint64_t batch = begin; batch < end; batch += perBatch) {
     const uint64_t first = batch + warpOf() * entriesPerWarp;
-    const T* decoderRows[entriesPerWarp];  // null: not wanted
+    const T* decoderRows[entriesPerWarp];
     float sums[entriesPerWarp];
 #pragma unroll
     for (int i = 0; i < entriesPerWarp; ++i) {
-      const bool wanted = first + i < end && isWanted(codes, gradient, first + i);
-      decoderRows[i] = wanted ? decoder.data + int64_t(codes.features[first + i]) * columns : nullptr;
+      const uint64_t entry = min(first + i, end - 1);  // the last once more is not written
+      decoderRows[i] = decoder.data + int64_t(codes.features[entry]) * columns;
       sums[i] = 0;
     }
     for (int64_t piece = 0; piece < columns; piece += stagedColumns) {
@@ -220,12 +223,15 @@ __global__ void __launch_bounds__(warpsPerRow* warpSize_)
           storePack(staged + column, loadPack<width>(dOutput.data + row * columns + piece + column));
         __syncthreads();
       }
+#pragma unroll 2
       for (int column = int(laneOf()) * width; column < count; column += int(warpSize_) * width) {
+        Pack<T, width> loaded[entriesPerWarp];
+#pragma unroll
+        for (int i = 0; i < entriesPerWarp; ++i) loaded[i] = loadPack<width>(decoderRows[i] + piece + column);
         const Pack<float, width> own = loadPack<width>(staged + column);
 #pragma unroll
         for (int i = 0; i < entriesPerWarp; ++i) {
-          if (!decoderRows[i]) continue;
-          const Pack<float, width> other = widened(loadPack<width>(decoderRows[i] + piece + column));
+          const Pack<float, width> other = widened(loaded[i]);
 #pragma unroll
           for (int j = 0; j < width; ++j) sums[i] += own.at[j] * other.at[j];
         }
@@ -235,7 +241,7 @@ __global__ void __launch_bounds__(warpsPerRow* warpSize_)
     for (int i = 0; i < entriesPerWarp; ++i) {
       const float product = warpSum(sums[i]);
       if (laneOf() == 0 && first + i < end)
-        writeGradient(codes, gradient, first + i, decoderRows[i] != nullptr, product);
+        writeGradient(codes, gradient, first + i, isWanted(codes, gradient, first + i), product);
     }
   }
 }
@@ -274,10 +280,14 @@ void decodeGradientByProducts(Context& gpu, const CodesView& codes, Rows decoder
 void decode(Context& gpu, CodesView codes, Rows decoder, const uint16_t* rounded, Floats bias, Rows target,
             Matrix<float> out, double* squaredError) {
   const Reconstruction to{bias, target, out, nullptr};
-  const bool packs = rowsOfPacks(out) && packsAt(decoder.data) && packsAt(bias.data) && packsAt(target.data);
-  withPackWidth(packs, [&](auto width) {
-    decodeBy<width>(gpu, codes, decoder, reinterpret_cast<const Bfloat16*>(rounded), to, squaredError);
-  });
+  const auto* const copy = reinterpret_cast<const Bfloat16*>(rounded);
+  const auto packs = [&](auto width) {
+    return rowsOfPacks<width>(out) && packsAt<width>(decoder.data) && packsAt<width>(bias.data) &&
+           packsAt<width>(target.data);
+  };
+  if (copy && packs(roundedPackWidth)) return decodeBy<roundedPackWidth>(gpu, codes, decoder, copy, to, squaredError);
+  withPackWidth(packs(std::integral_constant<int, packWidth>()),
+                [&](auto width) { decodeBy<width>(gpu, codes, decoder, copy, to, squaredError); });
 }
 
 void decodeGradient(Context& gpu, CodesView codes, Rows decoder, const uint16_t* rounded, Rows dOutput, double scale,
@@ -288,6 +298,8 @@ void decodeGradient(Context& gpu, CodesView codes, Rows decoder, const uint16_t*
   const unsigned warps = std::clamp(piecesOf(entriesPerRow, entriesPerWarp), 1u, unsigned(warpsPerRow));
   const Launch grid{dim3(unsigned(codes.rows)), warps * warpSize_};
   const Matrix<const Bfloat16> copy{reinterpret_cast<const Bfloat16*>(rounded), decoder.rows, decoder.columns};
+  if (copy && rowsOfPacks<roundedPackWidth>(decoder) && packsAt<roundedPackWidth>(dOutput.data))
+    return launch(gpu, decodeGradientKernel<roundedPackWidth, Bfloat16>, grid, codes, copy, dOutput, gradient);
   withPackWidth(rowsOfPacks(decoder) && packsAt(dOutput.data), [&](auto width) {
     if (copy)
       launch(gpu, decodeGradientKernel<width, Bfloat16>, grid, codes, copy, dOutput, gradient);

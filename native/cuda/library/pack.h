@@ -24,14 +24,14 @@ __device__ inline void storePack(T* place, const Pack<T, width>& pack) {
 constexpr int packWidth = 4;
 
 // Whether packs may be read and written from `place` on.
-template <class T>
+template <int width = packWidth, class T>
 bool packsAt(const T* place) {
-  return reinterpret_cast<uintptr_t>(place) % sizeof(Pack<T, packWidth>) == 0;
+  return reinterpret_cast<uintptr_t>(place) % sizeof(Pack<T, width>) == 0;
 }
 // Whether every row begins with a pack and ends with one.
-template <class T>
+template <int width = packWidth, class T>
 bool rowsOfPacks(Matrix<T> matrix) {
-  return packsAt(matrix.data) && matrix.columns % packWidth == 0;
+  return packsAt<width>(matrix.data) && matrix.columns % width == 0;
 }
 
 // Calls work(width) with the constant that a kernel's template takes: packWidth where elements move in packs, else 1.
