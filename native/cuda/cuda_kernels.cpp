@@ -303,9 +303,9 @@ class CudaKernels final : public Kernels {
   }
 
   Block roundedCopyOf(Rows matrix) const { return copies_ ? copies_->of(matrix) : Block(); }
-  // The same of activations, of which a copy is made where there is none; empty where memory is short.
+  // The same of activations, of which a copy is made where there is none; empty where they are, or memory is short.
   Block roundedCopyFor(Rows activations) {
-    if (!copies_) return {};
+    if (!copies_ || activations.rows * activations.columns == 0) return {};
     const Block found = copies_->of(activations);
     if (found) return found;
     const Block made = roomFor<uint16_t>(activations);

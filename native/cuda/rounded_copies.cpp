@@ -45,12 +45,12 @@ void RoundedCopies::keep(Rows weights, Block rounded) {
 }
 
 void RoundedCopies::keepForNow(Rows activations, Block rounded) {
-  Block last;  // goes after the lock
+  Block replaced;  // let go after the lock
   std::lock_guard<std::mutex> lock(mutex_);
-  const auto isForNow = [](const Copy& copy) { return copy.isForNow; };
-  if (std::count_if(copies_.begin(), copies_.end(), isForNow) == mostOfActivations) {
-    const auto oldest = std::find_if(copies_.begin(), copies_.end(), isForNow);
-    last = std::move(oldest->rounded);
+  const auto isOfActivations = [](const Copy& copy) { return copy.ofActivations; };
+  if (std::count_if(copies_.begin(), copies_.end(), isOfActivations) == mostOfActivations) {
+    const auto oldest = std::find_if(copies_.begin(), copies_.end(), isOfActivations);
+    replaced = std::move(oldest->rounded);
     copies_.erase(oldest);
   }
   copies_.push_back({activations, std::move(rounded), true});

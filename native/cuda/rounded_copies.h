@@ -43,7 +43,7 @@ class RoundedCopies final : public MemoryWatcher {
   struct Copy {
     Rows matrix;
     Block rounded;
-    bool isForNow;
+    bool ofActivations;
   };
 
   // The first copy that fulfils the condition, out of the list; empty where none does.
