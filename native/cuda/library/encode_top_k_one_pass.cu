@@ -14,9 +14,9 @@
 namespace monosem::cuda {
 namespace {
 
-// The sample is the sixteenth part of the positions: a smaller one would take less time, but more candidates.
-constexpr int64_t positionsPerSampled = 16;
-constexpr int64_t leastSampled = 1024;
+// The sample is the sixteenth part of the positions, within limits: a smaller one would take less time, but more
+// candidates.
+constexpr int64_t positionsPerSampled = 16, leastSampled = 1024, mostSampled = 4096;
 // What the lists of a row may hold together: a block gathers it in its shared memory.
 constexpr int64_t mostGathered = 8192;
 // k: four lists have room for it.
@@ -28,98 +28,99 @@ struct Sample {
   float* bounds;       // [rows], by rank
 };
 
-constexpr unsigned sampleWarps = 8;  // of a block
-
-// One warp per row of a chunk, which reads its scores from the first-level cache but for the first time.
-template <class Order>
-__global__ void __launch_bounds__(sampleWarps* warpSize_)
-    takeSampleKernel(ScoreChunk chunk, Sample sample, EncodeOutcome* outcome) {
-  __shared__ uint32_t histograms[sampleWarps][warpHistogramBins];
-  const int64_t rowOfChunk = int64_t(blockIdx.x) * sampleWarps + warpOf();
-  if (rowOfChunk >= chunk.products.rows) return;  // the whole warp
-  const int64_t row = chunk.firstRow + rowOfChunk;
-  const uint32_t count = uint32_t(chunk.products.columns);
-  const float* products = chunk.products.data + rowOfChunk * chunk.products.columns;
-  const auto scoreAt = [&](uint32_t i) { return products[i] + chunk.biases[i]; };
-  bool allFinite = true;
-#pragma unroll 8
-  for (uint32_t i = laneOf(); i < count; i += warpSize_) allFinite = allFinite && isFinite(scoreAt(i));
-  noteScores(allFinite, row, outcome);
-  const Cut cut = findCut<Order>(scoreAt, count, sample.k, histograms[warpOf()]);
-  Candidate* const largest = sample.largest + row * sample.k;
-  takeLargest<Order>(
-      count, cut,
-      [&](uint32_t i) {
-        return Candidate{scoreAt(i), i};
-      },
-      [&](const Candidate& candidate, uint32_t place) { largest[place] = candidate; });
-  if (laneOf() == 0) sample.bounds[row] = fromOrderedKey(cut.key);
-}
-
-// Row `row` of the codes: the k largest of the sample's and of what the pass has collected. One warp per row, which
-// gathers them in shared memory in the order of the lists, and sorts those that it takes by position there.
-template <class Order>
-__global__ void __launch_bounds__(warpSize_) takeCandidatesKernel(Sample sample, LaneLists lists, MadeCodes made) {
-  DYNAMIC_SHARED(Candidate, candidates);
-  __shared__ uint32_t histogram[warpHistogramBins];
-  const int64_t row = blockIdx.x, listsPerRow = lists.listsPerRow();
-  const uint32_t k = sample.k;
-  for (uint32_t i = laneOf(); i < k; i += warpSize_) candidates[i] = sample.largest[row * k + i];
-  uint32_t count = k;
-  for (int64_t first = 0; first < listsPerRow; first += warpSize_) {
-    const int64_t own = first + laneOf();
-    const uint32_t ofOwn = own < listsPerRow ? lists.counts[row * listsPerRow + own] : 0;
-    const uint32_t beforeOwn = count + warpExclusiveSum(ofOwn);
-    constexpr int atOnce = 8;  // lists, whose loads are under way at the same time; the last ones may be empty
-    for (int begin = 0; begin < int(min(int64_t(warpSize_), listsPerRow - first)); begin += atOnce) {
-      const Candidate* const from = lists.candidates + (row * listsPerRow + first + begin) * lists.capacity;
-      Candidate loaded[atOnce];
-#pragma unroll
-      for (int list = 0; list < atOnce; ++list)
-        if (laneOf() < __shfl_sync(allLanes, ofOwn, begin + list))
-          loaded[list] = from[list * lists.capacity + laneOf()];
-#pragma unroll
-      for (int list = 0; list < atOnce; ++list) {
-        const uint32_t ofList = __shfl_sync(allLanes, ofOwn, begin + list);
-        const uint32_t before = __shfl_sync(allLanes, beforeOwn, begin + list);
-        if (laneOf() < ofList) candidates[before + laneOf()] = loaded[list];
-        for (uint32_t i = warpSize_ + laneOf(); i < ofList; i += warpSize_)
-          candidates[before + i] = from[list * lists.capacity + i];
-      }
-    }
-    count = __shfl_sync(allLanes, beforeOwn + ofOwn, int(warpSize_ - 1));
-  }
-  __syncwarp();
-
-  const auto scoreAt = [&](uint32_t i) { return candidates[i].score; };
-  const auto keyAt = [&](uint32_t i) { return orderedKey(Order::rank(scoreAt(i))); };
-  const Cut cut = count > k ? findCut<Order>(scoreAt, count, k, histogram) : takeEverything;
-  // Of those that have the cut's key, the first cut.equals positions are taken: up to lastEqual.
-  int64_t lastEqual = -1;
+// Where the k largest of ascending positions end: above the cut's key, or among the first cut.equals that have it. The
+// last of these positions, -1: there is none. By a block.
+template <class KeyAt, class PositionAt>
+__device__ int64_t lastEqual(uint32_t count, Cut cut, const KeyAt& keyAt, const PositionAt& positionAt,
+                             BlockSelectMemory& memory) {
+  int64_t last = -1;
   for (uint32_t taken = 0; taken < cut.equals; ++taken) {
     uint32_t next = UINT32_MAX;
-    for (uint32_t i = laneOf(); i < count; i += warpSize_)
-      if (keyAt(i) == cut.key && int64_t(candidates[i].position) > lastEqual) next = min(next, candidates[i].position);
-    lastEqual = int64_t(~warpMax(~next));
+    for (uint32_t i = threadIdx.x; i < count; i += blockDim.x)
+      if (keyAt(i) == cut.key && int64_t(positionAt(i)) > last) next = min(next, positionAt(i));
+    last = int64_t(~blockMax(~next, memory.scratch));
   }
-  const unsigned lanesBefore = (1u << laneOf()) - 1;
-  uint32_t taken = 0;
-  for (uint32_t first = 0; first < count; first += warpSize_) {
-    const uint32_t i = min(first + laneOf(), count - 1);
-    const Candidate candidate = candidates[i];
+  return last;
+}
+
+constexpr unsigned sampleThreads = 256;
+
+// A block per row of a chunk, which reads its scores from the first-level cache but for the first time.
+template <class Order>
+__global__ void __launch_bounds__(sampleThreads)
+    takeSampleKernel(ScoreChunk chunk, Sample sample, EncodeOutcome* outcome) {
+  __shared__ BlockSelectMemory memory;
+  const int64_t row = chunk.firstRow + blockIdx.x;
+  const uint32_t count = uint32_t(chunk.products.columns);
+  const float* products = chunk.products.data + int64_t(blockIdx.x) * chunk.products.columns;
+  const auto scoreAt = [&](uint32_t i) { return products[i] + chunk.biases[i]; };
+  const auto keyAt = [&](uint32_t i) { return orderedKey(Order::rank(scoreAt(i))); };
+  bool allFinite = true;
+#pragma unroll 4
+  for (uint32_t i = threadIdx.x; i < count; i += sampleThreads) allFinite = allFinite && isFinite(scoreAt(i));
+  noteScores(allFinite, row, outcome);
+  const Cut cut = findCutByBlock<Order>(scoreAt, count, sample.k, memory);
+  const int64_t last = lastEqual(
+      count, cut, keyAt, [](uint32_t i) { return i; }, memory);
+  const auto takes = [&](uint32_t i) {
     const uint32_t key = keyAt(i);
-    const bool takes =
-        first + laneOf() < count && (key > cut.key || (key == cut.key && int64_t(candidate.position) <= lastEqual));
-    const unsigned all = __ballot_sync(allLanes, takes);
-    __syncwarp();  // its place may be one that another lane reads from
-    if (takes) candidates[taken + __popc(all & lanesBefore)] = candidate;
-    taken += __popc(all);
+    return key > cut.key || (key == cut.key && int64_t(i) <= last);
+  };
+  compactByBlock(count, takes, memory, [&](uint32_t i, uint32_t place) {
+    sample.largest[row * sample.k + place] = {scoreAt(i), i};
+  });
+  if (threadIdx.x == 0) sample.bounds[row] = fromOrderedKey(cut.key);
+}
+
+constexpr unsigned takeThreads = 128;
+// Of a row: each has room for a tile's scores.
+constexpr int64_t mostLists = mostGathered / scoresPerTile;
+static_assert(mostLists <= takeThreads, "a thread for each list");
+
+// Row `row` of the codes: the k largest of the sample's and of what the pass has collected. A block per row, which
+// gathers them in shared memory in the order of the lists, and sorts those that it takes by position.
+template <class Order>
+__global__ void __launch_bounds__(takeThreads, 12)
+    takeCandidatesKernel(Sample sample, LaneLists lists, MadeCodes made) {
+  __shared__ BlockSelectMemory memory;
+  __shared__ uint32_t begins[mostLists];  // of the lists among the row's candidates
+  DYNAMIC_SHARED(Candidate, candidates);
+  const int64_t row = blockIdx.x;
+  const uint32_t listsPerRow = uint32_t(lists.listsPerRow()), k = sample.k;
+  const uint32_t ofOwn = threadIdx.x < listsPerRow ? lists.counts[row * listsPerRow + threadIdx.x] : 0;
+  uint32_t collected;
+  const uint32_t begin = blockExclusiveSum(ofOwn, memory.scratch, &collected);
+  if (threadIdx.x < listsPerRow) begins[threadIdx.x] = begin;
+  __syncthreads();
+  for (uint32_t i = threadIdx.x; i < k; i += takeThreads) candidates[i] = sample.largest[row * k + i];
+#pragma unroll 4
+  for (uint32_t i = threadIdx.x; i < collected; i += takeThreads) {
+    uint32_t list = 0;  // the last one that begins at i or before, and is not empty
+    for (uint32_t end = listsPerRow; end - list > 1;) {
+      const uint32_t middle = (list + end) / 2;
+      (begins[middle] <= i ? list : end) = middle;
+    }
+    candidates[k + i] = lists.candidates[(row * listsPerRow + list) * lists.capacity + (i - begins[list])];
   }
-  __syncwarp();
-  for (uint32_t i = laneOf(); i < k; i += warpSize_) {
-    const Candidate candidate = candidates[i];
+  __syncthreads();
+
+  const uint32_t count = k + collected;
+  const auto scoreAt = [&](uint32_t i) { return candidates[i].score; };
+  const auto positionAt = [&](uint32_t i) { return candidates[i].position; };
+  const auto keyAt = [&](uint32_t i) { return orderedKey(Order::rank(scoreAt(i))); };
+  const Cut cut = count > k ? findCutByBlock<Order>(scoreAt, count, k, memory) : takeEverything;
+  const int64_t last = lastEqual(count, cut, keyAt, positionAt, memory);
+  const auto takes = [&](uint32_t i) {
+    const uint32_t key = keyAt(i);
+    return key > cut.key || (key == cut.key && int64_t(positionAt(i)) <= last);
+  };
+  Candidate* const taken = candidates + count;
+  compactByBlock(count, takes, memory, [&](uint32_t i, uint32_t place) { taken[place] = candidates[i]; });
+  __syncthreads();
+  for (uint32_t i = threadIdx.x; i < k; i += takeThreads) {
+    const Candidate candidate = taken[i];
     int64_t place = row * k;
-    for (uint32_t other = 0; other < k; ++other) place += candidates[other].position < candidate.position;
+    for (uint32_t other = 0; other < k; ++other) place += taken[other].position < candidate.position;
     made.features[place] = candidate.position;
     made.preActivations[place] = candidate.score;
     if (made.values) made.values[place] = candidate.score > 0 ? candidate.score : 0;
@@ -127,7 +128,8 @@ __global__ void __launch_bounds__(warpSize_) takeCandidatesKernel(Sample sample,
 }
 
 int64_t sampleFor(const EncodeOperands& operands, int64_t k) {
-  const int64_t wanted = std::max({operands.positions() / positionsPerSampled, leastSampled, 4 * k});
+  const int64_t wanted =
+      std::max(std::clamp(operands.positions() / positionsPerSampled, leastSampled, mostSampled), 4 * k);
   return int64_t(piecesOf(wanted, blockColumns)) * blockColumns;
 }
 
@@ -142,8 +144,8 @@ Sample takeSample(Context& gpu, const EncodeOperands& operands, const OnePassFac
     gpu.products().abTransposed({factors.x.row(row), ofChunk.rows, factors.x.columns},
                                 {factors.encoder.data, sampled, factors.encoder.columns}, 1, 0, ofChunk);
     const ScoreChunk chunk{row, 0, {products, ofChunk.rows, sampled}, operands.biases};
-    launch(gpu, takeSampleKernel<Order>, Launch{piecesOf(ofChunk.rows, sampleWarps), sampleWarps * warpSize_}, chunk,
-           sample, operands.outcome);
+    launch(gpu, takeSampleKernel<Order>, Launch{unsigned(ofChunk.rows), sampleThreads}, chunk, sample,
+           operands.outcome);
   }
   return sample;
 }
@@ -158,8 +160,8 @@ void select(Context& gpu, const EncodeOperands& operands, int64_t k, bool byMagn
   ScoreBounds bounds;
   bounds.ofRows = sample.bounds;
   collectInOnePass(gpu, operands, factors, sampled, bounds, k, byMagnitude, lists);
-  const size_t sharedBytes = sizeof(Candidate) * size_t(k + lists.listsPerRow() * lists.capacity);
-  launch(gpu, takeCandidatesKernel<Order>, Launch{unsigned(operands.x.rows), warpSize_, sharedBytes}, sample, lists,
+  const size_t sharedBytes = sizeof(Candidate) * size_t(2 * k + lists.listsPerRow() * lists.capacity);
+  launch(gpu, takeCandidatesKernel<Order>, Launch{unsigned(operands.x.rows), takeThreads, sharedBytes}, sample, lists,
          made);
 }
 

@@ -12,12 +12,6 @@ namespace {
 
 constexpr int depth = 64;  // of a tile; 64 bfloat16 are 128 bytes
 constexpr int stageCount = 4;
-// The first multiplying warpgroup is ahead of the second by so many stages, so that one of them multiplies while the
-// other offers its scores.
-#ifndef LEAD
-#define LEAD 3
-#endif
-constexpr int lead = LEAD;
 constexpr unsigned warpgroupThreads = 128;
 constexpr unsigned multiplying = 2;  // warpgroups
 constexpr unsigned blockThreads = (1 + multiplying) * warpgroupThreads;
@@ -32,7 +26,6 @@ struct Shared {
   Stage stages[stageCount];
   uint32_t histograms[multiplying * 4][warpHistogramBins];
   uint64_t filled[stageCount], emptied[stageCount];
-  uint64_t begun;  // by the first multiplying warpgroup
 };
 constexpr size_t sharedAlignment = 1024;  // of tiles that are swizzled
 
@@ -201,7 +194,6 @@ __device__ void multiplyAndOffer(const Pass& pass, Shared& shared) {
   OwnList upper(pass, row), lower(pass, row + 8);
   const Tiles tiles(pass);
   Place place;
-  if (lead > 0 && warpgroup == 1 && tiles.begin < tiles.end) hopper::wait(&shared.begun, 0);
   float sums[128];
   for (int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
     int before = -1;  // the stage that products may still read
@@ -218,8 +210,6 @@ __device__ void multiplyAndOffer(const Pass& pass, Shared& shared) {
       if (before >= 0 && thread < clusterBlocks) hopper::arriveAt(&shared.emptied[before], thread);
       before = place.stage;
       place.advance();
-      if (lead > 0 && threadIdx.x == warpgroupThreads && tile == tiles.begin && at == min(lead, int(pass.depths)) - 1)
-        hopper::arriveExpecting(&shared.begun, 0);
     }
     hopper::waitForProducts<0>();
     if (thread < clusterBlocks) hopper::arriveAt(&shared.emptied[before], thread);
@@ -254,7 +244,6 @@ __global__ void __cluster_dims__(clusterBlocks, 1, 1) __launch_bounds__(blockThr
       hopper::initialise(&shared.filled[stage], 1);
       hopper::initialise(&shared.emptied[stage], multiplying * clusterBlocks);
     }
-    hopper::initialise(&shared.begun, 1);
     hopper::publishBarriers();
   }
   hopper::synchroniseCluster();

@@ -138,4 +138,68 @@ __device__ inline uint32_t takeLargest(uint32_t count, Cut cut, const Load& load
   return taken;
 }
 
+// ---- By one block
+
+struct BlockSelectMemory {
+  uint32_t histogram[warpHistogramBins];
+  uint32_t scratch[33];
+  Digit digit;
+};
+
+// findCut by all threads of a block, whose number is a multiple of 32. `memory` is shared.
+template <class Order, class ScoreAt>
+__device__ inline Cut findCutByBlock(const ScoreAt& scoreAt, uint32_t count, uint32_t k, BlockSelectMemory& memory) {
+  const auto keyAt = [&](uint32_t i) { return orderedKey(Order::rank(scoreAt(i))); };
+  uint32_t smallest = UINT32_MAX, largest = 0;
+#pragma unroll 4
+  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
+    const uint32_t key = keyAt(i);
+    smallest = min(smallest, key);
+    largest = max(largest, key);
+  }
+  smallest = ~blockMax(~smallest, memory.scratch);
+  largest = blockMax(largest, memory.scratch);
+
+  uint32_t prefix = 0;
+  unsigned end = largest > smallest ? 32 - __clz(int(largest - smallest)) : 1;  // the lowest bit of the digit before
+  while (true) {
+    const unsigned bits = min(end, warpDigitBits), shift = end - bits;
+    for (unsigned bin = threadIdx.x; bin < warpHistogramBins; bin += blockDim.x) memory.histogram[bin] = 0;
+    __syncthreads();
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
+      const uint32_t digit = ((keyAt(i) - smallest) ^ prefix) >> shift;  // too large where an earlier digit differs
+      if (digit >> bits == 0) atomicAdd(&memory.histogram[digit], 1u);
+    }
+    __syncthreads();
+    if (warpOf() == 0) {
+      const Digit digit = digitOfRank<warpHistogramBins>(memory.histogram, k);
+      if (laneOf() == 0) memory.digit = digit;
+    }
+    __syncthreads();
+    const Digit digit = memory.digit;
+    prefix |= digit.value << shift;
+    k -= digit.larger;
+    if (digit.count == k) return {smallest + prefix - 1, 0};  // not all are taken: prefix is not 0
+    if (shift == 0) return {smallest + prefix, k};
+    end = shift;
+  }
+}
+
+// store(i, place) for the i < count that fulfil takes(i), places counted from 0 in their order. By all threads of a
+// block, each of which asks for its own i.
+template <class Takes, class Store>
+__device__ inline void compactByBlock(uint32_t count, const Takes& takes, BlockSelectMemory& memory,
+                                      const Store& store) {
+  uint32_t taken = 0;
+  for (uint32_t first = 0; first < count; first += blockDim.x) {
+    const uint32_t i = first + threadIdx.x;
+    const bool mine = i < count && takes(i);
+    uint32_t ofRound;
+    const uint32_t place = taken + blockExclusiveSum(uint32_t(mine), memory.scratch, &ofRound);
+    if (mine) store(i, place);
+    taken += ofRound;
+  }
+}
+
 }  // namespace monosem::cuda

@@ -16,6 +16,10 @@ namespace {
 // Rows of more columns are long: they lie in the device's memory instead of shared memory.
 constexpr int64_t mostSharedColumns = 16384;
 
+// A thread has at least so many accesses to a row, so that a row has few threads and many rows are under way at once:
+// making one means several reads that wait for one another.
+constexpr int64_t accessesPerThread = 6;
+
 // Of so many columns of the weights and moments, a block asks for the lines before it makes the gradient, which takes
 // several reads that wait for one another. Of more, the blocks at work would fill the second-level cache.
 constexpr int64_t mostPrefetchedColumns = 4096;
@@ -53,12 +57,13 @@ template <int width, class T>
 __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
     gradientRowsKernel(const __grid_constant__ RowGradientOperands gradient, int64_t firstFeature, float* longRows,
                        float* out, double* squaredNorms) {
-  DYNAMIC_SHARED(float, sharedRow);
+  DYNAMIC_SHARED(Summand, summands);
   __shared__ float scratch[warpSize_ + 1];
   const int64_t columns = gradient.weights.columns;
-  float* const row = longRows ? longRows + int64_t(blockIdx.x) * columns : sharedRow;
+  float* const row =
+      longRows ? longRows + int64_t(blockIdx.x) * columns : reinterpret_cast<float*>(summands + blockDim.x);
   const int64_t feature = firstFeature + blockIdx.x;
-  makeGradientRow<width, T>(gradient, feature, scratch, row);
+  makeGradientRow<width, T>(gradient, feature, summands, scratch, row);
   float squares = 0;
   forEachOwnColumn<width>(columns, [&](int64_t column) {
     const Pack<float, width> pack = loadPack<width>(row + column);
@@ -94,7 +99,7 @@ __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
     stepRowsKernel(const __grid_constant__ RowGradientOperands gradient, int64_t firstFeature, float* longRows,
                    SteppedWeights stepped, float* m, float* v, AdamUpdate update, const float* clipFactor,
                    bool unitNorm) {
-  DYNAMIC_SHARED(float, sharedRow);
+  DYNAMIC_SHARED(Summand, summands);
   __shared__ float scratch[warpSize_ + 1];
   const float* const weights = stepped.data;
   const int64_t columns = gradient.weights.columns;
@@ -105,14 +110,15 @@ __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
         columns, [&](int64_t column) { stepped.writeCopy(start + column, loadPack<width>(weights + start + column)); });
     return;
   }
-  float* const row = longRows ? longRows + int64_t(blockIdx.x) * columns : sharedRow;
+  float* const row =
+      longRows ? longRows + int64_t(blockIdx.x) * columns : reinterpret_cast<float*>(summands + blockDim.x);
   forEachOwnColumn<width>(min(columns, mostPrefetchedColumns), [&](int64_t column) {
     if (column % floatsPerLine != 0) return;
     prefetch(weights + start + column);
     prefetch(m + start + column);
     prefetch(v + start + column);
   });
-  makeGradientRow<width, T>(gradient, feature, scratch, row);
+  makeGradientRow<width, T>(gradient, feature, summands, scratch, row);
   float squares = 0;
   forEachOwnColumn<width>(columns, [&](int64_t column) {
     const Pack<float, width> gradientPack = loadPack<width>(row + column);
@@ -188,7 +194,8 @@ class PreparedGradient {
   // launchRows(how, firstFeature) for all features, a block each.
   template <class LaunchRows>
   void forAllFeatures(const LaunchRows& launchRows) {
-    const size_t sharedBytes = longRows_ ? 0 : sizeof(float) * size_t(weights_.columns);
+    const size_t rowBytes = longRows_ ? 0 : sizeof(float) * size_t(weights_.columns);
+    const size_t sharedBytes = sizeof(Summand) * threads() + rowBytes;
     for (int64_t first = 0; first < weights_.rows; first += featuresPerLaunch_) {
       const int64_t count = std::min(featuresPerLaunch_, weights_.rows - first);
       for (const Product& product : productsPerLaunch_) make(product, {first, count}, product.rows);
@@ -216,7 +223,7 @@ class PreparedGradient {
   // As few as have equally much to do.
   unsigned threads() const {
     const int64_t accesses = std::max(1u, piecesOf(weights_.columns, packs_ ? packWidth : 1));
-    const int64_t perThread = piecesOf(accesses, mostGradientThreads);
+    const int64_t perThread = std::max<int64_t>(accessesPerThread, piecesOf(accesses, mostGradientThreads));
     return piecesOf(piecesOf(accesses, perThread), warpSize_) * warpSize_;
   }
 

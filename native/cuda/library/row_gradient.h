@@ -184,10 +184,9 @@ __device__ inline void addSummands(const Summand* summands, int count, int64_t c
   });
 }
 
-// row += the sum of the terms' rows.
+// row += the sum of the terms' rows. `summands`: shared, one for each thread.
 template <int width, class T>
-__device__ inline void addTerms(const RowGradientOperands& gradient, int64_t feature, float* row) {
-  __shared__ Summand summands[mostGradientThreads];
+__device__ inline void addTerms(const RowGradientOperands& gradient, int64_t feature, Summand* summands, float* row) {
   const int64_t columns = gradient.weights.columns;
   for (int64_t i = 0; i < gradient.terms.count; ++i) {
     int64_t first = 0;
@@ -242,16 +241,16 @@ __device__ inline void projectOut(const float* weights, int64_t columns, float* 
 }
 
 // row = the feature's row of the gradient: the terms one after the other, then the norm penalty, then the projection.
-// Called by all threads of the block; `scratch` as for blockSum, T as for denseOf.
+// Called by all threads of the block; `summands` as for addTerms, `scratch` as for blockSum, T as for denseOf.
 template <int width, class T>
-__device__ inline void makeGradientRow(const RowGradientOperands& gradient, int64_t feature, float* scratch,
-                                       float* row) {
+__device__ inline void makeGradientRow(const RowGradientOperands& gradient, int64_t feature, Summand* summands,
+                                       float* scratch, float* row) {
   const int64_t columns = gradient.weights.columns;
   const float* kept = gradient.kept ? gradient.kept + feature * columns : nullptr;
   forEachOwnColumn<width>(columns, [&](int64_t column) {
     storePack(row + column, kept ? loadOnce<width>(kept + column) : Pack<float, width>{});
   });
-  addTerms<width, T>(gradient, feature, row);
+  addTerms<width, T>(gradient, feature, summands, row);
   if (gradient.rowCoefficients) addNormPenalty<width>(gradient, feature, scratch, row);
   if (gradient.projectOutRow) projectOut<width>(gradient.weights.data + feature * columns, columns, scratch, row);
 }
