@@ -15,7 +15,7 @@
 namespace monosem::cuda {
 
 // Raised with every change of this file or of what it includes.
-constexpr uint32_t abiVersion = 4;
+constexpr uint32_t abiVersion = 5;
 
 class Context;  // a device opened by the library: its stream, its cuBLAS handle
 
@@ -83,6 +83,7 @@ struct EntryTermView {
   FeatureOrderView order;
   const float* coefficients = nullptr;  // never null
   Matrix<const float> dense;
+  const uint16_t* rounded = nullptr;  // as beside other matrices, see Api
   double scale = 1;
 };
 
@@ -140,10 +141,10 @@ struct Api {
   // of its call (0: of none).
   int32_t (*settle)(Context* context, uint64_t* call);
 
-  // ---- SAE. `rounded`: beside weights a copy of them in bfloat16, of the same shape, or null; kernels read it instead
+  // ---- SAE. `rounded`: beside a matrix a copy of it in bfloat16, of the same shape, or null; kernels read it instead
   // where the precision is bfloat16.
-  Entry<void(Rows x, Rows encoder, const uint16_t* rounded, Floats bias, const SelectionView& selection,
-             MadeCodes* made)>
+  Entry<void(Rows x, const uint16_t* roundedX, Rows encoder, const uint16_t* roundedEncoder, Floats bias,
+             const SelectionView& selection, MadeCodes* made)>
       encode;
   Entry<void(CodesView codes, Rows decoder, const uint16_t* rounded, Floats bias, Rows target, Matrix<float> out,
              double* squaredError)>
@@ -194,7 +195,7 @@ struct Api {
   Entry<void(Rows a, const int64_t* blockWidths, int64_t blockCount, Vector<float> out)> rowNorms;
   Entry<void(Rows a, double norm, Matrix<float> out)> normaliseRows;
   Entry<void(Rows a, double scale, Vector<float> out)> columnSums;
-  Entry<void(Floats weights, Rows a, double scale, Vector<float> out)> weightedRowSum;
+  Entry<void(Floats weights, Rows a, const uint16_t* rounded, double scale, Vector<float> out)> weightedRowSum;
   Entry<void(Rows a, Vector<const int32_t> rows, Matrix<float> out)> gatherRows;
   Entry<void(Rows a, Vector<const int32_t> rows, Matrix<float> out)> scatterRows;
   Entry<void(Rows a, int64_t aColumn, Matrix<float> out, int64_t outColumn, int64_t columns)> copyColumns;
@@ -205,6 +206,8 @@ struct Api {
   Entry<void(Rows a, Vector<double> sums)> accumulateColumnSums;
   Entry<void(Rows a, Rows b, double* sum)> sumOfRowCosines;
   Entry<void(const void* source, int32_t sourceBits, bool brain, Vector<float> out)> convert;
+  // out: [a.rows, a.columns] of bfloat16, to nearest, ties to even.
+  Entry<void(Rows a, uint16_t* out)> roundToBfloat16;
   Entry<void(uint64_t seed, uint64_t offset, float low, float high, Vector<float> out)> randomUniform;
   Entry<void(uint64_t seed, uint64_t offset, float standardDeviation, Vector<float> out)> randomNormal;
   Entry<void(uint64_t seed, uint64_t offset, Vector<int32_t> out)> randomPermutation;

@@ -91,9 +91,10 @@ class CudaKernels final : public Kernels {
   Codes encode(Rows x, Rows encoder, Floats bias, const Selection& selection) override {
     const SelectionView view{selection.select,     selection.k,      selection.byMagnitude,
                              selection.thresholds, selection.margin, viewOf(selection.subset.get(), encoder.rows)};
-    const Block rounded = roundedCopyOf(encoder);
+    const Block roundedX = roundedCopyFor(x), roundedEncoder = roundedCopyOf(encoder);
     return make(x.rows, encoder.rows, selection.subset, [&](const auto& run, MadeCodes* made) {
-      run(api_.encode, x, encoder, rounded.as<const uint16_t>(), bias, view, made);
+      run(api_.encode, x, roundedX.as<const uint16_t>(), encoder, roundedEncoder.as<const uint16_t>(), bias, view,
+          made);
     });
   }
   void decode(const Codes& codes, Rows decoder, Floats bias, Rows target, Matrix<float> out,
@@ -195,7 +196,8 @@ class CudaKernels final : public Kernels {
   void normaliseRows(Rows a, double norm, Matrix<float> out) override { call(api_.normaliseRows, a, norm, out); }
   void columnSums(Rows a, double scale, Vector<float> out) override { call(api_.columnSums, a, scale, out); }
   void weightedRowSum(Floats weights, Rows a, double scale, Vector<float> out) override {
-    call(api_.weightedRowSum, weights, a, scale, out);
+    const Block rounded = roundedCopyOf(a);
+    call(api_.weightedRowSum, weights, a, rounded.as<const uint16_t>(), scale, out);
   }
   void gatherRows(Rows a, Vector<const int32_t> rows, Matrix<float> out) override {
     call(api_.gatherRows, a, rows, out);
@@ -300,7 +302,18 @@ class CudaKernels final : public Kernels {
       if (written.bytes > 0) copies_->contentGone(written.begin, written.bytes);
   }
 
-  Block roundedCopyOf(Rows weights) const { return copies_ ? copies_->of(weights) : Block(); }
+  Block roundedCopyOf(Rows matrix) const { return copies_ ? copies_->of(matrix) : Block(); }
+  // The same of activations, of which a copy is made where there is none; empty where they are, or memory is short.
+  Block roundedCopyFor(Rows activations) {
+    if (!copies_ || activations.rows * activations.columns == 0) return {};
+    const Block found = copies_->of(activations);
+    if (found) return found;
+    const Block made = roomFor<uint16_t>(activations);
+    if (!made) return {};
+    call(api_.roundToBfloat16, activations, made.as<uint16_t>());
+    copies_->keepForNow(activations, made);
+    return made;
+  }
   // Memory for the copy of weights that are about to change; none where copies are not kept, or memory is short.
   Block roomForRoundedCopy(Rows weights) {
     if (!copies_) return {};
@@ -353,9 +366,12 @@ class CudaKernels final : public Kernels {
    public:
     GradientOperands(CudaKernels& kernels, const RowGradient& gradient, int64_t columns)
         : gradient_(gradient), blockWidths_(blocksOf(gradient.blockWidths, columns)) {
-      for (const EntryTerm& term : gradient.terms)
+      for (const EntryTerm& term : gradient.terms) {
+        rounded_.push_back(kernels.roundedCopyFor(term.dense));
         terms_.push_back({viewOf(*term.codes), kernels.orderOf(*term.codes),
-                          term.coefficients ? term.coefficients : term.codes->value(), term.dense, term.scale});
+                          term.coefficients ? term.coefficients : term.codes->value(), term.dense,
+                          rounded_.back().as<const uint16_t>(), term.scale});
+      }
     }
     RowGradientView view() const {
       return {terms_.data(),       int64_t(terms_.size()),       gradient_.rowCoefficients, gradient_.rowScale,
@@ -365,6 +381,7 @@ class CudaKernels final : public Kernels {
    private:
     RowGradient gradient_;
     std::vector<int64_t> blockWidths_;
+    std::vector<Block> rounded_;  // of the terms' dense operands
     std::vector<EntryTermView> terms_;
   };
 
@@ -383,7 +400,7 @@ class CudaKernels final : public Kernels {
   const Api& api_;
   Allocator& allocator_;
   uint64_t calls_ = 0;
-  std::shared_ptr<RoundedCopies> copies_;  // null: weights have none
+  std::shared_ptr<RoundedCopies> copies_;  // null: none are kept
 };
 
 }  // namespace

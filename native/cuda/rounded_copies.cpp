@@ -11,9 +11,9 @@ bool isSame(Rows a, Rows b) {
   return a.data == b.data && a.rows == b.rows && a.columns == b.columns;
 }
 
-bool overlaps(Rows weights, const void* begin, size_t bytes) {
-  const auto first = reinterpret_cast<uintptr_t>(weights.data), other = reinterpret_cast<uintptr_t>(begin);
-  return first < other + bytes && other < first + sizeof(float) * size_t(weights.rows * weights.columns);
+bool overlaps(Rows matrix, const void* begin, size_t bytes) {
+  const auto first = reinterpret_cast<uintptr_t>(matrix.data), other = reinterpret_cast<uintptr_t>(begin);
+  return first < other + bytes && other < first + sizeof(float) * size_t(matrix.rows * matrix.columns);
 }
 
 }  // namespace
@@ -28,24 +28,36 @@ Block RoundedCopies::takeWhere(const Condition& condition) {
   return rounded;
 }
 
-Block RoundedCopies::of(Rows weights) const {
+Block RoundedCopies::of(Rows matrix) const {
   std::lock_guard<std::mutex> lock(mutex_);
   for (const Copy& copy : copies_)
-    if (isSame(copy.weights, weights)) return copy.rounded;
+    if (isSame(copy.matrix, matrix)) return copy.rounded;
   return {};
 }
 
-Block RoundedCopies::take(Rows weights) {
-  return takeWhere([&](const Copy& copy) { return isSame(copy.weights, weights); });
+Block RoundedCopies::take(Rows matrix) {
+  return takeWhere([&](const Copy& copy) { return isSame(copy.matrix, matrix); });
 }
 
 void RoundedCopies::keep(Rows weights, Block rounded) {
   std::lock_guard<std::mutex> lock(mutex_);
-  copies_.push_back({weights, std::move(rounded)});
+  copies_.push_back({weights, std::move(rounded), false});
+}
+
+void RoundedCopies::keepForNow(Rows activations, Block rounded) {
+  Block replaced;  // let go after the lock
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto isOfActivations = [](const Copy& copy) { return copy.ofActivations; };
+  if (std::count_if(copies_.begin(), copies_.end(), isOfActivations) == mostOfActivations) {
+    const auto oldest = std::find_if(copies_.begin(), copies_.end(), isOfActivations);
+    replaced = std::move(oldest->rounded);
+    copies_.erase(oldest);
+  }
+  copies_.push_back({activations, std::move(rounded), true});
 }
 
 void RoundedCopies::contentGone(const void* begin, size_t bytes) noexcept {
-  const auto isGone = [&](const Copy& copy) { return overlaps(copy.weights, begin, bytes); };
+  const auto isGone = [&](const Copy& copy) { return overlaps(copy.matrix, begin, bytes); };
   while (takeWhere(isGone)) {
   }
 }

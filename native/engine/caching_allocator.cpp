@@ -29,7 +29,8 @@ size_t sizeClass(size_t bytes) {
 
 class CachingAllocator::Pool {
  public:
-  explicit Pool(std::unique_ptr<MemorySource> source) : source_(std::move(source)) {}
+  Pool(std::unique_ptr<MemorySource> source, uint64_t heldPerPeak)
+      : source_(std::move(source)), heldPerPeak_(heldPerPeak) {}
   ~Pool() {
     for (const Freed& freed : byAge_) source_->release(freed.bytes, freed.size);
   }
@@ -48,9 +49,9 @@ class CachingAllocator::Pool {
     }
     if (limit_ > 0 && current_ + size > limit_) refuse(asked);
     if (limit_ > 0) shrinkCache(limit_ - current_ - size);
-    // The cache makes room before the process grows beyond its peak.
+    // The cache makes room before the process grows beyond what it may hold.
     const uint64_t after = current_ + size;
-    shrinkCache(highest_ > after ? highest_ - after : 0);
+    shrinkCache(heldPerPeak_ * std::max(highest_, after) - after);
     void* bytes = source_->allocate(size);
     if (!bytes) {
       shrinkCache(0);
@@ -150,6 +151,7 @@ class CachingAllocator::Pool {
   }
 
   const std::unique_ptr<MemorySource> source_;
+  const uint64_t heldPerPeak_;
   mutable std::mutex mutex_;
   std::list<Freed> byAge_;  // freed blocks, the one freed longest ago first
   std::multimap<size_t, std::list<Freed>::iterator> bySize_;
@@ -158,8 +160,8 @@ class CachingAllocator::Pool {
   std::weak_ptr<MemoryWatcher> watcher_;
 };
 
-CachingAllocator::CachingAllocator(std::unique_ptr<MemorySource> source, uint64_t limitBytes)
-    : pool_(std::make_shared<Pool>(std::move(source))) {
+CachingAllocator::CachingAllocator(std::unique_ptr<MemorySource> source, uint64_t limitBytes, uint64_t heldPerPeak)
+    : pool_(std::make_shared<Pool>(std::move(source), heldPerPeak)) {
   pool_->setLimit(limitBytes);
 }
 

@@ -2,8 +2,10 @@
 //
 // Sizes are rounded up to one of eight classes per power of two, so that freed blocks fit later requests; the
 // accounting counts rounded sizes. Freed blocks are kept for reuse as long as live and kept bytes together stay within
-// the most that was ever live at once: the process never holds more than its own peak. Beyond it the blocks that were
-// freed longest ago go back to where they came from.
+// a multiple of the most that was ever live at once. Beyond it the blocks that were freed longest ago go back to where
+// they came from. With a multiple of 1 the process never holds more than its own peak. But then blocks of different
+// sizes push one another out where a program's phases, again and again, want now these and now those, and nearly its
+// peak each time; which is dear where giving back and asking waits for the device.
 #pragma once
 
 #include <memory>
@@ -22,7 +24,8 @@ class MemorySource {
 
 class CachingAllocator : public Allocator {
  public:
-  explicit CachingAllocator(std::unique_ptr<MemorySource> source, uint64_t limitBytes = 0);
+  // `heldPerPeak`: the multiple. Less is held where the limit demands it, or the source has no more.
+  explicit CachingAllocator(std::unique_ptr<MemorySource> source, uint64_t limitBytes = 0, uint64_t heldPerPeak = 1);
   ~CachingAllocator() override;
 
   Block allocate(size_t bytes) override;

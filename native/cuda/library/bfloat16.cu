@@ -1,5 +1,7 @@
 #include "cuda/library/bfloat16.h"
 
+#include "cuda/library/kernels.h"
+
 namespace monosem::cuda {
 namespace {
 
@@ -12,13 +14,18 @@ __global__ void __launch_bounds__(256) roundKernel(const float* values, int64_t 
 
 }  // namespace
 
-Matrix<const Bfloat16> roundedToBfloat16(Context& gpu, Rows matrix) {
-  const int64_t size = matrix.rows * matrix.columns;
-  Bfloat16* copies = gpu.allocate<Bfloat16>(size);
-  withPackWidth(packsAt(matrix.data) && size % packWidth == 0, [&](auto width) {
-    launch(gpu, roundKernel<width>, elementwise(gpu, size / width), matrix.data, size / width, copies);
+void roundToBfloat16(Context& gpu, Rows a, uint16_t* out) {
+  const int64_t size = a.rows * a.columns;
+  withPackWidth(packsAt(a.data) && size % packWidth == 0, [&](auto width) {
+    launch(gpu, roundKernel<width>, elementwise(gpu, size / width), a.data, size / width,
+           reinterpret_cast<Bfloat16*>(out));
   });
-  return {copies, matrix.rows, matrix.columns};
+}
+
+Matrix<const Bfloat16> roundedToBfloat16(Context& gpu, Rows matrix) {
+  uint16_t* const copy = gpu.allocate<uint16_t>(matrix.rows * matrix.columns);
+  roundToBfloat16(gpu, matrix, copy);
+  return {reinterpret_cast<const Bfloat16*>(copy), matrix.rows, matrix.columns};
 }
 
 }  // namespace monosem::cuda

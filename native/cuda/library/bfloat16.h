@@ -42,5 +42,10 @@ __device__ inline Pack<float, width> widened(const Pack<float, width>& same) {
 
 // A rounded copy in the memory of the call, [matrix.rows, matrix.columns].
 Matrix<const Bfloat16> roundedToBfloat16(Context& gpu, Rows matrix);
+// The copy that there is, or one in the memory of the call where it is null.
+inline Matrix<const Bfloat16> roundedToBfloat16(Context& gpu, Rows matrix, const Bfloat16* copy) {
+  if (copy) return {copy, matrix.rows, matrix.columns};
+  return roundedToBfloat16(gpu, matrix);
+}
 
 }  // namespace monosem::cuda

@@ -21,9 +21,9 @@ uint64_t* evenRowOffsets(Context& gpu, int64_t rows, int64_t perRow) {
   return offsets;
 }
 
-void encode(Context& gpu, Rows x, Rows encoder, const uint16_t* rounded, Floats bias, const SelectionView& selection,
-            MadeCodes* made) {
-  const EncodeOperands operands = prepareOperands(gpu, x, encoder, rounded, bias, selection.subset);
+void encode(Context& gpu, Rows x, const uint16_t* roundedX, Rows encoder, const uint16_t* roundedEncoder, Floats bias,
+            const SelectionView& selection, MadeCodes* made) {
+  const EncodeOperands operands = prepareOperands(gpu, x, roundedX, encoder, roundedEncoder, bias, selection.subset);
   const float* thresholds =
       selection.select == Select::above ? prepareThresholds(gpu, operands, selection.thresholds) : nullptr;
   const bool noneWanted = selection.select == Select::topk && selection.k == 0;

@@ -124,12 +124,18 @@ int64_t evenParts(int64_t count, int64_t most, int64_t alignment) {
 
 }  // namespace
 
-EncodeOperands prepareOperands(Context& gpu, Rows x, Rows encoder, const uint16_t* rounded, Floats bias,
-                               const FeatureSetView& eligible) {
+EncodeOperands prepareOperands(Context& gpu, Rows x, const uint16_t* roundedX, Rows encoder,
+                               const uint16_t* roundedEncoder, Floats bias, const FeatureSetView& eligible) {
   EncodeOutcome* outcome = gpu.allocate<EncodeOutcome>(1);
   launch(gpu, startOutcomeKernel, Launch{1, 1}, outcome);
   const float* biases = gatherChecked<RefuseNonFinite>(gpu, bias, eligible, &outcome->nonFiniteBias);
-  return {x, encoder, reinterpret_cast<const Bfloat16*>(rounded), eligible, biases, outcome};
+  return {x,
+          encoder,
+          reinterpret_cast<const Bfloat16*>(roundedX),
+          reinterpret_cast<const Bfloat16*>(roundedEncoder),
+          eligible,
+          biases,
+          outcome};
 }
 
 const float* prepareThresholds(Context& gpu, const EncodeOperands& operands, Floats thresholds) {
@@ -191,7 +197,8 @@ void forEachScoreChunkOf(Context& gpu, const EncodeOperands& operands, Matrix<co
 void forEachScoreChunk(Context& gpu, const EncodeOperands& operands,
                        const std::function<void(const ScoreChunk&)>& visit) {
   if (gpu.precision() == Precision::bfloat16)
-    forEachScoreChunkOf(gpu, operands, roundedToBfloat16(gpu, operands.x), operands.rounded, visit);
+    forEachScoreChunkOf(gpu, operands, roundedToBfloat16(gpu, operands.x, operands.roundedX), operands.roundedEncoder,
+                        visit);
   else
     forEachScoreChunkOf(gpu, operands, operands.x, operands.encoder.data, visit);
 }

@@ -31,7 +31,9 @@ struct EncodeOutcome {
 
 struct EncodeOperands {
   Rows x, encoder;
-  const Bfloat16* rounded;  // [dSae, dIn], the encoder in bfloat16; null: there is no copy
+  // x [rows, dIn] and the encoder [dSae, dIn] in bfloat16; null: there is no copy.
+  const Bfloat16* roundedX;
+  const Bfloat16* roundedEncoder;
   FeatureSetView eligible;
   const float* biases;  // [positions]
   EncodeOutcome* outcome;
@@ -40,8 +42,8 @@ struct EncodeOperands {
 };
 
 // Checks the biases, of all features.
-EncodeOperands prepareOperands(Context& gpu, Rows x, Rows encoder, const uint16_t* rounded, Floats bias,
-                               const FeatureSetView& eligible);
+EncodeOperands prepareOperands(Context& gpu, Rows x, const uint16_t* roundedX, Rows encoder,
+                               const uint16_t* roundedEncoder, Floats bias, const FeatureSetView& eligible);
 // The thresholds by position. Checks them, of all features.
 const float* prepareThresholds(Context& gpu, const EncodeOperands& operands, Floats thresholds);
 // Waits for the kernels so far and reads what they have found out. Throws nonFinite, naming the operand and the place,

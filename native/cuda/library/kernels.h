@@ -59,6 +59,7 @@ Kernel<&Api::sum> sum;
 Kernel<&Api::accumulateColumnSums> accumulateColumnSums;
 Kernel<&Api::sumOfRowCosines> sumOfRowCosines;
 Kernel<&Api::convert> convert;
+Kernel<&Api::roundToBfloat16> roundToBfloat16;
 Kernel<&Api::randomUniform> randomUniform;
 Kernel<&Api::randomNormal> randomNormal;
 Kernel<&Api::randomPermutation> randomPermutation;

@@ -133,6 +133,7 @@ const Api table = {
     entry<accumulateColumnSums>,
     entry<sumOfRowCosines>,
     entry<convert>,
+    entry<roundToBfloat16>,
     entry<randomUniform>,
     entry<randomNormal>,
     entry<randomPermutation>,

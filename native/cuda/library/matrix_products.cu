@@ -1,10 +1,11 @@
 // What all products have in common: rounding to bfloat16, and products of nothing.
 //
-// In bfloat16 both factors are copied, rounded, before every product, except the encoder of a model that is trained:
-// its rounded copy is kept from the step that made it (see cuda/rounded_copies.h). A product alone would not be worth
-// that: rounding anew reads 4 bytes and writes 2 per element, keeping costs the step 2 written ones. But the decoder
-// has such a copy as well, and of that a row is read for every entry of the codes, by kernels which that bounds: of
-// TopK with k = 32 and 4096 x 768 -> 24576 on an H200, decode took 73 us and its gradient 78 with rows in float32.
+// In bfloat16 both factors are copied, rounded, before every product, unless there are copies that are kept (see
+// cuda/rounded_copies.h): of what an encode or a row gradient multiplies, made by the first of them, and of the encoder
+// of a model that is trained, made by the step. A product alone would not be worth the latter: rounding anew reads 4
+// bytes and writes 2 per element, keeping costs the step 2 written ones. But the decoder has such a copy as well, and
+// of that a row is read for every entry of the codes, by kernels which that bounds: of TopK with k = 32 and
+// 4096 x 768 -> 24576 on an H200, decode took 73 us and its gradient 78 with rows in float32.
 #include "cuda/library/matrix_products.h"
 
 #include "cuda/library/kernels.h"
@@ -26,14 +27,22 @@ void MatrixProducts::aTransposedB(Rows a, Rows b, float factor, float keep, Matr
 void MatrixProducts::abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep,
                                   Matrix<float> out) {
   if (isOfNothing(a.columns, keep, out)) return;
-  multiply({a.data, a.rows, a.columns, false, Element::bfloat16}, {b.data, b.rows, b.columns, true, Element::bfloat16},
-           a.columns, factor, keep, out);
+  multiply(factorOf(a, false), factorOf(b, true), a.columns, factor, keep, out);
+}
+
+void MatrixProducts::aTransposedB(Rows a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out) {
+  if (isOfNothing(a.rows, keep, out)) return;
+  multiply(factorOf(a, true), factorOf(b, false), a.rows, factor, keep, out);
 }
 
 MatrixProducts::Factor MatrixProducts::factorOf(Rows matrix, bool transposed) {
   if (gpu_.precision() != Precision::bfloat16)
     return {matrix.data, matrix.rows, matrix.columns, transposed, Element::float32};
-  return {roundedToBfloat16(gpu_, matrix).data, matrix.rows, matrix.columns, transposed, Element::bfloat16};
+  return factorOf(roundedToBfloat16(gpu_, matrix), transposed);
+}
+
+MatrixProducts::Factor MatrixProducts::factorOf(Matrix<const Bfloat16> matrix, bool transposed) {
+  return {matrix.data, matrix.rows, matrix.columns, transposed, Element::bfloat16};
 }
 
 void MatrixProducts::multiplyAny(Rows a, bool aTransposed, Rows b, bool bTransposed, int64_t depth, float factor,

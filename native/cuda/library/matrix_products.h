@@ -20,8 +20,9 @@ class MatrixProducts {
   // out[m, n] = factor * sum over k of a[k, m] * b[k, n] + keep * out[m, n].
   void aTransposedB(Rows a, Rows b, float factor, float keep, Matrix<float> out);
 
-  // The first one, of factors that were rounded before.
+  // The same of factors that were rounded before.
   void abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
+  void aTransposedB(Rows a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
 
  protected:
   enum class Element { float32, bfloat16 };
@@ -42,6 +43,7 @@ class MatrixProducts {
 
  private:
   Factor factorOf(Rows matrix, bool transposed);
+  static Factor factorOf(Matrix<const Bfloat16> matrix, bool transposed);
   void multiplyAny(Rows a, bool aTransposed, Rows b, bool bTransposed, int64_t depth, float factor, float keep,
                    Matrix<float> out);
   // Whether out is empty or there are no summands; out = keep * out then.

@@ -44,9 +44,8 @@ LaneLists makeLaneLists(Context& gpu, const EncodeOperands& operands, int64_t fi
 }
 
 OnePassFactors onePassFactors(Context& gpu, const EncodeOperands& operands) {
-  const Rows& encoder = operands.encoder;
-  const Matrix<const Bfloat16> copy{operands.rounded, encoder.rows, encoder.columns};
-  return {roundedToBfloat16(gpu, operands.x), copy.data ? copy : roundedToBfloat16(gpu, encoder)};
+  return {roundedToBfloat16(gpu, operands.x, operands.roundedX),
+          roundedToBfloat16(gpu, operands.encoder, operands.roundedEncoder)};
 }
 
 }  // namespace monosem::cuda

@@ -215,6 +215,7 @@ class PreparedGradient {
   // The rows of a term whose codes are dense.
   struct Product {
     EntryTermView term;
+    const Bfloat16* rounded;  // term.dense in bfloat16, where products are of that; else null
     float* rows;
   };
 
@@ -236,23 +237,25 @@ class PreparedGradient {
 
   RowTerm prepare(const EntryTermView& term) {
     RowTerm prepared;
+    const Bfloat16* const given = reinterpret_cast<const Bfloat16*>(term.rounded);
+    const Bfloat16* const rounded = rounds_ ? roundedToBfloat16(gpu_, term.dense, given).data : nullptr;
     if (!worthDense(gpu_, term.codes)) {
       prepared.order = term.order;
       prepared.coefficients = term.coefficients;
       prepared.scale = float(term.scale);
       prepared.dense = term.dense.data;
-      if (rounds_) prepared.rounded = roundedToBfloat16(gpu_, term.dense).data;
+      prepared.rounded = rounded;
       prepared.chunks = sumChunks(term, prepared);
     } else if (term.codes.eligible.indices) {
       // All of it at once: the host does not know which columns belong to the features of a launch.
       float* const rows = gpu_.allocate<float>(term.codes.eligible.count * weights_.columns);
       for (const ColumnChunk& chunk : columnChunks(term.codes))
-        make({term, rows}, chunk, rows + chunk.first * weights_.columns);
+        make({term, rounded, rows}, chunk, rows + chunk.first * weights_.columns);
       prepared.product = rows;
       prepared.position = term.codes.eligible.position;
     } else {
       float* const rows = gpu_.allocate<float>(std::min(featuresPerLaunch_, weights_.rows) * weights_.columns);
-      productsPerLaunch_.push_back({term, rows});
+      productsPerLaunch_.push_back({term, rounded, rows});
       prepared.product = rows;
     }
     return prepared;
@@ -263,8 +266,14 @@ class PreparedGradient {
     const EntryTermView& term = product.term;
     const Matrix<float> scattered{scattered_, term.codes.rows, chunk.count};
     scatterChunk(gpu_, term.codes, term.coefficients, float(term.scale), chunk, scattered);
-    gpu_.products().aTransposedB({scattered.data, scattered.rows, scattered.columns}, term.dense, 1, 0,
-                                 {rows, chunk.count, weights_.columns});
+    const Rows coefficients{scattered.data, scattered.rows, scattered.columns};
+    const Matrix<float> out{rows, chunk.count, weights_.columns};
+    if (product.rounded) {
+      const Matrix<const Bfloat16> dense{product.rounded, term.dense.rows, term.dense.columns};
+      gpu_.products().aTransposedB(coefficients, dense, 1, 0, out);
+    } else {
+      gpu_.products().aTransposedB(coefficients, term.dense, 1, 0, out);
+    }
   }
 
   // Sums the term's chunks, unless none can lie within one feature, which has at most one entry per row.
@@ -285,7 +294,7 @@ class PreparedGradient {
   Rows weights_;
   RowThreads rowThreads_;
   int64_t featuresPerLaunch_;
-  const bool rounds_;  // whether the rows that are gathered are rounded
+  const bool rounds_;  // whether rows of dense operands are rounded
   bool packs_;
   float* longRows_ = nullptr;
   float* scattered_ = nullptr;  // scratch for a chunk's coefficients, of all products

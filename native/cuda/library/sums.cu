@@ -1,5 +1,6 @@
 // Sums over elements and over rows, in double. How a sum is cut into parts depends on the shape alone, and the parts
 // are added in order: the result depends neither on the device nor on the order in which its blocks run.
+#include "cuda/library/bfloat16.h"
 #include "cuda/library/kernels.h"
 #include "cuda/library/partial_sums.h"
 
@@ -84,20 +85,21 @@ __global__ void __launch_bounds__(sumThreads) addRowCosinesKernel(Rows a, const 
 
 // ---- Over the rows of a matrix
 
-// parts[p, c] = the sum over the rows r of stretch p of weights[r] * a[r, c], weights of 1 where there are none.
+// parts[p, c] = the sum over the rows r of stretch p of weights[r] * a[r, c], weights of 1 where there are none. T:
+// float, or Bfloat16 where the matrix is a rounded copy.
 //
 // blockIdx.x is a strip of 32 packs of columns, blockIdx.y a stretch of rows. Warp w of a block adds the rows w, w + 8,
 // ... of the stretch, a lane its pack of columns; then the warps' sums are added in order.
-template <int width>
+template <int width, class T>
 __global__ void __launch_bounds__(sumThreads)
-    stretchSumsKernel(Rows a, const float* weights, int64_t rowsPerStretch, double* parts) {
+    stretchSumsKernel(Matrix<const T> a, const float* weights, int64_t rowsPerStretch, double* parts) {
   __shared__ double ofWarps[sumWarps][warpSize_ * width];
   const int64_t firstColumn = int64_t(blockIdx.x) * warpSize_ * width, column = firstColumn + laneOf() * width;
   const int64_t begin = int64_t(blockIdx.y) * rowsPerStretch, end = min(begin + rowsPerStretch, a.rows);
   double sums[width] = {};
   if (column < a.columns)
     for (int64_t row = begin + warpOf(); row < end; row += sumWarps) {
-      const Pack<float, width> pack = loadPack<width>(a.data + row * a.columns + column);
+      const Pack<float, width> pack = widened(loadPack<width>(a.data + row * a.columns + column));
       const double weight = weights ? double(weights[row]) : 1.0;
       for (int i = 0; i < width; ++i) sums[i] += weight * double(pack.at[i]);
     }
@@ -141,16 +143,16 @@ struct AddSum {
 
 // finish(c, sum over the rows r of weights[r] * a[r, c]). There are enough stretches of rows to fill the device, and no
 // more, since each costs the writing and reading of a row of doubles.
-template <class Finish>
-void sumOverRows(Context& gpu, Rows a, const float* weights, const Finish& finish) {
+template <class T, class Finish>
+void sumOverRows(Context& gpu, Matrix<const T> a, const float* weights, const Finish& finish) {
   constexpr int64_t fewestRows = 8 * sumWarps;
   withPackWidth(rowsOfPacks(a), [&](auto width) {
     const int64_t strips = piecesOf(a.columns, int64_t(warpSize_) * width);
     const int64_t wanted = atLeastOneAtMost(mostParts / (strips < 1 ? 1 : strips), mostParts);
     const int64_t stretches = atLeastOneAtMost(piecesOf(a.rows, fewestRows), wanted);
     double* parts = gpu.allocate<double>(stretches * a.columns);
-    launch(gpu, stretchSumsKernel<width>, Launch{dim3(unsigned(strips), unsigned(stretches)), sumThreads}, a, weights,
-           int64_t(piecesOf(a.rows, stretches)), parts);
+    launch(gpu, stretchSumsKernel<width, T>, Launch{dim3(unsigned(strips), unsigned(stretches)), sumThreads}, a,
+           weights, int64_t(piecesOf(a.rows, stretches)), parts);
     launch(gpu, addStretchesKernel<Finish>, Launch{piecesOf(a.columns, warpSize_), sumThreads}, parts, stretches,
            a.columns, finish);
   });
@@ -177,8 +179,10 @@ void columnSums(Context& gpu, Rows a, double scale, Vector<float> out) {
   sumOverRows(gpu, a, nullptr, ScaleSum{scale, out.data});
 }
 
-void weightedRowSum(Context& gpu, Floats weights, Rows a, double scale, Vector<float> out) {
-  sumOverRows(gpu, a, weights.data, ScaleSum{scale, out.data});
+void weightedRowSum(Context& gpu, Floats weights, Rows a, const uint16_t* rounded, double scale, Vector<float> out) {
+  const ScaleSum finish{scale, out.data};
+  const Matrix<const Bfloat16> copy{reinterpret_cast<const Bfloat16*>(rounded), a.rows, a.columns};
+  rounded ? sumOverRows(gpu, copy, weights.data, finish) : sumOverRows(gpu, a, weights.data, finish);
 }
 
 void accumulateColumnSums(Context& gpu, Rows a, Vector<double> sums) {

@@ -2,16 +2,19 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <cstdio>
 #include <future>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "cpu/cpu_backend.h"
+#include "engine/caching_allocator.h"
 #include "engine/device.h"
 #include "engine/host_allocator.h"
 
@@ -193,6 +196,60 @@ void allocatorsAreExactAndShared() {
   check(true, "a block may outlive its allocator");
 }
 
+// Counts what is asked of it, and has at most `most` bytes.
+class CountingMemory final : public MemorySource {
+ public:
+  explicit CountingMemory(int& asked, size_t most = SIZE_MAX) : asked_(asked), left_(most) {}
+  void* allocate(size_t size) override {
+    if (size > left_) return nullptr;
+    ++asked_;
+    left_ -= size;
+    return ::operator new(size);
+  }
+  void release(void* bytes, size_t size) override {
+    left_ += size;
+    ::operator delete(bytes);
+  }
+
+ private:
+  int& asked_;
+  size_t left_;
+};
+
+// Phases of work that want blocks of different sizes, one phase after the other, and nothing else of their peak.
+void phases(CachingAllocator& allocator, int rounds) {
+  for (int round = 0; round < rounds; ++round) {
+    { const Block a = allocator.allocate(65536), b = allocator.allocate(65536); }
+    const Block a = allocator.allocate(98304), b = allocator.allocate(32768);
+  }
+}
+
+void blocksOfOtherPhasesStay() {
+  constexpr int rounds = 10;
+  int asked = 0;
+  CachingAllocator wide(std::make_unique<CountingMemory>(asked), 0, 2);
+  phases(wide, rounds);
+  check(asked == 4, "with room for two peaks, the blocks of both phases are asked for once");
+  const MemoryStatistics both = wide.statistics();
+  check(both.current == 0 && both.cached == 2 * both.peak, "two peaks are held");
+  const Block other = wide.allocate(16384);
+  check(wide.statistics().current + wide.statistics().cached <= 2 * both.peak, "and no more");
+  wide.setLimit(both.peak);
+  check(wide.statistics().current + wide.statistics().cached <= both.peak, "a limit is kept nevertheless");
+
+  asked = 0;
+  CachingAllocator narrow(std::make_unique<CountingMemory>(asked));
+  phases(narrow, rounds);
+  check(narrow.statistics().current + narrow.statistics().cached <= narrow.statistics().peak,
+        "by default a process never holds more than its peak");
+  check(asked > 2 * rounds, "which makes phases ask again and again");
+
+  asked = 0;
+  CachingAllocator scarce(std::make_unique<CountingMemory>(asked, 131072 + 16384), 0, 2);
+  phases(scarce, rounds);
+  check(scarce.statistics().peak == 131072, "where the source has no more, cached blocks make room");
+}
+
 void shuttingDownDropsWaitingWork() {
   const auto device = openDevice();
   std::atomic<int> ran{0};
@@ -242,6 +299,7 @@ int main() {
   memoryComesLateAndGoesEarly();
   theLimitHolds();
   allocatorsAreExactAndShared();
+  blocksOfOtherPhasesStay();
   shuttingDownDropsWaitingWork();
   manyThreadsMayEnqueue();
   std::printf("%d passed, %d failed\n", passed, failed);

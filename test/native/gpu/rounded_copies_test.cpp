@@ -1,10 +1,13 @@
-// The rounded copies that trained weights have in bfloat16: kernels read what the last step wrote, and never what
-// something else has overwritten since. Whether a copy was read shows in the sums, which are exact to 1e-4 for the
-// rounded weights or for those that are not.
+// The rounded copies that trained weights and activations have in bfloat16: kernels read what the last step wrote, or
+// what the first of them rounded, and never what something else has overwritten since. Whether a copy of weights was
+// read shows in the sums, which are exact to 1e-4 for the rounded weights or for those that are not; whether
+// activations were rounded, in the number of calls.
+#include <functional>
 #include <thread>
 #include <tuple>
 
 #include "check.h"
+#include "cuda/rounded_copies.h"
 #include "cuda/written_memory.h"
 #include "encode_problem.h"
 #include "reference.h"
@@ -23,12 +26,14 @@ class Trained {
         columns(columns),
         plainCodes(randomCodes(random, 9, dSae, std::min(0.1, 100.0 / double(dSae)), true)),
         dOutput(random.normals(9 * columns)),
+        rowWeights(random.normals(dSae)),
         weights(device.uploaded(random.normals(dSae * columns))),
         device_(device),
         m_(device.uploaded(random.normals(dSae * columns))),
         v_(device.uploaded(Floats(size_t(dSae * columns), 0.5f))),
         codes_(device.uploaded(plainCodes)),
-        onDevice_(device.uploaded(dOutput)) {}
+        onDevice_(device.uploaded(dOutput)),
+        rowWeightsOnDevice_(device.uploaded(rowWeights)) {}
 
   Matrix<float> matrix() const { return {weights.as<float>(), dSae, columns}; }
   Matrix<const float> rows() const { return {weights.as<const float>(), dSae, columns}; }
@@ -54,26 +59,37 @@ class Trained {
                                      out.as<float>());
     return device_.downloaded(out, plainCodes.entries());
   }
+  Floats rowSum() const {
+    const Block out = device_.memory().allocateArray<float>(columns);
+    device_.kernels().weightedRowSum({rowWeightsOnDevice_.as<const float>(), dSae}, rows(), 2,
+                                     {out.as<float>(), columns});
+    return device_.downloaded(out, columns);
+  }
   // That kernels read these numbers.
   void reads(Test& test, const std::string& what, const Floats& numbers) const {
     test.close(what + ": decode", decoded(), reference::decode(plainCodes, numbers, nullptr, nullptr, columns),
                tolerance);
     test.close(what + ": decodeGradient", decodedGradient(),
                reference::decodeGradient(plainCodes, numbers, dOutput, 2, nullptr, 0, true, columns), tolerance);
+    Doubles sums(size_t(columns), 0);
+    for (int64_t row = 0; row < dSae; ++row)
+      for (int64_t column = 0; column < columns; ++column)
+        sums[size_t(column)] += 2.0 * double(rowWeights[size_t(row)]) * double(numbers[size_t(row * columns + column)]);
+    test.close(what + ": weightedRowSum", rowSum(), sums, tolerance);
   }
   void readsCopy(Test& test, const std::string& what) const { reads(test, what + ", rounded", rounded(values())); }
   void readsWeights(Test& test, const std::string& what) const { reads(test, what + ", exact", values()); }
 
   const int64_t dSae, columns;
   const PlainCodes plainCodes;
-  const Floats dOutput;
+  const Floats dOutput, rowWeights;
   Block weights;
 
  private:
   RoundingDevice& device_;
   Block m_, v_;
   Codes codes_;
-  Block onDevice_;
+  Block onDevice_, rowWeightsOnDevice_;
 };
 
 std::string shapeOf(int64_t dSae, int64_t columns) {
@@ -286,6 +302,162 @@ KERNEL_TEST("bfloat16: steps that make no copy", missingCopiesTests) {
   large.readsWeights(test, "without memory for a copy");
   large.step();
   large.readsCopy(test, "with memory again");
+}
+
+// Activations, and what a training step makes of them: codes, and gradients for the entries of other codes.
+class Activations {
+ public:
+  Activations(RoundingDevice& device, Random& random, double density)
+      : device_(device),
+        plainCodes_(randomCodes(random, rows, dSae, density, true)),
+        codes_(device.uploaded(plainCodes_)),
+        encoder_(device.uploaded(random.normals(dSae * columns))),
+        bias_(device.uploaded(random.normals(dSae))),
+        m_(device.uploaded(random.normals(dSae * columns))),
+        v_(device.uploaded(Floats(size_t(dSae * columns), 0.5f))) {
+    set(random.normals(size()));
+    device.kernels().featureCounts(codes_, {m_.as<float>(), dSae});  // makes the order of the codes, which is a call
+  }
+
+  static int64_t size() { return rows * columns; }
+  static uint64_t copyBytes() { return sizeof(uint16_t) * uint64_t(size()); }
+
+  // In a new block.
+  void set(const Floats& values) { x = device_.uploaded(values); }
+  Matrix<float> matrix() const { return {x.as<float>(), rows, columns}; }
+  Matrix<const float> constMatrix() const { return {x.as<const float>(), rows, columns}; }
+
+  Floats scores() const {
+    Selection selection;
+    selection.select = Select::all;
+    const Codes codes = device_.kernels().encode(constMatrix(), {encoder_.as<const float>(), dSae, columns},
+                                                 {bias_.as<const float>(), dSae}, selection);
+    return device_.downloaded(codes.preActivations, codes.entries);
+  }
+  Floats gradient() const {
+    const Block out = device_.memory().allocateArray<float>(dSae * columns);
+    device_.kernels().rowGradient(ofEntries(), {encoder_.as<const float>(), dSae, columns},
+                                  {out.as<float>(), dSae, columns});
+    return device_.downloaded(out, dSae * columns);
+  }
+  void squaredNorm() const {
+    const Block out = device_.memory().allocateArray<double>(1);
+    device_.kernels().rowGradientSquaredNorm(ofEntries(), {encoder_.as<const float>(), dSae, columns},
+                                             out.as<double>());
+  }
+  void step() const {
+    const auto as = [&](const Block& block) { return Matrix<float>{block.as<float>(), dSae, columns}; };
+    device_.kernels().stepRows(ofEntries(), as(encoder_), as(m_), as(v_), {0.1}, {}, false, {});
+  }
+
+  // How many calls of kernels it takes.
+  uint64_t callsOf(const std::function<void()>& work) const {
+    const uint64_t before = device_.kernels().calls();
+    work();
+    return device_.kernels().calls() - before;
+  }
+  // That the next kernel rounds x, and the kernels after it read that copy: of x as it is now.
+  void roundsOnce(Test& test, const std::string& what) const {
+    test.check(callsOf([&] { scores(); }) == 2, what + ": the first kernel makes a copy");
+    test.check(callsOf([&] { scores(), gradient(), squaredNorm(); }) == 3, what + ": the others read it");
+    readsX(test, what);
+  }
+  void readsX(Test& test, const std::string& what) const {
+    Activations fresh = *this;  // with x in a block of its own, of which there is no copy yet
+    fresh.set(device_.downloaded(x, size()));
+    test.same(what + ": scores", scores(), fresh.scores());
+    const Floats ofX = gradient();
+    test.same(what + ": gradient", ofX, fresh.gradient());
+    const Floats values = rounded(device_.downloaded(x, size()));
+    const Doubles expected = reference::rowGradient({{&plainCodes_, nullptr, &values, 0.25}}, nullptr, 0, {}, false,
+                                                    Floats(size_t(dSae * columns)), dSae);
+    // Coefficients of dense codes are rounded as well.
+    test.close(what + ": gradient of rounded rows", ofX, expected, plainCodes_.entries() < 4096 ? tolerance : 1e-2);
+  }
+
+  static constexpr int64_t rows = 70, dSae = 90, columns = 36;
+  Block x;
+
+ private:
+  RowGradient ofEntries() const {
+    RowGradient gradient;
+    gradient.terms.push_back({&codes_, nullptr, constMatrix(), 0.25});
+    return gradient;
+  }
+
+  RoundingDevice& device_;
+  PlainCodes plainCodes_;
+  Codes codes_;
+  Block encoder_, bias_, m_, v_;
+};
+
+KERNEL_TEST("bfloat16: copies of activations", activationsTests) {
+  Random random(68);
+  for (const double density : {0.05, 1.0}) {  // gathered rows, and products
+    RoundingDevice device;
+    CachingAllocator& memory = device.memory();
+    Activations activations(device, random, density);
+    const std::string what = density < 1 ? "sparse" : "dense";
+    const uint64_t without = memory.statistics().current;
+    test.check(activations.callsOf([&] { activations.gradient(); }) == 2, what + ": a gradient makes a copy");
+    test.check(activations.callsOf([&] { activations.squaredNorm(), activations.step(), activations.scores(); }) == 3,
+               what + ": a training step reads it");
+    activations.readsX(test, what + ": a gradient's copy");
+    activations.set(random.normals(Activations::size()));
+    activations.roundsOnce(test, what + ": an encode's copy");
+    test.check(memory.statistics().current >= without + Activations::copyBytes(), what + ": there is a copy");
+
+    const Floats numbers = random.normals(Activations::size());
+    memory.upload(numbers.data(), activations.x, sizeof(float) * numbers.size());
+    activations.roundsOnce(test, what + ": an upload");
+    device.kernels().scaleRows(activations.constMatrix(), {activations.constMatrix().data, Activations::rows},
+                               activations.matrix());
+    activations.roundsOnce(test, what + ": overwritten by a kernel");
+    const void* const address = activations.x.as<void>();
+    activations.x = Block();
+    activations.set(numbers);
+    test.check(activations.x.as<void>() == address, what + ": its memory is used again");
+    activations.roundsOnce(test, what + ": of another x at the same place");
+  }
+
+  RoundingDevice device;
+  CachingAllocator& memory = device.memory();
+  Activations activations(device, random, 0.05);
+  activations.x = Block();
+  const uint64_t withoutAny = memory.statistics().current;
+  std::vector<Block> many;
+  for (int i = 0; i < 10; ++i) {
+    activations.set(random.normals(Activations::size()));
+    many.push_back(activations.x);
+  }
+  const uint64_t without = memory.statistics().current;
+  const auto copies = [&] { return (memory.statistics().current - without) / Activations::copyBytes(); };
+  for (const Block& x : many) {
+    activations.x = x;
+    activations.scores();
+  }
+  test.check(copies() == cuda::RoundedCopies::mostOfActivations, "only the last activations have copies");
+  test.check(activations.callsOf([&] { activations.scores(); }) == 1, "the last one has");
+  activations.x = many.front();
+  activations.roundsOnce(test, "the first one has none");
+  activations.x = Block();
+  many.clear();
+  test.check(memory.statistics().current == withoutAny, "copies go with their activations");
+
+  RoundingDevice full;
+  Activations large(full, random, 0.05);
+  full.memory().setLimit(full.memory().statistics().current + 1024);
+  try {
+    large.squaredNorm();
+  } catch (const EngineError& error) {
+    test.check(error.code() == ErrorCode::outOfMemory, "without memory for a copy or for rounding anew");
+  }
+  full.memory().setLimit(0);
+  large.roundsOnce(test, "with memory again");
+
+  RoundingDevice exact(cuda::Precision::float32);
+  const Activations notRounded(exact, random, 0.05);
+  test.check(notRounded.callsOf([&] { notRounded.scores(), notRounded.gradient(); }) == 2, "float32 has no copies");
 }
 
 KERNEL_TEST("bfloat16: what a kernel writes", writtenMemoryTests) {
