@@ -58,11 +58,13 @@ CodesView viewOf(const Codes& codes) {
 }
 
 // Whether making a gradient's rows again for the step costs more than writing and reading them: where a row gathers
-// many entries. See worthKeeping in cpu/generic/row_gradient.h.
+// many entries. Those of a subset are so dense that matrix products make their rows, few of them. See worthKeeping in
+// cpu/generic/row_gradient.h.
 bool worthKeeping(const RowGradient& gradient, int64_t rows) {
   constexpr int64_t entriesPerRow = 24;
   int64_t entries = 0;
-  for (const EntryTerm& term : gradient.terms) entries += term.codes->entries;
+  for (const EntryTerm& term : gradient.terms)
+    if (!term.codes->subset) entries += term.codes->entries;
   return entries >= entriesPerRow * rows;
 }
 

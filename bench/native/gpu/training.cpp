@@ -152,7 +152,7 @@ class TopK final : public Common {
   }
 
   Phases phases() const override {
-    const bool kept = keepsGradient(entries_ + auxEntries_);
+    const bool kept = keepsGradient(entries_);
     if (deadLatents_ == 0) return commonPhases(kept, {});
     // The dead latents as a small dense SAE: a product each for the encoder, the decoder, its gradient, and for both
     // weight gradients, which are made once more for the step where they are not kept.
