@@ -61,7 +61,7 @@ CodesView viewOf(const Codes& codes) {
 // many entries. Those of a subset are so dense that matrix products make their rows, few of them. See worthKeeping in
 // cpu/generic/row_gradient.h.
 bool worthKeeping(const RowGradient& gradient, int64_t rows) {
-  constexpr int64_t entriesPerRow = 24;
+  constexpr int64_t entriesPerRow = 6;
   int64_t entries = 0;
   for (const EntryTerm& term : gradient.terms)
     if (!term.codes->subset) entries += term.codes->entries;

@@ -78,7 +78,7 @@ class Common : public Training {
 
   // Whether the gradients' rows are kept between norm and step, of codes with so many entries in all: as CudaKernels
   // decides it (native/cuda/cuda_kernels.cpp).
-  bool keepsGradient(int64_t entries) const { return entries >= 24 * shape.dSae; }
+  bool keepsGradient(int64_t entries) const { return entries >= 6 * shape.dSae; }
 
   // The parts of every step with one path through `entries()` codes; `more` are those of the architecture.
   Phases commonPhases(bool kept, const Phases& more) const {

@@ -6,6 +6,7 @@
 // positions / sample * k candidates are collected.
 #include <algorithm>
 
+#include "cuda/library/block_select.h"
 #include "cuda/library/encode.h"
 #include "cuda/library/matrix_products.h"
 #include "cuda/library/one_pass_scores.h"
@@ -19,8 +20,12 @@ namespace {
 constexpr int64_t positionsPerSampled = 16, leastSampled = 1024, mostSampled = 4096;
 // What the lists of a row may hold together: a block gathers it in its shared memory.
 constexpr int64_t mostGathered = 8192;
-// k: four lists have room for it.
-constexpr int64_t mostTaken = 1024;
+// Of a row: each has room for a tile's scores.
+constexpr int64_t mostLists = mostGathered / scoresPerTile;
+// Threads of the blocks that select; a thread loads the count of a list.
+constexpr unsigned leastSelectThreads = 128, mostSelectThreads = 1024;
+static_assert(mostLists <= leastSelectThreads);
+constexpr int64_t mostTaken = mostSelectThreads / threadsPerSelected;  // k
 
 struct Sample {
   uint32_t k;
@@ -28,64 +33,39 @@ struct Sample {
   float* bounds;       // [rows], by rank
 };
 
-// Where the k largest of ascending positions end: above the cut's key, or among the first cut.equals that have it. The
-// last of these positions, -1: there is none. By a block.
-template <class KeyAt, class PositionAt>
-__device__ int64_t lastEqual(uint32_t count, Cut cut, const KeyAt& keyAt, const PositionAt& positionAt,
-                             uint32_t* scratch) {
-  int64_t last = -1;
-  for (uint32_t taken = 0; taken < cut.equals; ++taken) {
-    uint32_t next = UINT32_MAX;
-    for (uint32_t i = threadIdx.x; i < count; i += blockDim.x)
-      if (keyAt(i) == cut.key && int64_t(positionAt(i)) > last) next = min(next, positionAt(i));
-    last = int64_t(~blockMax(~next, scratch));
-  }
-  return last;
-}
-
-constexpr unsigned sampleThreads = 256;
-
-// A block per row of a chunk, whose keys lie in shared memory.
+// A block per row of a chunk.
 template <class Order>
-__global__ void __launch_bounds__(sampleThreads)
+__global__ void __launch_bounds__(mostSelectThreads)
     takeSampleKernel(ScoreChunk chunk, Sample sample, EncodeOutcome* outcome) {
-  __shared__ uint32_t scratch[33];
+  __shared__ uint32_t reachingCount;
   DYNAMIC_SHARED(uint32_t, keys);
   const int64_t row = chunk.firstRow + blockIdx.x;
   const uint32_t count = uint32_t(chunk.products.columns);
   const float* products = chunk.products.data + int64_t(blockIdx.x) * chunk.products.columns;
   const auto scoreAt = [&](uint32_t i) { return products[i] + chunk.biases[i]; };
-  const auto keyAt = [&](uint32_t i) { return keys[i]; };
   bool allFinite = true;
 #pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < count; i += sampleThreads) {
+  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
     const float score = scoreAt(i);
     keys[i] = orderedKey(Order::rank(score));
     allFinite = allFinite && isFinite(score);
   }
   noteScores(allFinite, row, outcome);
-  __syncthreads();
-  const Cut cut = findCutByBlock(keyAt, count, sample.k, scratch);
-  const int64_t last = lastEqual(
-      count, cut, keyAt, [](uint32_t i) { return i; }, scratch);
-  const auto takes = [&](uint32_t i) { return keys[i] > cut.key || (keys[i] == cut.key && int64_t(i) <= last); };
-  compactByBlock(count, takes, scratch, [&](uint32_t i, uint32_t place) {
-    sample.largest[row * sample.k + place] = {scoreAt(i), i};
-  });
-  if (threadIdx.x == 0) sample.bounds[row] = fromOrderedKey(cut.key);
+  // A thread finds its maximum among the keys that it has written.
+  takeLargestByBlock(
+      count, sample.k, [&](uint32_t i) { return keys[i]; }, [](uint32_t i) { return i; }, keys + count, &reachingCount,
+      [&](uint32_t i, uint32_t place) {
+        sample.largest[row * sample.k + place] = {scoreAt(i), i};
+        if (place + 1 == sample.k) sample.bounds[row] = Order::rank(scoreAt(i));
+      });
 }
 
-constexpr unsigned takeThreads = 128;
-// Of a row: each has room for a tile's scores.
-constexpr int64_t mostLists = mostGathered / scoresPerTile;
-static_assert(mostLists <= takeThreads, "a thread for each list");
-
 // Row `row` of the codes: the k largest of the sample's and of what the pass has collected. A block per row, which
-// gathers them in shared memory in the order of the lists, and sorts those that it takes by position.
+// gathers them in shared memory, in the order of the lists, and sorts those that it takes by position.
 template <class Order>
-__global__ void __launch_bounds__(takeThreads, 12)
+__global__ void __launch_bounds__(mostSelectThreads, 1)
     takeCandidatesKernel(Sample sample, LaneLists lists, MadeCodes made) {
-  __shared__ uint32_t scratch[33];
+  __shared__ uint32_t scratch[33], reachingCount;
   __shared__ uint32_t begins[mostLists];  // of the lists among the row's candidates
   DYNAMIC_SHARED(Candidate, candidates);
   const int64_t row = blockIdx.x;
@@ -95,10 +75,10 @@ __global__ void __launch_bounds__(takeThreads, 12)
   const uint32_t begin = blockExclusiveSum(ofOwn, scratch, &collected);
   if (threadIdx.x < listsPerRow) begins[threadIdx.x] = begin;
   __syncthreads();
-  for (uint32_t i = threadIdx.x; i < k; i += takeThreads) candidates[i] = sample.largest[row * k + i];
+  for (uint32_t i = threadIdx.x; i < k; i += blockDim.x) candidates[i] = sample.largest[row * k + i];
 #pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < collected; i += takeThreads) {
-    uint32_t list = 0;  // the last one that begins at i or before, and is not empty
+  for (uint32_t i = threadIdx.x; i < collected; i += blockDim.x) {
+    uint32_t list = 0;  // the last one that begins at i or before
     for (uint32_t end = listsPerRow; end - list > 1;) {
       const uint32_t middle = (list + end) / 2;
       (begins[middle] <= i ? list : end) = middle;
@@ -108,18 +88,13 @@ __global__ void __launch_bounds__(takeThreads, 12)
   __syncthreads();
 
   const uint32_t count = k + collected;
-  const auto positionAt = [&](uint32_t i) { return candidates[i].position; };
-  const auto keyAt = [&](uint32_t i) { return orderedKey(Order::rank(candidates[i].score)); };
-  const Cut cut = count > k ? findCutByBlock(keyAt, count, k, scratch) : takeEverything;
-  const int64_t last = lastEqual(count, cut, keyAt, positionAt, scratch);
-  const auto takes = [&](uint32_t i) {
-    const uint32_t key = keyAt(i);
-    return key > cut.key || (key == cut.key && int64_t(positionAt(i)) <= last);
-  };
   Candidate* const taken = candidates + count;
-  compactByBlock(count, takes, scratch, [&](uint32_t i, uint32_t place) { taken[place] = candidates[i]; });
+  takeLargestByBlock(
+      count, k, [&](uint32_t i) { return orderedKey(Order::rank(candidates[i].score)); },
+      [&](uint32_t i) { return candidates[i].position; }, reinterpret_cast<uint32_t*>(taken + k), &reachingCount,
+      [&](uint32_t i, uint32_t place) { taken[place] = candidates[i]; });
   __syncthreads();
-  for (uint32_t i = threadIdx.x; i < k; i += takeThreads) {
+  for (uint32_t i = threadIdx.x; i < k; i += blockDim.x) {
     const Candidate candidate = taken[i];
     int64_t place = row * k;
     for (uint32_t other = 0; other < k; ++other) place += taken[other].position < candidate.position;
@@ -135,6 +110,13 @@ int64_t sampleFor(const EncodeOperands& operands, int64_t k) {
   return int64_t(piecesOf(wanted, blockColumns)) * blockColumns;
 }
 
+// Of which each has about a dozen keys, or fewer where k needs more threads.
+unsigned selectThreads(int64_t keys, int64_t k) {
+  constexpr int64_t keysPerThread = 12;
+  const int64_t wanted = std::max(keys / keysPerThread, int64_t(threadsPerSelected) * k);
+  return std::clamp(piecesOf(wanted, warpSize_) * warpSize_, leastSelectThreads, mostSelectThreads);
+}
+
 template <class Order>
 Sample takeSample(Context& gpu, const EncodeOperands& operands, const OnePassFactors& factors, int64_t k,
                   int64_t sampled) {
@@ -147,8 +129,8 @@ Sample takeSample(Context& gpu, const EncodeOperands& operands, const OnePassFac
                                 {factors.encoder.data, sampled, factors.encoder.columns}, 1, 0, ofChunk);
     const ScoreChunk chunk{row, 0, {products, ofChunk.rows, sampled}, operands.biases};
     launch(gpu, takeSampleKernel<Order>,
-           Launch{unsigned(ofChunk.rows), sampleThreads, sizeof(uint32_t) * size_t(sampled)}, chunk, sample,
-           operands.outcome);
+           Launch{unsigned(ofChunk.rows), selectThreads(sampled, k), 2 * sizeof(uint32_t) * size_t(sampled)}, chunk,
+           sample, operands.outcome);
   }
   return sample;
 }
@@ -163,9 +145,10 @@ void select(Context& gpu, const EncodeOperands& operands, int64_t k, bool byMagn
   ScoreBounds bounds;
   bounds.ofRows = sample.bounds;
   collectInOnePass(gpu, operands, factors, sampled, bounds, k, byMagnitude, lists);
-  const size_t sharedBytes = sizeof(Candidate) * size_t(2 * k + lists.listsPerRow() * lists.capacity);
-  launch(gpu, takeCandidatesKernel<Order>, Launch{unsigned(operands.x.rows), takeThreads, sharedBytes}, sample, lists,
-         made);
+  const int64_t gathered = k + lists.listsPerRow() * lists.capacity;
+  const size_t sharedBytes = sizeof(Candidate) * size_t(gathered + k) + sizeof(uint32_t) * size_t(gathered);
+  launch(gpu, takeCandidatesKernel<Order>,
+         Launch{unsigned(operands.x.rows), selectThreads(k + expected, k), sharedBytes}, sample, lists, made);
 }
 
 }  // namespace

@@ -1,0 +1,55 @@
+// Selecting the k largest of some thousand keys by one block: of one row of scores.
+//
+// The k-th largest of the threads' own maxima is a bound that hardly more than k keys reach where a thread has few of
+// them; those are ranked by comparing all with all. So each key is read twice, while a cut by digits or by bisection
+// would count all of them again and again, and atomic operations are as many as keys reach the bound.
+#pragma once
+
+#include "cuda/library/warp.h"
+
+namespace monosem::cuda {
+
+// A block selects as many at most as a quarter of its threads.
+constexpr unsigned threadsPerSelected = 4;
+
+// The largest bound that at least k of the threads' keys reach, k at most their number. By all threads of a block.
+__device__ inline uint32_t boundReachedBy(uint32_t k, uint32_t ownKey) {
+  uint32_t low = 0, high = UINT32_MAX;
+  while (low < high) {
+    const uint32_t middle = low + (high - low) / 2 + 1, reaching = uint32_t(__syncthreads_count(ownKey >= middle));
+    if (reaching == k) return middle;
+    if (reaching > k)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return low;
+}
+
+// Of keys keyAt(i), i < count, that are in the order (key descending, position ascending): store(i, place) for the
+// first k, place from 0. By all threads of a block, whose number is a multiple of 32; `reaching` [count] and
+// `reachingCount` are shared.
+template <class KeyAt, class PositionAt, class Store>
+__device__ inline void takeLargestByBlock(uint32_t count, uint32_t k, const KeyAt& keyAt, const PositionAt& positionAt,
+                                          uint32_t* reaching, uint32_t* reachingCount, const Store& store) {
+  uint32_t own = 0;
+  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) own = max(own, keyAt(i));
+  if (threadIdx.x == 0) *reachingCount = 0;
+  const uint32_t bound = boundReachedBy(k, own);
+  __syncthreads();
+  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x)
+    if (keyAt(i) >= bound) reaching[atomicAdd(reachingCount, 1u)] = i;
+  __syncthreads();
+  const uint32_t candidates = *reachingCount;
+  for (uint32_t candidate = threadIdx.x; candidate < candidates; candidate += blockDim.x) {
+    const uint32_t i = reaching[candidate], key = keyAt(i), position = positionAt(i);
+    uint32_t place = 0;
+    for (uint32_t other = 0; other < candidates && place < k; ++other) {
+      const uint32_t j = reaching[other], otherKey = keyAt(j);
+      place += otherKey > key || (otherKey == key && positionAt(j) < position);
+    }
+    if (place < k) store(i, place);
+  }
+}
+
+}  // namespace monosem::cuda
