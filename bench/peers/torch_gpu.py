@@ -21,6 +21,7 @@ by TF32) and a copy within the device's memory.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -309,10 +310,10 @@ def main():
         print("the sparse style is left out: no Triton here, or no GPU and no TRITON_INTERPRET=1", file=sys.stderr)
     elif sparse_is_right(machine):
         styles["topk"].append("sparse")
-    cases = [(a, style, p) for a in styles for style in styles[a] for p in ("bfloat16", "tf32")]
-    cases += [(a, "autograd", p) for a in ("relu", "jumprelu", "gated") for p in ("bfloat16", "tf32")]
-    for shape in shapes:
-        for architecture, style, precision in cases:
+    cases = [(a, style) for a in styles for style in styles[a]]
+    cases += [(a, "autograd") for a in ("relu", "jumprelu", "gated")]
+    for precision, shape in itertools.product(("bfloat16", "tf32"), shapes):
+        for architecture, style in cases:
             if time.perf_counter() - start > options.seconds:
                 print(f"out of time before {architecture}, {style}, {precision}, {shape}", file=sys.stderr)
                 continue

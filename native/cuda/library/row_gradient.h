@@ -213,6 +213,25 @@ __device__ inline void addTerms(const RowGradientOperands& gradient, int64_t fea
   }
 }
 
+// What add(column, sum) has made of 0 for all packs of the columns, in all threads: the same bits however many threads
+// a row has, for which one warp does it. `scratch`: a shared number.
+template <int width, class Add>
+__device__ inline float sumOverRow(int64_t columns, const Add& add, float* scratch) {
+  __syncthreads();  // what other threads have left in the row is seen
+  if (warpOf() == 0) {
+    float sum = 0;
+#pragma unroll 1  // registers are scarce
+    for (int64_t column = int64_t(laneOf()) * width; column < columns; column += int64_t(warpSize_) * width)
+      sum = add(column, sum);
+    sum = warpSum(sum);
+    if (laneOf() == 0) *scratch = sum;
+  }
+  __syncthreads();
+  const float sum = *scratch;
+  __syncthreads();
+  return sum;
+}
+
 // row[block] += rowScale * rowCoefficient * weights[block] / |weights[block]| for each block of columns; blocks of norm
 // 0 add nothing. Here a thread has other columns than its own, where there are several blocks.
 template <int width>
@@ -222,12 +241,11 @@ __device__ inline void addNormPenalty(const RowGradientOperands& gradient, int64
   const float* block = gradient.weights.data + feature * gradient.weights.columns;
   for (int64_t i = 0; i < gradient.blockWidths.count; ++i) {
     const int64_t columns = gradient.blockWidths[i];
-    float squares = 0;
-    forEachOwnColumn<width>(columns, [&](int64_t column) {
+    const auto addSquares = [&](int64_t column, float sum) {
       const Pack<float, width> weights = loadPack<width>(block + column);
-      squares = addProducts(weights, weights, squares);
-    });
-    const float squaredNorm = blockSum(squares, scratch);
+      return addProducts(weights, weights, sum);
+    };
+    const float squaredNorm = sumOverRow<width>(columns, addSquares, scratch);
     if (squaredNorm > 0) addMultiple<width>(coefficient / sqrtf(squaredNorm), block, columns, row);
     block += columns;
     row += columns;
@@ -238,18 +256,18 @@ __device__ inline void addNormPenalty(const RowGradientOperands& gradient, int64
 // row -= its component along the weights, if they have a norm.
 template <int width>
 __device__ inline void projectOut(const float* weights, int64_t columns, float* scratch, float* row) {
-  float products = 0, squares = 0;
-  forEachOwnColumn<width>(columns, [&](int64_t column) {
-    const Pack<float, width> along = loadPack<width>(weights + column);
-    products = addProducts(loadPack<width>(row + column), along, products);
-    squares = addProducts(along, along, squares);
-  });
-  const float dot = blockSum(products, scratch), squaredNorm = blockSum(squares, scratch);
+  const auto productsWith = [&](const float* other) {
+    return [other, weights](int64_t column, float sum) {
+      return addProducts(loadPack<width>(other + column), loadPack<width>(weights + column), sum);
+    };
+  };
+  const float dot = sumOverRow<width>(columns, productsWith(row), scratch);
+  const float squaredNorm = sumOverRow<width>(columns, productsWith(weights), scratch);
   if (squaredNorm > 0) addMultiple<width>(-(dot / squaredNorm), weights, columns, row);
 }
 
 // row = the feature's row of the gradient: the terms one after the other, then the norm penalty, then the projection.
-// Called by all threads of the block; `summands` as for addTerms, `scratch` as for blockSum, T as for denseOf,
+// Called by all threads of the block; `summands` as for addTerms, `scratch` a shared number, T as for denseOf,
 // `gathered` as for addSummands.
 template <int width, class T, int gathered>
 __device__ inline void makeGradientRow(const RowGradientOperands& gradient, int64_t feature, Summand* summands,
