@@ -15,8 +15,6 @@ constexpr int stageCount = 4;
 constexpr unsigned warpgroupThreads = 128;
 constexpr unsigned multiplying = 2;  // warpgroups
 constexpr unsigned blockThreads = (1 + multiplying) * warpgroupThreads;
-// Of a block's 65536: 40 * 128 + 232 * 256.
-constexpr int copyingRegisters = 40, multiplyingRegisters = 232;
 
 struct Stage {
   Bfloat16 x[blockRows * depth];
@@ -40,6 +38,9 @@ struct Pass {
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+// Of a block's 65536: 40 * 128 + 232 * 256.
+constexpr int copyingRegisters = 40, multiplyingRegisters = 232;
 
 // The tiles of a block's stripe.
 struct Tiles {
@@ -230,9 +231,16 @@ __device__ void multiplyAndOffer(const Pass& pass, Shared& shared) {
 
 #endif
 
+// The code for other GPUs, which is empty, knows no clusters.
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define IN_CLUSTERS __cluster_dims__(clusterBlocks, 1, 1)
+#else
+#define IN_CLUSTERS
+#endif
+
 // Grid [tiles of rows, stripes], in clusters of neighbouring rows.
 template <class Order, bool byPosition>
-__global__ void __cluster_dims__(clusterBlocks, 1, 1) __launch_bounds__(blockThreads, 1)
+__global__ void IN_CLUSTERS __launch_bounds__(blockThreads, 1)
     collectInOnePassKernel(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap encoder,
                            const __grid_constant__ Pass pass) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
