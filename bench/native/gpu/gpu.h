@@ -25,11 +25,13 @@ struct Tensor {
 class Gpu {
  public:
   explicit Gpu(cuda::Precision precision)
-      : open_(std::make_shared<cuda::OpenContext>(cuda::openLibrary(), options(precision))),
+      : rounds_(precision == cuda::Precision::bfloat16),
+        open_(std::make_shared<cuda::OpenContext>(cuda::openLibrary(), options(precision))),
         memory_(open_),
         kernels_(cuda::makeCudaKernels(open_, memory_)) {}
 
   Kernels& kernels() { return *kernels_; }
+  bool rounds() const { return rounds_; }  // whether kernels read rounded copies
   cuda::CudaAllocator& memory() { return memory_; }
 
   Tensor empty(int64_t rows, int64_t columns) { return {memory_.allocateArray<float>(rows * columns), rows, columns}; }
@@ -73,6 +75,7 @@ class Gpu {
     return options;
   }
 
+  bool rounds_;
   std::shared_ptr<cuda::OpenContext> open_;
   cuda::CudaAllocator memory_;
   std::unique_ptr<Kernels> kernels_;

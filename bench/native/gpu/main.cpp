@@ -94,11 +94,18 @@ class Bench {
     const Tensor x = gpu_.normal(shape.rows, shape.dIn, 1);
     {
       Tensor out = gpu_.empty(shape.rows, shape.dSae);
-      print({"product", shape, 0, {Counting(shape, 0).product()}},
+      print({"product", shape, 0, {Counting(shape, 0, gpu_.rounds()).product()}},
             timed(gpu_, plan_.effort, [&] { kernels.linear(x, sae["encoder"], {}, Activation::none, {}, out); }));
     }
+    {  // a step, after which weights have the copies that kernels read in training
+      const Reconstruction first = reconstruct(sae, encodeTopK(sae, x, plan_.k), x);
+      Gradients gradients;
+      gradients.decoderPaths.push_back({&first.codes, &first.residual, 2.0 / double(shape.rows), true});
+      gradients.encoderPaths.push_back({&first.codes, first.dPreActivations, true});
+      sae.step(gradients, x);
+    }
     const Reconstruction r = reconstruct(sae, encodeTopK(sae, x, plan_.k), x);
-    const Counting count(shape, r.codes.entries);
+    const Counting count(shape, r.codes.entries, gpu_.rounds());
     const auto time = [&](const char* name, const Work& work, const std::function<void()>& body) {
       print({name, shape, r.codes.entries, {work}}, timed(gpu_, plan_.effort, body));
     };

@@ -82,11 +82,11 @@ class Common : public Training {
 
   // The parts of every step with one path through `entries()` codes; `more` are those of the architecture.
   Phases commonPhases(bool kept, const Phases& more) const {
-    const Counting count(shape, entries_);
-    Phases phases{count.addRow(),         count.encode(),      count.featureOrder(), count.decode(),
-                  count.decodeGradient(), count.featureSums(), count.columnSums(),   count.weightedRowSum(),
-                  count.rowNorm(kept),    count.rowNorm(kept), count.rowStep(kept),  count.rowStep(kept),
-                  count.stepVector()};
+    const Counting count(shape, entries_, gpu.rounds());
+    Phases phases{count.addRow(),       count.round(),          count.round(),          count.encode(),
+                  count.featureOrder(), count.decode(),         count.decodeGradient(), count.featureSums(),
+                  count.columnSums(),   count.weightedRowSum(), count.rowNorm(kept),    count.rowNorm(kept),
+                  count.rowStep(kept),  count.rowStep(kept),    count.stepVector()};
     phases.insert(phases.end(), more.begin(), more.end());
     return phases;
   }
@@ -157,7 +157,7 @@ class TopK final : public Common {
     // The dead latents as a small dense SAE: a product each for the encoder, the decoder, its gradient, and for both
     // weight gradients, which are made once more for the step where they are not kept.
     const Shape dead{shape.rows, shape.dIn, deadLatents_};
-    return commonPhases(kept, Phases(kept ? 5 : 7, Counting(dead, auxEntries_).product()));
+    return commonPhases(kept, Phases(kept ? 5 : 7, Counting(dead, auxEntries_, gpu.rounds()).product()));
   }
 
  private:
@@ -192,7 +192,7 @@ class Relu final : public Common {
   }
 
   Phases phases() const override {
-    const Counting count(shape, entries_);
+    const Counting count(shape, entries_, gpu.rounds());
     return commonPhases(keepsGradient(entries_), {count.rowNorms(), count.featureSums()});
   }
 };
@@ -250,7 +250,7 @@ class JumpRelu final : public Common {
   }
 
   Phases phases() const override {
-    const Counting count(shape, entries_);
+    const Counting count(shape, entries_, gpu.rounds());
     return commonPhases(keepsGradient(entries_),
                         {count.rowNorms(), count.featureSums(), count.featureSums(), count.featureSums(),
                          count.entryProduct(1), count.entryProduct(2), count.stepVector()});
@@ -309,7 +309,7 @@ class Gated final : public Common {
   }
 
   Phases phases() const override {
-    const Counting count(shape, entries_);
+    const Counting count(shape, entries_, gpu.rounds());
     return commonPhases(keepsGradient(entries_),
                         {count.rowNorms(), count.decode(), count.decodeGradient(), count.featureSums(),
                          count.featureSums(), count.featureSums(), count.featureSums(), count.entryProduct(0),
