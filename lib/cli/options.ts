@@ -1,5 +1,5 @@
 import { InvalidArgumentError, Option } from "commander";
-import { Device } from "../engine/device.js";
+import { Device, type Precision } from "../engine/device.js";
 
 /** Flags that several commands share, and parsers of their values. */
 
@@ -25,14 +25,15 @@ export interface TokenizerFlags {
 export interface DeviceFlags {
   readonly device: "auto" | "cpu" | `cuda:${number}`;
   readonly threads?: number | undefined;
+  readonly precision?: Precision | undefined;
 }
 
 /** Opens the device that the flags ask for, and closes it when `work` is done. */
 export async function withDevice<Result>(
-  { device: name, threads }: DeviceFlags,
+  { device: name, threads, precision }: DeviceFlags,
   work: (device: Device) => Promise<Result>,
 ): Promise<Result> {
-  const device = await Device.open(name, threads === undefined ? {} : { threads });
+  const device = await Device.open(name, { ...(threads === undefined ? {} : { threads }), precision });
   try {
     return await work(device);
   } finally {

@@ -15,7 +15,8 @@ export interface DeviceOptions {
   readonly threads?: number | undefined;
   /**
    * How a GPU multiplies matrices; sums are float32 in all of them. "float32": as on the CPU. "tf32", "bfloat16": of
-   * factors rounded to 10 or 8 bits, several times as fast. The CPU always computes in float32. Default: "float32".
+   * factors rounded to 10 or 8 bits, several times as fast; in "bfloat16" the rows that decoders and gradients gather are
+   * rounded as well. The CPU always computes in float32. Default: "float32".
    */
   readonly precision?: Precision | undefined;
   /** Where cuBLAS is, a file or its folder, if neither the system's loader nor CUDA_HOME knows. */
@@ -24,7 +25,7 @@ export interface DeviceOptions {
   readonly memoryLimitBytes?: number | undefined;
 }
 
-const precisions = ["float32", "tf32", "bfloat16"] as const;
+export const precisions = ["float32", "tf32", "bfloat16"] as const;
 export type Precision = (typeof precisions)[number];
 
 const optionNames: OptionNames<DeviceOptions> = {

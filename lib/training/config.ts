@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import type { Json } from "../activations/source.js";
+import { type Precision, precisions } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { probableName } from "../models/closestNames.js";
 import { type ProcessingName, processingNames } from "../models/processing.js";
@@ -76,6 +77,8 @@ export interface RunConfig {
   readonly device: "auto" | "cpu" | `cuda:${number}`;
   /** CPU threads; by default all cores. */
   readonly threads?: number;
+  /** How a GPU computes; see {@link DeviceOptions.precision}. */
+  readonly precision: Precision;
   readonly output: string;
 }
 
@@ -298,6 +301,12 @@ const runKeys = {
     .default("auto")
     .describe('"auto" or "cpu"; "cuda:N" needs a build with CUDA.'),
   threads: positiveInteger.optional().describe("CPU threads. Default: all cores."),
+  precision: z
+    .enum(precisions)
+    .default("float32")
+    .describe(
+      'How a GPU computes: matrix products in "float32"; in "tf32", factors rounded to 10 bits; in "bfloat16", to 8 bits, and so are the rows that decoders and gradients gather, which is several times as fast. Weights and sums are float32 in all of them. The CPU computes in float32.',
+    ),
   output: z
     .string()
     .min(1)

@@ -59,6 +59,7 @@ const optionNames: OptionNames<TrainerOptions & RunConfig> = {
   signal: true,
   data: true,
   threads: true,
+  precision: true,
 };
 
 /** What is logged of one SAE's step, and written as a line of metrics.jsonl. */

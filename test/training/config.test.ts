@@ -63,6 +63,7 @@ describe("configuration file", () => {
         checkpointEvery: 1000,
       },
       device: "auto",
+      precision: "float32",
       output: "out",
     });
   });
@@ -108,11 +109,12 @@ describe("configuration file", () => {
       },
       device: "cpu",
       threads: 2,
+      precision: "bfloat16",
       output: "out",
     });
     expect(config.training).toMatchObject({ steps: 10, clipGradNorm: null });
     expect(config.sae).toMatchObject({ l1Coefficient: 1e-2, init: "start" });
-    expect(config).toMatchObject({ device: "cpu", threads: 2 });
+    expect(config).toMatchObject({ device: "cpu", threads: 2, precision: "bfloat16" });
   });
 
   test("one file serves several architectures: options of the others are checked and left out", () => {
@@ -227,6 +229,7 @@ describe("configuration file", () => {
       /sae\.0\.name: .*begin with a letter/,
     ],
     ["no object", [1], /^configuration: must be an object$/],
+    ["an unknown precision", { ...topk, precision: "float16" }, /precision: must be .*"float32".*"bfloat16"/],
     ["nothing", undefined, /must be an object/],
     ["a negative number", { ...topk, training: { steps: -3 } }, /steps: must be greater than 0 \(found -3\)$/],
     ["a number below 0", { ...topk, training: { steps: 1, seed: -1 } }, /seed: must be at least 0 \(found -1\)/],
