@@ -40,6 +40,31 @@ __device__ inline Pack<float, width> widened(const Pack<float, width>& same) {
   return same;
 }
 
+// A float32 that is rounded when it is read, where kernels would read a rounded copy but there is none: whether there
+// is one must not show in results.
+struct Unrounded {
+  float value;
+};
+template <int width>
+__device__ inline Pack<float, width> widened(const Pack<Unrounded, width>& values) {
+  Pack<Bfloat16, width> result;
+#pragma unroll
+  for (int i = 0; i < width; ++i) roundTo(values.at[i].value, result.at[i]);
+  return widened(result);
+}
+
+// use(rows): those of the matrix as kernels read them that gather or sum them in the context's precision, of float;
+// of Bfloat16 where `rounded`, their copy, is not null; or Unrounded.
+template <class Use>
+void withRowsInPrecision(const Context& gpu, Rows matrix, const uint16_t* rounded, const Use& use) {
+  if (gpu.precision() != Precision::bfloat16)
+    use(matrix);
+  else if (rounded)
+    use(Matrix<const Bfloat16>{reinterpret_cast<const Bfloat16*>(rounded), matrix.rows, matrix.columns});
+  else
+    use(Matrix<const Unrounded>{reinterpret_cast<const Unrounded*>(matrix.data), matrix.rows, matrix.columns});
+}
+
 // A rounded copy in the memory of the call, [matrix.rows, matrix.columns].
 Matrix<const Bfloat16> roundedToBfloat16(Context& gpu, Rows matrix);
 // The copy that there is, or one in the memory of the call where it is null.

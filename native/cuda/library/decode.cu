@@ -11,8 +11,15 @@
 namespace monosem::cuda {
 namespace {
 
-// Of a rounded copy, a pack has as many bytes as packs of float have.
-constexpr std::integral_constant<int, 2 * packWidth> roundedPackWidth;
+// Calls work(width) with the widest pack of the decoder's columns that fits(width) allows: of rounded ones as many as
+// have the bytes of a pack of float.
+template <class T, class Fits, class Work>
+void withDecoderPackWidth(const Fits& fits, const Work& work) {
+  constexpr std::integral_constant<int, 2 * packWidth> wide;
+  if constexpr (!std::is_same_v<T, const float>)
+    if (fits(wide)) return work(wide);
+  withPackWidth(fits(std::integral_constant<int, packWidth>()), work);
+}
 
 // ---- Decode
 
@@ -78,8 +85,8 @@ __device__ void addMultiple(float factor, const Pack<float, width>& decoded, Pac
 //
 // Grid [rows, pieces of columns]: a thread owns `width` columns of a row, whose sum stays in registers while the row's
 // entries pass by in their order (features ascending), staged in shared memory by as many as the block has threads.
-// Reads a decoder row per entry, the target once; writes out once. T: float, or Bfloat16 where the decoder is a rounded
-// copy; its rows are what takes the time, most of them from the second-level cache.
+// Reads a decoder row per entry, the target once; writes out once. T: as withRowsInPrecision has it; the
+// decoder's rows are what takes the time, most of them from the second-level cache.
 template <int width, class T>
 __global__ void __launch_bounds__(mostRowThreads)
     decodeKernel(CodesView codes, Matrix<const T> decoder, Reconstruction to) {
@@ -144,8 +151,9 @@ void decodeByProducts(Context& gpu, const CodesView& codes, Rows decoder, Matrix
   }
 }
 
-template <int width>
-void decodeBy(Context& gpu, const CodesView& codes, Rows decoder, const Bfloat16* rounded, Reconstruction to,
+// `rows`: the decoder's in the context's precision.
+template <int width, class T>
+void decodeBy(Context& gpu, const CodesView& codes, Rows decoder, Matrix<T> rows, Reconstruction to,
               double* squaredError) {
   const int64_t perRow = piecesOf(to.out.columns, width);
   const unsigned pieces = piecesOf(perRow, mostRowThreads);
@@ -155,11 +163,8 @@ void decodeBy(Context& gpu, const CodesView& codes, Rows decoder, const Bfloat16
   if (worthDense(gpu, codes)) {
     decodeByProducts(gpu, codes, decoder, to.out);
     launch(gpu, finishProductKernel<width>, grid, to);
-  } else if (rounded) {
-    const Matrix<const Bfloat16> copy{rounded, decoder.rows, decoder.columns};
-    launch(gpu, decodeKernel<width, Bfloat16>, grid, codes, copy, to);
   } else {
-    launch(gpu, decodeKernel<width, float>, grid, codes, decoder, to);
+    launch(gpu, decodeKernel<width, std::remove_const_t<T>>, grid, codes, rows, to);
   }
   if (squaredError) addParts(gpu, to.pieceErrors, codes.rows * pieces, squaredError);
 }
@@ -280,14 +285,14 @@ void decodeGradientByProducts(Context& gpu, const CodesView& codes, Rows decoder
 void decode(Context& gpu, CodesView codes, Rows decoder, const uint16_t* rounded, Floats bias, Rows target,
             Matrix<float> out, double* squaredError) {
   const Reconstruction to{bias, target, out, nullptr};
-  const auto* const copy = reinterpret_cast<const Bfloat16*>(rounded);
-  const auto packs = [&](auto width) {
+  const auto fits = [&](auto width) {
     return rowsOfPacks<width>(out) && packsAt<width>(decoder.data) && packsAt<width>(bias.data) &&
            packsAt<width>(target.data);
   };
-  if (copy && packs(roundedPackWidth)) return decodeBy<roundedPackWidth>(gpu, codes, decoder, copy, to, squaredError);
-  withPackWidth(packs(std::integral_constant<int, packWidth>()),
-                [&](auto width) { decodeBy<width>(gpu, codes, decoder, copy, to, squaredError); });
+  withRowsInPrecision(gpu, decoder, rounded, [&](auto rows) {
+    withDecoderPackWidth<std::remove_pointer_t<decltype(rows.data)>>(
+        fits, [&](auto width) { decodeBy<width>(gpu, codes, decoder, rows, to, squaredError); });
+  });
 }
 
 void decodeGradient(Context& gpu, CodesView codes, Rows decoder, const uint16_t* rounded, Rows dOutput, double scale,
@@ -297,14 +302,12 @@ void decodeGradient(Context& gpu, CodesView codes, Rows decoder, const uint16_t*
   const int64_t entriesPerRow = codes.entries / std::max<int64_t>(1, codes.rows);
   const unsigned warps = std::clamp(piecesOf(entriesPerRow, entriesPerWarp), 1u, unsigned(warpsPerRow));
   const Launch grid{dim3(unsigned(codes.rows)), warps * warpSize_};
-  const Matrix<const Bfloat16> copy{reinterpret_cast<const Bfloat16*>(rounded), decoder.rows, decoder.columns};
-  if (copy && rowsOfPacks<roundedPackWidth>(decoder) && packsAt<roundedPackWidth>(dOutput.data))
-    return launch(gpu, decodeGradientKernel<roundedPackWidth, Bfloat16>, grid, codes, copy, dOutput, gradient);
-  withPackWidth(rowsOfPacks(decoder) && packsAt(dOutput.data), [&](auto width) {
-    if (copy)
-      launch(gpu, decodeGradientKernel<width, Bfloat16>, grid, codes, copy, dOutput, gradient);
-    else
-      launch(gpu, decodeGradientKernel<width, float>, grid, codes, decoder, dOutput, gradient);
+  const auto fits = [&](auto width) { return rowsOfPacks<width>(decoder) && packsAt<width>(dOutput.data); };
+  withRowsInPrecision(gpu, decoder, rounded, [&](auto rows) {
+    using T = std::remove_pointer_t<decltype(rows.data)>;
+    withDecoderPackWidth<T>(fits, [&](auto width) {
+      launch(gpu, decodeGradientKernel<width, std::remove_const_t<T>>, grid, codes, rows, dOutput, gradient);
+    });
   });
 }
 

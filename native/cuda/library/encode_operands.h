@@ -5,7 +5,8 @@
 // where p is a position among the eligible features, which ascend: all of them or those of a subset. The product is
 // made for a chunk of rows and positions at a time, large enough to fill the device well, and the kernel of a selection
 // reads it, adds the bias and keeps what it selects: [rows, dSae] never exists. Chunks depend on the
-// shapes alone, so that a score has the same bits whatever is selected.
+// shapes alone, so that a score has the same bits whatever is selected, unless that is done in one pass, which sums in
+// another order (one_pass_scores.h).
 #pragma once
 
 #include <functional>

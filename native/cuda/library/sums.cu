@@ -85,8 +85,8 @@ __global__ void __launch_bounds__(sumThreads) addRowCosinesKernel(Rows a, const 
 
 // ---- Over the rows of a matrix
 
-// parts[p, c] = the sum over the rows r of stretch p of weights[r] * a[r, c], weights of 1 where there are none. T:
-// float, or Bfloat16 where the matrix is a rounded copy.
+// parts[p, c] = the sum over the rows r of stretch p of weights[r] * a[r, c], weights of 1 where there are none. T: as
+// withRowsInPrecision has it.
 //
 // blockIdx.x is a strip of 32 packs of columns, blockIdx.y a stretch of rows. Warp w of a block adds the rows w, w + 8,
 // ... of the stretch, a lane its pack of columns; then the warps' sums are added in order.
@@ -180,9 +180,9 @@ void columnSums(Context& gpu, Rows a, double scale, Vector<float> out) {
 }
 
 void weightedRowSum(Context& gpu, Floats weights, Rows a, const uint16_t* rounded, double scale, Vector<float> out) {
-  const ScaleSum finish{scale, out.data};
-  const Matrix<const Bfloat16> copy{reinterpret_cast<const Bfloat16*>(rounded), a.rows, a.columns};
-  rounded ? sumOverRows(gpu, copy, weights.data, finish) : sumOverRows(gpu, a, weights.data, finish);
+  withRowsInPrecision(gpu, a, rounded, [&](auto rows) {
+    sumOverRows(gpu, rows, weights.data, ScaleSum{scale, out.data});
+  });
 }
 
 void accumulateColumnSums(Context& gpu, Rows a, Vector<double> sums) {

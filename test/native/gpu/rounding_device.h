@@ -30,8 +30,12 @@ inline Floats rounded(Floats values) {
 class RoundingDevice {
  public:
   explicit RoundingDevice(cuda::Precision precision = cuda::Precision::bfloat16)
-      : open_(openIn(precision)), memory_(open_), kernels_(cuda::makeCudaKernels(open_, memory_)) {}
+      : rounds_(precision == cuda::Precision::bfloat16),
+        open_(openIn(precision)),
+        memory_(open_),
+        kernels_(cuda::makeCudaKernels(open_, memory_)) {}
 
+  bool rounds() const { return rounds_; }
   Kernels& kernels() { return *kernels_; }
   cuda::CudaAllocator& memory() { return memory_; }
   void closeKernels() { kernels_.reset(); }
@@ -60,6 +64,7 @@ class RoundingDevice {
   }
 
  private:
+  bool rounds_;
   std::shared_ptr<cuda::OpenContext> open_;
   cuda::CudaAllocator memory_;
   std::unique_ptr<Kernels> kernels_;

@@ -1,0 +1,42 @@
+import { describe, expect, test } from "vitest";
+import { Device, type Precision } from "../../lib/engine/device.js";
+import type { SaeTrainingConfig } from "../../lib/sae/config.js";
+import { parseConfig } from "../../lib/training/config.js";
+import { Trainer } from "../../lib/training/trainer.js";
+import { testDevice } from "../testDevice.js";
+import { ArraySource } from "../training/arraySource.js";
+import { expectBitExactResume } from "../training/bitExactResume.js";
+import { activations, dIn, sae, training } from "../training/smallRun.js";
+
+/** Of other architectures than the small run's, by their options; a configuration gives the rest. */
+const others: Readonly<Record<string, object>> = {
+  relu: { l1Coefficient: 0.05 },
+  batchtopk: { k: 3, auxK: 4, deadAfterTokens: 64 },
+  matryoshka: { k: 3, widths: [6], auxK: 4, deadAfterTokens: 64 },
+  gated: { l1Coefficient: 0.05 },
+  jumprelu: { l0Coefficient: 0.1, targetL0: 3, bandwidth: 0.5, initialThreshold: 0.1 },
+};
+const saes = new Map<string, SaeTrainingConfig>([["topk", sae]]);
+for (const [architecture, options] of Object.entries(others)) {
+  const config = { sae: { architecture, dIn, dSae: 24, ...options }, data: { activations: "none" }, output: "none" };
+  saes.set(architecture, parseConfig({ ...config, training: { steps: 1 } }).sae as SaeTrainingConfig);
+}
+
+describe.each(["tf32", "bfloat16"] as const)("training in %s", (precision: Precision) => {
+  test("learns", async () => {
+    await using device = await Device.open(testDevice, { precision });
+    const source = new ArraySource(activations, dIn, device);
+    const schedule = { ...training, steps: 200, logEvery: 50 };
+    using trainer = await Trainer.create({ sae, training: schedule, source, device });
+    const losses: number[] = [];
+    for await (const { loss } of trainer.run()) losses.push(loss);
+    expect(losses.at(-1)!).toBeLessThan(losses[0]! / 2);
+    trainer.sae.dispose();
+  });
+
+  // What rounded copies a step leaves for the next, a checkpoint does not hold.
+  test.each([...saes.keys()])("%s: a run that is resumed ends with the same bits", async (architecture) => {
+    await using device = await Device.open(testDevice, { precision });
+    await expectBitExactResume(saes.get(architecture)!, [3, 8], 12, device);
+  });
+});
