@@ -104,7 +104,7 @@ async function testThreads() {
   const [engineTests, kernelTests] = programs;
   run(engineTests, [], { TSAN_OPTIONS: "halt_on_error=1" });
   // One group for each way in which kernels share work among threads: the rest takes many minutes and adds none.
-  const groups = ["thread pool", "encode ties", "stepRows", "linear", "attention"];
+  const groups = ["thread pool", "encode ties", "stepRows", ...(quick ? ["linear: bf16"] : ["linear", "attention"])];
   await runShards(kernelTests, groups, { TSAN_OPTIONS: "halt_on_error=1" });
 
   // The sanitizer does not see how Node.js and V8 synchronise their own threads, and reports them: what counts are
