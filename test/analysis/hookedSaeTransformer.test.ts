@@ -5,6 +5,7 @@ import type { Device } from "../../lib/engine/device.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
 import type { HookedTransformer } from "../../lib/models/hookedTransformer.js";
 import { Sae, type SaeMetadata } from "../../lib/sae/sae.js";
+import { reachableBytes } from "../reachableBytes.js";
 import { openTinyModel } from "./tinyModel.js";
 
 const first = "blocks.1.hook_resid_post";
@@ -325,8 +326,7 @@ test("texts begin as the SAE's training had it, token ids as they are", async ()
 
 test("no memory is left behind", async () => {
   const spliced = withSae(model, sae, { errorTerm: true, cleanTokens: [17] });
-  await device.synchronize();
-  const before = device.memory().currentBytes;
+  const before = await reachableBytes(device);
   const { output, cache } = await spliced.runWithCache(tokens);
   output.dispose();
   for (const tensor of cache.values()) tensor.dispose();
@@ -414,8 +414,7 @@ describe("a crosscoder", () => {
     // between its hook points: the first reconstruction is there
     const short = await logits(withSae(model, crosscoder).forward(tokens, { stopAtLayer: 1 }));
     expect(short).toEqual((await placed(withSae(model, crosscoder)))[0]);
-    await device.synchronize();
-    const before = device.memory().currentBytes;
+    const before = await reachableBytes(device);
     (await neutral.forward(tokens, { stopAtLayer: 1 })).dispose();
     const failing = { name: `${hooks[1]}.hook_sae_recons`, hook: () => Promise.reject(new Error("no")) };
     await expect(neutral.forward(tokens, { hooks: [failing] })).rejects.toThrow("no");

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { HookedTransformer } from "../../lib/models/hookedTransformer.js";
+import { reachableBytes } from "../reachableBytes.js";
 import { testDevice } from "../testDevice.js";
 import { copyModel, readModelReference } from "./families.js";
 import { relativeError } from "./tinyGpt2.js";
@@ -129,7 +130,7 @@ function varied(shape: readonly number[]) {
 }
 
 test("bf16 matrices stay bf16 in memory", async () => {
-  const before = device.memory().currentBytes;
+  const before = await reachableBytes(device);
   using _model = await HookedTransformer.load(join(folder, "qwen2"), device);
   await device.synchronize();
   // 2 layers of 1408 matrix elements, two embeddings of 368; f32 would be twice as much.
