@@ -5,6 +5,7 @@
 // collects above the bound hold the k largest of all, whatever the order of the positions. Where that is random, about
 // positions / sample * k candidates are collected.
 #include <algorithm>
+#include <type_traits>
 
 #include "cuda/library/block_select.h"
 #include "cuda/library/encode.h"
@@ -29,8 +30,8 @@ constexpr int64_t mostTaken = mostSelectThreads / threadsPerSelected;  // k
 
 struct Sample {
   uint32_t k;
-  Candidate* largest;  // [rows, k], positions ascending
-  float* bounds;       // [rows], by rank
+  Candidate* largest;  // [rows, k], in the order of their ranks
+  float* bounds;       // [rows]: the rank of the last of them
 };
 
 // A block per row of a chunk.
@@ -136,7 +137,7 @@ Sample takeSample(Context& gpu, const EncodeOperands& operands, const OnePassFac
 }
 
 template <class Order>
-void select(Context& gpu, const EncodeOperands& operands, int64_t k, bool byMagnitude, const MadeCodes& made) {
+void select(Context& gpu, const EncodeOperands& operands, int64_t k, const MadeCodes& made) {
   const OnePassFactors factors = onePassFactors(gpu, operands);
   const int64_t sampled = sampleFor(operands, k);
   const Sample sample = takeSample<Order>(gpu, operands, factors, k, sampled);
@@ -144,7 +145,7 @@ void select(Context& gpu, const EncodeOperands& operands, int64_t k, bool byMagn
   const LaneLists lists = makeLaneLists(gpu, operands, sampled, expected, k, mostGathered);
   ScoreBounds bounds;
   bounds.ofRows = sample.bounds;
-  collectInOnePass(gpu, operands, factors, sampled, bounds, k, byMagnitude, lists);
+  collectInOnePass(gpu, operands, factors, sampled, bounds, k, std::is_same_v<Order, ByMagnitude>, lists);
   const int64_t gathered = k + lists.listsPerRow() * lists.capacity;
   const size_t sharedBytes = sizeof(Candidate) * size_t(gathered + k) + sizeof(uint32_t) * size_t(gathered);
   launch(gpu, takeCandidatesKernel<Order>,
@@ -158,9 +159,9 @@ bool selectTopKInOnePass(Context& gpu, const EncodeOperands& operands, int64_t k
   if (k > mostTaken || 4 * sampleFor(operands, k) > operands.positions() || !worthOnePass(gpu, operands, k))
     return false;
   if (byMagnitude)
-    select<ByMagnitude>(gpu, operands, k, byMagnitude, made);
+    select<ByMagnitude>(gpu, operands, k, made);
   else
-    select<ByValue>(gpu, operands, k, byMagnitude, made);
+    select<ByValue>(gpu, operands, k, made);
   return true;
 }
 

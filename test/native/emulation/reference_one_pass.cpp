@@ -2,7 +2,6 @@
 // reference_products.cpp.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "cuda/library/one_pass_scores.h"
@@ -10,16 +9,13 @@
 namespace monosem::cuda {
 namespace {
 
-float widened(Bfloat16 value) {
-  const uint32_t bits = uint32_t(value.bits) << 16;
-  float result;
-  std::memcpy(&result, &bits, sizeof result);
-  return result;
+float valueOf(Bfloat16 value) {
+  return widened(Pack<Bfloat16, 1>{{value}}).at[0];
 }
 
 float product(const Bfloat16* a, const Bfloat16* b, int64_t depth) {
   float sum = 0;
-  for (int64_t k = 0; k < depth; ++k) sum = std::fma(widened(a[k]), widened(b[k]), sum);
+  for (int64_t k = 0; k < depth; ++k) sum = std::fma(valueOf(a[k]), valueOf(b[k]), sum);
   return sum;
 }
 

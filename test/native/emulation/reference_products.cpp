@@ -38,10 +38,7 @@ class ReferenceProducts final : public MatrixProducts {
       const float value = static_cast<const float*>(factor.data)[place];
       return gpu_.precision() == Precision::tf32 ? roundedToTf32(value) : value;
     }
-    const uint32_t bits = uint32_t(static_cast<const Bfloat16*>(factor.data)[place].bits) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
+    return widened(loadPack<1>(static_cast<const Bfloat16*>(factor.data) + place)).at[0];
   }
 };
 
