@@ -28,6 +28,7 @@ import {
   naturalNumber,
   nonNegativeNumber,
   positiveInteger,
+  precisionOption,
   type TokenizerFlags,
   threadsOption,
   tokenizerOption,
@@ -235,6 +236,7 @@ function addCommonOptions(command: Command): Command {
     .option("--json", "print JSON instead of a table")
     .option("--html <file>", "also write a self-contained HTML page")
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption());
 }
 

@@ -21,6 +21,7 @@ import {
   type DeviceFlags,
   deviceOption,
   naturalNumber,
+  precisionOption,
   type TokenizerFlags,
   threadsOption,
   tokenizerOption,
@@ -75,6 +76,7 @@ firing           which latents never fire, or nearly always?`,
     .option("--html <file>", "also write a self-contained HTML page");
   addCorpusOptions(command, 50_000)
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",

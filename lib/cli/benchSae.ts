@@ -48,6 +48,7 @@ import {
   deviceOption,
   naturalNumber,
   positiveInteger,
+  precisionOption,
   type TokenizerFlags,
   threadsOption,
   tokenizerOption,
@@ -118,6 +119,7 @@ autointerp      whether a judge's words tell where latents fire (needs --corpus,
     .option("--force", "evaluate again what has results");
   addCorpusOptions(command, 500_000)
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",

@@ -16,6 +16,7 @@ import {
   deviceOption,
   naturalNumber,
   positiveInteger,
+  precisionOption,
   type TokenizerFlags,
   threadsOption,
   tokenizerOption,
@@ -68,6 +69,7 @@ through the model) and in time. What a method needs and is not given leaves it o
     .option("--html <file>", "also write a self-contained HTML page")
     .option("--json", "print JSON instead of tables")
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",

@@ -9,7 +9,14 @@ import { SafetensorsWriter } from "../formats/safetensors.js";
 import type { Sae } from "../sae/sae.js";
 import { loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
-import { type DeviceFlags, deviceOption, positiveInteger, threadsOption, withDevice } from "./options.js";
+import {
+  type DeviceFlags,
+  deviceOption,
+  positiveInteger,
+  precisionOption,
+  threadsOption,
+  withDevice,
+} from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
 import { type Progress, startProgress } from "./progress.js";
 
@@ -47,6 +54,7 @@ Rows are streamed: memory does not grow with their number.`,
     .option("--dense", "write all latents of every row")
     .option("--batch-size <n>", "rows encoded at once", positiveInteger, 1024)
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",

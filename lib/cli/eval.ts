@@ -19,6 +19,7 @@ import {
   type DeviceFlags,
   deviceOption,
   positiveInteger,
+  precisionOption,
   threadsOption,
   tokenizerOption,
   withDevice,
@@ -70,6 +71,7 @@ Several SAEs give a table by L0 in which those are marked that no other one at t
     .option("--html <file>", "also write a page with the table and a picture of it")
     .option("--svg <file>", "also write the picture")
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",

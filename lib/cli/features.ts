@@ -20,6 +20,7 @@ import {
   naturalNumber,
   nonNegativeNumber,
   positiveInteger,
+  precisionOption,
   threadsOption,
   tokenizerOption,
   withDevice,
@@ -84,6 +85,7 @@ export function registerFeatures(program: Command): void {
   addExportOptions(command);
   addCorpusOptions(command, 500_000)
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",

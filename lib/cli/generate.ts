@@ -11,6 +11,7 @@ import {
   nonNegativeNumber,
   positiveInteger,
   positiveShare,
+  precisionOption,
   type TokenizerFlags,
   threadsOption,
   tokenizerOption,
@@ -58,6 +59,7 @@ export function registerGenerate(program: Command): void {
       positiveInteger,
     )
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",

@@ -28,6 +28,7 @@ import {
   naturalNumber,
   nonNegativeNumber,
   positiveInteger,
+  precisionOption,
   type TokenizerFlags,
   threadsOption,
   tokenizerOption,
@@ -113,6 +114,7 @@ export function registerInterpret(program: Command): void {
     .option("--html <file>", "also write a self-contained HTML page");
   addCorpusOptions(command, 500_000)
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",

@@ -1,5 +1,5 @@
 import { InvalidArgumentError, Option } from "commander";
-import { Device, type Precision } from "../engine/device.js";
+import { Device, type Precision, precisions } from "../engine/device.js";
 
 /** Flags that several commands share, and parsers of their values. */
 
@@ -7,6 +7,13 @@ export function deviceOption(): Option {
   return new Option("--device <name>", 'where to compute: "auto", "cpu" or "cuda:N"')
     .default("auto")
     .argParser(deviceName);
+}
+
+/** Of commands that mostly multiply by a model's or an SAE's weights. See {@link Device.open}. */
+export function precisionOption(): Option {
+  return new Option("--precision <name>", "how a GPU multiplies; a CPU always does in float32")
+    .choices(precisions)
+    .default("float32");
 }
 
 export function threadsOption(): Option {

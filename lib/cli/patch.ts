@@ -28,6 +28,7 @@ import {
   type DeviceFlags,
   deviceOption,
   positiveInteger,
+  precisionOption,
   type TokenizerFlags,
   threadsOption,
   tokenizerOption,
@@ -110,6 +111,7 @@ it, the latents that differ most between the prompts, the SAE's error kept.`,
     .option("--svg <file>", "also write a picture")
     .option("--json", "print JSON instead of a table")
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",

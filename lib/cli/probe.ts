@@ -20,6 +20,7 @@ import {
   naturalNumber,
   nonNegativeNumber,
   positiveInteger,
+  precisionOption,
   type TokenizerFlags,
   threadsOption,
   tokenizerOption,
@@ -88,6 +89,7 @@ permuted labels are the same for all texts of one type.`,
     .option("--json", "print JSON, with the probes' weights, instead of a table; a line for each hook point")
     .option("--html <file>", "also write a self-contained HTML page")
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",

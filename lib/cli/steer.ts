@@ -16,6 +16,7 @@ import {
   naturalNumber,
   nonNegativeNumber,
   positiveInteger,
+  precisionOption,
   type TokenizerFlags,
   threadsOption,
   tokenizerOption,
@@ -92,6 +93,7 @@ active in what was written, and how strange that is to the unchanged model
     .option("--html <file>", "also write a self-contained HTML page with all texts")
     .option("--json", "print JSON instead")
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",

@@ -19,6 +19,7 @@ import {
   deviceOption,
   naturalNumber,
   positiveInteger,
+  precisionOption,
   threadsOption,
   withDevice,
 } from "./options.js";
@@ -65,6 +66,7 @@ An SAE trains on the samples with data.activations = <folder>/activations, and \
       "JSON with any of features, dIn, seed, probabilities {exponent, min, max}, hierarchy {roots, children, depth}, correlation {rank, scale}, magnitudes {first, last, deviationMean, deviationSpread}, orthogonalisation {steps, lr}, biasNorm; left out: the published constants",
     )
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",
@@ -94,6 +96,7 @@ Examples:
     .option("--samples <n>", "samples to measure on", positiveInteger, 100_000)
     .option("--json", "print one JSON object")
     .addOption(deviceOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addHelpText(
       "after",

@@ -66,6 +66,10 @@ test("mistakes in the command line are one line with exit code 1", async () => {
     [["encode", "--sae", "x"], /^monosem: required option '--activations <file>' not specified\n$/],
     [["info", "--threads", "two"], /^monosem: .*'--threads <n>'.*expected a positive integer\.\n$/],
     [["info", "--device", "gpu"], /^monosem: .*'--device <name>'.*expected "auto", "cpu" or "cuda:N"\.\n$/],
+    [
+      ["encode", "--precision", "half"],
+      /^monosem: .*'--precision <name>'.*Allowed choices are float32, tf32, bfloat16\.\n$/,
+    ],
     [["info", "nowhere\u001b[31m"], /^monosem: the folder nowhere\\u\{1b\}\[31m does not exist\n$/],
     [["toy", "models"], /^monosem: unknown command 'models': .* superposition, phases, synthetic, recovery\n$/],
   ] as const) {

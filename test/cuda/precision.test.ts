@@ -1,8 +1,12 @@
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { Device, type Precision } from "../../lib/engine/device.js";
+import { SafetensorsFile } from "../../lib/formats/safetensors.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
 import { parseConfig } from "../../lib/training/config.js";
 import { Trainer } from "../../lib/training/trainer.js";
+import { runCli, temporaryFolder } from "../cli/runCli.js";
+import { writeActivations, writeSae } from "../cli/saeFiles.js";
 import { testDevice } from "../testDevice.js";
 import { ArraySource } from "../training/arraySource.js";
 import { expectBitExactResume } from "../training/bitExactResume.js";
@@ -39,4 +43,22 @@ describe.each(["tf32", "bfloat16"] as const)("training in %s", (precision: Preci
     await using device = await Device.open(testDevice, { precision });
     await expectBitExactResume(saes.get(architecture)!, [3, 8], 12, device);
   });
+});
+
+test("the command line computes as --precision says, in float32 without it", async () => {
+  const folder = await temporaryFolder();
+  const files = ["--sae", await writeSae(folder), "--activations", await writeActivations(folder, 7)];
+  const latents = async (...flags: string[]): Promise<Float32Array> => {
+    const output = join(folder, `${flags.join("")}.safetensors`);
+    const all = [...files, "--device", testDevice, "--dense", "--output", output, ...flags];
+    expect(await runCli("encode", ...all)).toMatchObject({ exitCode: 0 });
+    await using file = await SafetensorsFile.open(output);
+    return file.readFloat32("latents");
+  };
+  const exact = await latents();
+  expect(await latents("--precision", "float32")).toEqual(exact);
+  const rounded = await latents("--precision", "bfloat16");
+  expect(rounded).not.toEqual(exact);
+  const largest = Math.max(...exact);
+  for (const [i, latent] of rounded.entries()) expect(Math.abs(latent - exact[i]!)).toBeLessThan(0.02 * largest);
 });
