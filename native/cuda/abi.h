@@ -15,7 +15,7 @@
 namespace monosem::cuda {
 
 // Raised with every change of this file or of what it includes.
-constexpr uint32_t abiVersion = 5;
+constexpr uint32_t abiVersion = 6;
 
 class Context;  // a device opened by the library: its stream, its cuBLAS handle
 
@@ -152,6 +152,9 @@ struct Api {
   Entry<void(CodesView codes, Rows decoder, const uint16_t* rounded, Rows dOutput, double scale, Floats perFeature,
              double featureScale, bool every, float* out)>
       decodeGradient;
+  // Whether these codes are so dense that featureSums and gradients take them as a matrix, for which they need no
+  // order.
+  bool (*areDense)(const Context* context, const CodesView& codes);
   // Fills offsets [dSae + 1], entries and rows [entries].
   Entry<void(CodesView codes, uint64_t* offsets, uint32_t* entries, uint32_t* rows)> orderByFeature;
   Entry<void(CodesView codes, FeatureOrderView order, const float* coefficients, double scale, Vector<float> out)>

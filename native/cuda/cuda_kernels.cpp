@@ -111,7 +111,8 @@ class CudaKernels final : public Kernels {
          featureScale, every, out);
   }
   void featureSums(const Codes& codes, const float* coefficients, double scale, Vector<float> out) override {
-    call(api_.featureSums, viewOf(codes), orderOf(codes), coefficients ? coefficients : codes.value(), scale, out);
+    call(api_.featureSums, viewOf(codes), orderWhereSparse(codes), coefficients ? coefficients : codes.value(), scale,
+         out);
   }
   void featureCounts(const Codes& codes, Vector<float> out) override {
     call(api_.featureCounts, viewOf(codes), orderOf(codes), out);
@@ -359,6 +360,11 @@ class CudaKernels final : public Kernels {
     return {order.offsets.as<const uint64_t>(), order.entries.as<const uint32_t>(), order.rows.as<const uint32_t>()};
   }
 
+  // For kernels that take dense codes as a matrix.
+  FeatureOrderView orderWhereSparse(const Codes& codes) {
+    return api_.areDense(open_->context, viewOf(codes)) ? FeatureOrderView{} : orderOf(codes);
+  }
+
   static std::vector<int64_t> blocksOf(const std::vector<int64_t>& widths, int64_t columns) {
     return widths.empty() ? std::vector<int64_t>{columns} : widths;
   }
@@ -370,7 +376,7 @@ class CudaKernels final : public Kernels {
         : gradient_(gradient), blockWidths_(blocksOf(gradient.blockWidths, columns)) {
       for (const EntryTerm& term : gradient.terms) {
         rounded_.push_back(kernels.roundedCopyFor(term.dense));
-        terms_.push_back({viewOf(*term.codes), kernels.orderOf(*term.codes),
+        terms_.push_back({viewOf(*term.codes), kernels.orderWhereSparse(*term.codes),
                           term.coefficients ? term.coefficients : term.codes->value(), term.dense,
                           rounded_.back().as<const uint16_t>(), term.scale});
       }

@@ -82,6 +82,7 @@ void Sae::step(const Gradients& gradients, const Tensor& input) {
   double* const norm = squaredNorm.as<double>();
   const Block keptEncoder = kernels.rowGradientSquaredNorm(encoder, (*this)["encoder"], norm);
   const Block keptDecoder = kernels.rowGradientSquaredNorm(decoder, (*this)["decoder"], norm);
+  keepsGradients_ = bool(keptDecoder);
   for (const auto& [name, vector] : vectors) kernels.dot(vector, vector, norm);
 
   AdamStep adam;

@@ -76,13 +76,10 @@ class Common : public Training {
     return out;
   }
 
-  // Whether the gradients' rows are kept between norm and step, of codes with so many entries in all: as CudaKernels
-  // decides it (native/cuda/cuda_kernels.cpp).
-  bool keepsGradient(int64_t entries) const { return entries >= 6 * shape.dSae; }
-
   // The parts of every step with one path through `entries()` codes; `more` are those of the architecture.
-  Phases commonPhases(bool kept, const Phases& more) const {
+  Phases commonPhases(const Phases& more) const {
     const Counting count(shape, entries_, gpu.rounds());
+    const bool kept = sae.keepsGradients();
     Phases phases{count.addRow(),       count.round(),          count.round(),          count.encode(),
                   count.featureOrder(), count.decode(),         count.decodeGradient(), count.featureSums(),
                   count.columnSums(),   count.weightedRowSum(), count.rowNorm(kept),    count.rowNorm(kept),
@@ -152,12 +149,11 @@ class TopK final : public Common {
   }
 
   Phases phases() const override {
-    const bool kept = keepsGradient(entries_);
-    if (deadLatents_ == 0) return commonPhases(kept, {});
+    if (deadLatents_ == 0) return commonPhases({});
     // The dead latents as a small dense SAE: a product each for the encoder, the decoder, its gradient, and for both
     // weight gradients, which are made once more for the step where they are not kept.
     const Shape dead{shape.rows, shape.dIn, deadLatents_};
-    return commonPhases(kept, Phases(kept ? 5 : 7, Counting(dead, auxEntries_, gpu.rounds()).product()));
+    return commonPhases(Phases(sae.keepsGradients() ? 5 : 7, Counting(dead, auxEntries_, gpu.rounds()).product()));
   }
 
  private:
@@ -193,7 +189,7 @@ class Relu final : public Common {
 
   Phases phases() const override {
     const Counting count(shape, entries_, gpu.rounds());
-    return commonPhases(keepsGradient(entries_), {count.rowNorms(), count.featureSums()});
+    return commonPhases({count.rowNorms(), count.featureSums()});
   }
 };
 
@@ -251,8 +247,7 @@ class JumpRelu final : public Common {
 
   Phases phases() const override {
     const Counting count(shape, entries_, gpu.rounds());
-    return commonPhases(keepsGradient(entries_),
-                        {count.rowNorms(), count.featureSums(), count.featureSums(), count.featureSums(),
+    return commonPhases({count.rowNorms(), count.featureSums(), count.featureSums(), count.featureSums(),
                          count.entryProduct(1), count.entryProduct(2), count.stepVector()});
   }
 
@@ -310,8 +305,7 @@ class Gated final : public Common {
 
   Phases phases() const override {
     const Counting count(shape, entries_, gpu.rounds());
-    return commonPhases(keepsGradient(entries_),
-                        {count.rowNorms(), count.decode(), count.decodeGradient(), count.featureSums(),
+    return commonPhases({count.rowNorms(), count.decode(), count.decodeGradient(), count.featureSums(),
                          count.featureSums(), count.featureSums(), count.featureSums(), count.entryProduct(0),
                          count.entryProduct(2), count.entryProduct(0), count.entryProduct(2), count.entryProduct(1),
                          count.entryProduct(2), count.entryProduct(2), count.stepVector(), count.stepVector()});

@@ -53,6 +53,8 @@ class Sae {
   Tensor input(const Tensor& x);
   // The gradients of all parameters, their norm, and Adam. `input` is what the encoder has seen.
   void step(const Gradients& gradients, const Tensor& input);
+  // Whether the matrices' gradients were kept between norm and step, the last time.
+  bool keepsGradients() const { return keepsGradients_; }
 
   Gpu& gpu() { return gpu_; }
   const Shape& shape() const { return shape_; }
@@ -64,6 +66,7 @@ class Sae {
   Shape shape_;
   std::map<std::string, Trained> trained_;
   int64_t step_ = 0;
+  bool keepsGradients_ = false;
 };
 
 // Codes, residual and the gradients of a TopK step before the optimizer, for timing its kernels by themselves.

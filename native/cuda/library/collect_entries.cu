@@ -11,42 +11,12 @@ namespace {
 
 // ---- Collecting
 
-struct UniformBound {
-  const float* bound;
-
-  ScoreBounds forOnePass() const {
-    ScoreBounds bounds;
-    bounds.ofAll = bound;
-    return bounds;
-  }
-  static constexpr bool mayChangeValues = false;
-  __device__ float at(int64_t) const { return *bound; }
-  __device__ bool changesValue(float, int64_t) const { return false; }
-};
-
-struct ThresholdBounds {
-  const float* thresholds;  // by position
-  float margin;
-
-  ScoreBounds forOnePass() const {
-    ScoreBounds bounds;
-    bounds.ofPositions = thresholds;
-    bounds.margin = margin;
-    return bounds;
-  }
-  static constexpr bool mayChangeValues = true;
-  __device__ float at(int64_t position) const { return thresholds[position] - margin; }
-  __device__ bool changesValue(float score, int64_t position) const {
-    return valueAbove(score, thresholds[position]) != score;
-  }
-};
-
 // Copies the entries above their bound to the pool: a warp per piece of a row, whose scores stay in registers between
 // counting and writing; a block reserves the places of all its warps at once. Where the pool has no room left, entries
 // are only counted. Pieces of the chunk are those from firstPiece on of a row.
-template <class Bounds>
+template <bool byPosition>
 __global__ void __launch_bounds__(pieceThreads)
-    collectKernel(ScoreChunk chunk, Bounds bounds, EntryPool pool, uint32_t* rowCounts, int64_t firstPiece,
+    collectKernel(ScoreChunk chunk, ScoreBounds bounds, EntryPool pool, uint32_t* rowCounts, int64_t firstPiece,
                   EncodeOutcome* outcome) {
   __shared__ uint32_t counts[pieceWarps];
   __shared__ unsigned long long placeOfBlock;
@@ -62,9 +32,10 @@ __global__ void __launch_bounds__(pieceThreads)
   for (int i = 0; i < scoresPerLane; ++i) {
     if (!piece.hasStep(i)) continue;
     const int64_t position = piece.position(i);
-    const bool above = piece.has(i) && scores[i] > bounds.at(position);
+    const float threshold = byPosition && piece.has(i) ? bounds.ofPositions[position] : 0;
+    const bool above = piece.has(i) && scores[i] > (byPosition ? threshold - bounds.margin : *bounds.ofAll);
     allFinite = allFinite && isFinite(scores[i]);
-    differ = differ || (above && bounds.changesValue(scores[i], position));
+    differ = differ || (byPosition && above && valueAbove(scores[i], threshold) != scores[i]);
     selected |= unsigned(above) << i;
     count += __popc(__ballot_sync(allLanes, above));
   }
@@ -120,8 +91,7 @@ __global__ void __launch_bounds__(listWarps* warpSize_)
 }
 
 // Nothing where lists have lost entries; `expected` is how many entries there are then.
-template <class Bounds>
-std::optional<CollectedEntries> collectInLists(Context& gpu, const EncodeOperands& operands, const Bounds& bounds,
+std::optional<CollectedEntries> collectInLists(Context& gpu, const EncodeOperands& operands, const ScoreBounds& bounds,
                                                int64_t* expected) {
   const int64_t rows = operands.x.rows;
   CollectedEntries collected{};
@@ -131,20 +101,21 @@ std::optional<CollectedEntries> collectInLists(Context& gpu, const EncodeOperand
   collected.rowCounts = gpu.allocate<uint32_t>(rows);
   gpu.clear(&operands.outcome->entries, sizeof operands.outcome->entries);
   gpu.clear(&operands.outcome->listsOverflowed, sizeof operands.outcome->listsOverflowed);
-  collectInOnePass(gpu, operands, onePassFactors(gpu, operands), 0, bounds.forOnePass(), 0, false, collected.lists);
+  collectInOnePass(gpu, operands, onePassFactors(gpu, operands), 0, bounds, 0, false, collected.lists);
   launch(gpu, countListedKernel, Launch{piecesOf(rows, listWarps), listWarps * warpSize_}, collected.lists, rows,
          collected.rowCounts, operands.outcome);
   const EncodeOutcome outcome = readOutcome(gpu, operands);
   collected.count = int64_t(outcome.entries);
   collected.bound = outcome.bound;
-  collected.valuesDiffer = Bounds::mayChangeValues;
+  collected.valuesDiffer = bounds.ofPositions != nullptr;
   if (!outcome.listsOverflowed) return collected;
   *expected = collected.count;
   return std::nullopt;
 }
 
-template <class Bounds>
-CollectedEntries collect(Context& gpu, const EncodeOperands& operands, const Bounds& bounds, int64_t expected) {
+// Bounds are of all scores or of positions.
+CollectedEntries collect(Context& gpu, const EncodeOperands& operands, const ScoreBounds& bounds, int64_t expected) {
+  const auto kernel = bounds.ofPositions ? collectKernel<true> : collectKernel<false>;
   if (worthOnePass(gpu, operands, 0))
     if (const auto collected = collectInLists(gpu, operands, bounds, &expected)) return *collected;
   const ChunkShape shape = chunkShapeFor(gpu, operands);
@@ -164,7 +135,7 @@ CollectedEntries collect(Context& gpu, const EncodeOperands& operands, const Bou
     gpu.clear(&operands.outcome->entries, sizeof operands.outcome->entries);
     gpu.clear(collected.rowCounts, sizeof(uint32_t) * size_t(rows));
     forEachScoreChunk(gpu, operands, [&](const ScoreChunk& chunk) {
-      launch(gpu, collectKernel<Bounds>, warpPerPiece(chunk), chunk, bounds, pool, collected.rowCounts,
+      launch(gpu, kernel, warpPerPiece(chunk), chunk, bounds, pool, collected.rowCounts,
              chunk.firstPosition / shape.columns * piecesPerChunk, operands.outcome);
     });
     const EncodeOutcome outcome = readOutcome(gpu, operands);
@@ -261,12 +232,17 @@ unsigned threadsPerRow(int64_t entries, int64_t rows) {
 }  // namespace
 
 CollectedEntries collectAbove(Context& gpu, const EncodeOperands& operands, int64_t expected) {
-  return collect(gpu, operands, UniformBound{&operands.outcome->bound}, expected);
+  ScoreBounds bounds;
+  bounds.ofAll = &operands.outcome->bound;
+  return collect(gpu, operands, bounds, expected);
 }
 
 CollectedEntries collectAboveThresholds(Context& gpu, const EncodeOperands& operands, const float* thresholds,
                                         float margin, int64_t expected) {
-  return collect(gpu, operands, ThresholdBounds{thresholds, margin}, expected);
+  ScoreBounds bounds;
+  bounds.ofPositions = thresholds;
+  bounds.margin = margin;
+  return collect(gpu, operands, bounds, expected);
 }
 
 int64_t expectedOfSparseCodes(const EncodeOperands& operands) {

@@ -129,11 +129,21 @@ void Context::makeCurrent() const {
   check(cudaSetDevice(ordinal_), "cudaSetDevice");
 }
 
-void Context::requireSharedBytes(size_t bytes) const {
-  if (bytes <= sharedBytes_) return;
-  throw EngineError(ErrorCode::unsupported, "A block would need " + std::to_string(bytes) +
-                                                " bytes of shared memory, but the device has " +
-                                                std::to_string(sharedBytes_) + ".");
+void Context::allowSharedBytes(const void* kernel, size_t bytes) const {
+  // What blocks have without being allowed it, static shared memory included, of which kernels with dynamic have less
+  // than this.
+  constexpr size_t always = 48 * 1024, mostStatic = 8 * 1024;
+  if (bytes + mostStatic <= always) return;
+  cudaFuncAttributes attributes;
+  check(cudaFuncGetAttributes(&attributes, kernel), "cudaFuncGetAttributes");
+  const size_t all = attributes.sharedSizeBytes + bytes;
+  if (all > sharedBytes_)
+    throw EngineError(ErrorCode::unsupported, "A block would need " + std::to_string(all) +
+                                                  " bytes of shared memory, but the device has " +
+                                                  std::to_string(sharedBytes_) + ".");
+  // All of it, because contexts of one device share what a kernel is allowed: none takes from another what that needs.
+  const size_t most = sharedBytes_ - attributes.sharedSizeBytes;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(most)), "cudaFuncSetAttribute");
 }
 
 bool Context::hasWarpgroupProducts() {

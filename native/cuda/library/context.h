@@ -59,9 +59,9 @@ class Context {
   const std::string& description() const { return description_; }
   Precision precision() const { return precision_; }
   MatrixProducts& products() { return *products_; }
-  void requireSharedBytes(size_t bytes) const;
-  size_t sharedBytes() const { return sharedBytes_; }  // the most that a block can have
-  void makeCurrent() const;                            // for calls of the runtime on this thread
+  // Lets a kernel's blocks have so much dynamic shared memory. Throws unsupported where the device has less.
+  void allowSharedBytes(const void* kernel, size_t bytes) const;
+  void makeCurrent() const;  // for calls of the runtime on this thread
   // Whether the library has machine code for the matrix units of this GPU that warpgroups use (sm_90a); found out in
   // the first call that asks.
   bool hasWarpgroupProducts();
@@ -124,7 +124,7 @@ class Context {
   int ordinal_;
   Precision precision_;
   int multiprocessors_ = 0;
-  size_t sharedBytes_ = 0;
+  size_t sharedBytes_ = 0;  // the most that a block can have
   std::optional<bool> hasWarpgroupProducts_;
   std::string description_;
   std::unique_ptr<cudaStream_t, DestroyStream> stream_;

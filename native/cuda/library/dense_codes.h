@@ -8,6 +8,8 @@
 //   decode gradient     dOutput . decoder^T                 [rows, C], of which the places of entries are taken
 //   row gradients       coefficients^T . dense              [C, width]
 //
+// and a sum per feature is one over the rows of a column,
+//
 // for one chunk of C columns after another, so that no [rows, dSae] matrix exists. Columns are the features that were
 // eligible, or with a subset their positions there.
 #pragma once

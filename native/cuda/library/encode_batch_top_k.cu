@@ -99,6 +99,7 @@ class SampledBounds {
     launch(gpu, sampleRowsKernel, Launch{unsigned(sampledRows), 128}, operands.x, rows);
     EncodeOperands sample = operands;
     sample.x = {rows, sampledRows, operands.x.columns};
+    sample.roundedX = nullptr;  // that is of other rows
     count_ = sampledRows * operands.positions();
     scores_ = gpu.allocate<float>(count_);
     forEachScoreChunk(gpu, sample, [&](const ScoreChunk& chunk) {

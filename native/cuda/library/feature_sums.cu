@@ -1,4 +1,7 @@
-// What is counted and summed per feature: each kernel goes through the entries of every feature.
+// What is counted and summed per feature: each kernel goes through the entries of every feature, but for plain sums of
+// dense codes.
+#include "cuda/library/column_sums.h"
+#include "cuda/library/dense_codes.h"
 #include "cuda/library/kernels.h"
 #include "cuda/library/non_finite.h"
 #include "cuda/library/warp.h"
@@ -70,11 +73,26 @@ void sumPerFeature(Context& gpu, const CodesView& codes, const FeatureOrderView&
          order, codes.dSae, addend, finish);
 }
 
+// The sums of the columns of codes as a matrix, a chunk after another; 0 for features that are not eligible.
+void sumDenseCodes(Context& gpu, const CodesView& codes, const float* coefficients, double scale, Vector<float> out) {
+  const std::vector<ColumnChunk> chunks = columnChunks(codes);
+  float* const scattered = gpu.allocate<float>(codes.rows * chunks.front().count);
+  const uint32_t* const features = codes.eligible.indices;
+  if (features) gpu.clear(out.data, sizeof(float) * size_t(out.size));
+  for (const ColumnChunk& chunk : chunks) {
+    const Matrix<float> dense{scattered, codes.rows, chunk.count};
+    scatterChunk(gpu, codes, coefficients, 1, chunk, dense);
+    columnSumsAt(gpu, {dense.data, dense.rows, dense.columns}, scale, features ? features + chunk.first : nullptr,
+                 features ? out.data : out.data + chunk.first);
+  }
+}
+
 }  // namespace
 
-// out[f] = scale * sum over the entries of f of coefficients[e].
+// out[f] = scale * sum over the entries of f of coefficients[e]. Of dense codes the order may be absent.
 void featureSums(Context& gpu, CodesView codes, FeatureOrderView order, const float* coefficients, double scale,
                  Vector<float> out) {
+  if (worthDense(gpu, codes)) return sumDenseCodes(gpu, codes, coefficients, scale, out);
   sumPerFeature(gpu, codes, order, Coefficient{coefficients}, Scaled{scale, out.data});
 }
 

@@ -28,23 +28,14 @@ namespace monosem::cuda {
 struct Launch {
   dim3 blocks;
   unsigned threads = 256;  // of a block
-  size_t sharedBytes = 0;  // of dynamic shared memory; above 48 KiB see allowSharedBytes
+  size_t sharedBytes = 0;  // of dynamic shared memory
 };
-
-// Lets a kernel have more than 48 KiB of dynamic shared memory. Throws unsupported where the device has less.
-template <class Kernel>
-void allowSharedBytes(Context& gpu, Kernel kernel, size_t bytes) {
-  constexpr size_t always = 48 * 1024;
-  if (bytes <= always) return;
-  gpu.requireSharedBytes(bytes);
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), "cudaFuncSetAttribute");
-}
 
 // Queues a kernel. A launch of no blocks is no launch.
 template <class... Parameters, class... Arguments>
 void launch(Context& gpu, void (*kernel)(Parameters...), const Launch& how, Arguments... arguments) {
   if (how.blocks.x == 0 || how.blocks.y == 0 || how.blocks.z == 0) return;
-  allowSharedBytes(gpu, kernel, how.sharedBytes);
+  gpu.allowSharedBytes(reinterpret_cast<const void*>(kernel), how.sharedBytes);
 #if defined(__CUDACC__)
   kernel<<<how.blocks, how.threads, how.sharedBytes, gpu.stream()>>>(static_cast<Parameters>(arguments)...);
 #else

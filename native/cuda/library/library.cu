@@ -3,6 +3,7 @@
 #include <new>
 
 #include "cuda/library/context.h"
+#include "cuda/library/dense_codes.h"
 #include "cuda/library/kernels.h"
 
 namespace monosem::cuda {
@@ -92,6 +93,7 @@ const Api table = {
     entry<encode>,
     entry<decode>,
     entry<decodeGradient>,
+    [](const Context* context, const CodesView& codes) { return worthDense(*context, codes); },
     entry<orderByFeature>,
     entry<featureSums>,
     entry<featureCounts>,

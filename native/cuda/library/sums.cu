@@ -1,6 +1,7 @@
 // Sums over elements and over rows, in double. How a sum is cut into parts depends on the shape alone, and the parts
 // are added in order: the result depends neither on the device nor on the order in which its blocks run.
 #include "cuda/library/bfloat16.h"
+#include "cuda/library/column_sums.h"
 #include "cuda/library/kernels.h"
 #include "cuda/library/partial_sums.h"
 
@@ -133,8 +134,11 @@ __global__ void __launch_bounds__(sumThreads)
 
 struct ScaleSum {
   double scale;
+  const uint32_t* places;  // of the columns in out; null: their numbers
   float* out;
-  __device__ void operator()(int64_t column, double sum) const { out[column] = float(scale * sum); }
+  __device__ void operator()(int64_t column, double sum) const {
+    out[places ? places[column] : column] = float(scale * sum);
+  }
 };
 struct AddSum {
   double* sums;
@@ -175,13 +179,17 @@ void sumOfRowCosines(Context& gpu, Rows a, Rows b, double* sum) {
   });
 }
 
+void columnSumsAt(Context& gpu, Rows a, double scale, const uint32_t* places, float* out) {
+  sumOverRows(gpu, a, nullptr, ScaleSum{scale, places, out});
+}
+
 void columnSums(Context& gpu, Rows a, double scale, Vector<float> out) {
-  sumOverRows(gpu, a, nullptr, ScaleSum{scale, out.data});
+  columnSumsAt(gpu, a, scale, nullptr, out.data);
 }
 
 void weightedRowSum(Context& gpu, Floats weights, Rows a, const uint16_t* rounded, double scale, Vector<float> out) {
   withRowsInPrecision(gpu, a, rounded, [&](auto rows) {
-    sumOverRows(gpu, rows, weights.data, ScaleSum{scale, out.data});
+    sumOverRows(gpu, rows, weights.data, ScaleSum{scale, nullptr, out.data});
   });
 }
 

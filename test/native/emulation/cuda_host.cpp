@@ -2,9 +2,12 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <random>
+#include <utility>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -21,6 +24,13 @@ constexpr size_t stackBytes = 128 << 10;
 constexpr int devices = 3;
 enum class Order { ascending, descending, shuffled };
 thread_local int currentDevice = 0;
+
+// Of every kernel: the emulation does not know how much each has.
+constexpr size_t staticSharedBytes = 8 << 10;
+constexpr size_t unaskedSharedBytes = 48 << 10, mostSharedBytes = 227 << 10;
+std::mutex allowedMutex;
+std::map<const void*, size_t> allowedSharedBytes;  // dynamic, by kernel
+thread_local cudaError_t launchError = cudaSuccess;
 
 int launchesLeft = [] {
   const char* number = std::getenv("CUDA_HOST_BREAK_AFTER");
@@ -226,6 +236,18 @@ cudaError_t state() {
   return launchesLeft == 0 ? cudaErrorIllegalAddress : cudaSuccess;
 }
 
+bool mayHaveShared(const void* kernel, size_t bytes) {
+  std::lock_guard<std::mutex> lock(allowedMutex);
+  const auto allowed = allowedSharedBytes.find(kernel);
+  const size_t most = allowed == allowedSharedBytes.end() ? unaskedSharedBytes - staticSharedBytes : allowed->second;
+  if (bytes > most) launchError = cudaErrorInvalidValue;
+  return bytes <= most;
+}
+
+cudaError_t takeLastError() {
+  return state() != cudaSuccess ? state() : std::exchange(launchError, cudaSuccess);
+}
+
 void runGrid(dim3 blocks, unsigned threads, size_t sharedBytes, const std::function<void()>& body) {
   if (launchesLeft > 0) --launchesLeft;
   if (launchesLeft == 0) return;
@@ -309,7 +331,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int ordinal) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? 2 : 227 * 1024;
+  *value = attribute == cudaDevAttrMultiProcessorCount ? 2 : int(cuda_host::mostSharedBytes);
   return cudaSuccess;
 }
 
@@ -332,6 +354,18 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 
 cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
   if (cuda_host::state() == cudaSuccess) std::memset(memory, value, bytes);
+  return cuda_host::state();
+}
+
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  attributes->sharedSizeBytes = cuda_host::staticSharedBytes;
+  return cuda_host::state();
+}
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  if (size_t(value) + cuda_host::staticSharedBytes > cuda_host::mostSharedBytes) return cudaErrorInvalidValue;
+  std::lock_guard<std::mutex> lock(cuda_host::allowedMutex);
+  cuda_host::allowedSharedBytes[kernel] = size_t(value);
   return cuda_host::state();
 }
 

@@ -91,8 +91,13 @@ void breakAfter(int launches);
 // cudaErrorIllegalAddress on a device that is broken.
 cudaError_t state();
 
+// Whether a block of the kernel may have so much dynamic shared memory; if not, the next cudaGetLastError says so.
+bool mayHaveShared(const void* kernel, size_t bytes);
+cudaError_t takeLastError();
+
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), dim3 blocks, unsigned threads, size_t sharedBytes, Parameters... arguments) {
+  if (!mayHaveShared(reinterpret_cast<const void*>(kernel), sharedBytes)) return;
   runGrid(blocks, threads, sharedBytes, [=] { kernel(arguments...); });
 }
 
@@ -249,6 +254,9 @@ inline void __threadfence() {}
 
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+struct cudaFuncAttributes {
+  size_t sharedSizeBytes;  // static
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 using cudaStream_t = void*;
 struct cudaDeviceProp {
@@ -279,11 +287,9 @@ inline cudaError_t cudaDeviceSynchronize() {
   return cuda_host::state();
 }
 inline cudaError_t cudaGetLastError() {
-  return cuda_host::state();
+  return cuda_host::takeLastError();
 }
 const char* cudaGetErrorName(cudaError_t status);
 const char* cudaGetErrorString(cudaError_t status);
-template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
-  return cudaSuccess;
-}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);

@@ -109,6 +109,20 @@ PRODUCT_TEST("dense codes: row gradient", denseRowGradientTests) {
   }
 }
 
+KERNEL_TEST("dense codes: feature sums", denseFeatureSumsTests) {
+  Random random(24);
+  for (const DenseCase& c : cases) {
+    const Operands o(random, c, test.allocator());
+    const Floats coefficients = random.normals(o.plain.entries());
+    const Floats sums = test.floats(name("featureSums", c), [&](Kernels& kernels) {
+      Floats out(size_t(c.dSae), NAN);
+      kernels.featureSums(o.codes, coefficients.data(), 0.5, view(out));
+      return out;
+    });
+    test.close(name("featureSums", c), sums, reference::featureSums(o.plain, coefficients, 0.5), 1e-5);
+  }
+}
+
 PRODUCT_TEST("linear: few rows and many", linearTests) {
   Random random(23);
   for (const auto& [rows, in, out] : std::initializer_list<std::array<int64_t, 3>>{{1, 1, 1},
