@@ -86,7 +86,8 @@ function cases(): Case[] {
   return all;
 }
 
-describe("a run that is killed at random moments and resumed each time", () => {
+// Side by side: they mostly start processes and wait for the disk.
+describe.concurrent("a run that is killed at random moments and resumed each time", () => {
   const all = cases();
   const killsPerCase = Math.max(1, Math.ceil(kills / all.length));
   // few kills: a slice of the cases, spread over all of them

@@ -60,7 +60,7 @@ KERNEL_TEST("feature order of all sizes", featureOrderTests) {
                       return feature % 7 == 0 ? 0.9 : feature == 3 ? 1.0 : 0.01 * double(feature % 3);
                     }));
   checkFeatureOrder(test, "many rows", codesOf(random, 20000, 9, [](int64_t f) { return 0.005 * double(f); }));
-  checkFeatureOrder(test, "very many rows", codesOf(random, 140000, 3, [](int64_t f) { return f == 1 ? 0.5 : 1e-4; }));
+  checkFeatureOrder(test, "very many rows", codesOf(random, 70000, 3, [](int64_t f) { return f == 1 ? 0.5 : 1e-4; }));
   checkFeatureOrder(test, "many features", codesOf(random, 5, 40001, [](int64_t) { return 0.02; }));
 }
 
@@ -81,7 +81,7 @@ PRODUCT_TEST("decode of all widths", widthTests) {
   Random random(53);
   for (const int64_t dIn : {1023, 4097, 9216})
     for (const double density : {0.02, 0.3}) {
-      const int64_t rows = 5, dSae = density > 0.1 ? 3200 : 700;
+      const int64_t rows = 15, dSae = density > 0.1 ? 1000 : 300;
       const std::string name = "decode to " + std::to_string(dIn) + " columns, density " + std::to_string(density);
       const PlainCodes plain = codesOf(random, rows, dSae, [&](int64_t) { return density; });
       const Codes codes = plain.onDevice(test.allocator());

@@ -83,7 +83,7 @@ KERNEL_TEST("sample", sampleTests) {
   test.same("greedy takes the lowest index among equals", draw({1, 5, 5, 0, 7, 7}, 2, greedy),
             std::vector<int32_t>{1, 1});
 
-  const int64_t rows = 20000;
+  const int64_t rows = 5000;
   const Floats row = {0, 1, none, 2, 1000 - 998.5f, -200};
   Floats logits;
   for (int64_t r = 0; r < rows; ++r) logits.insert(logits.end(), row.begin(), row.end());
@@ -101,15 +101,15 @@ KERNEL_TEST("sample", sampleTests) {
   };
   Sampling sampling;
   sampling.seed = 9;
-  test.close("temperature 1", frequencies(sampling), expected(1, {0, 1, 3, 4, 5}), 0.015);
+  test.close("temperature 1", frequencies(sampling), expected(1, {0, 1, 3, 4, 5}), 0.03);
   sampling.temperature = 2;
-  test.close("temperature 2", frequencies(sampling), expected(2, {0, 1, 3, 4, 5}), 0.015);
+  test.close("temperature 2", frequencies(sampling), expected(2, {0, 1, 3, 4, 5}), 0.03);
   sampling.topK = 2;
-  test.close("top 2", frequencies(sampling), expected(2, {3, 4}), 0.015);
+  test.close("top 2", frequencies(sampling), expected(2, {3, 4}), 0.03);
   sampling.topK = 0;
   sampling.temperature = 1;
   sampling.topP = 0.7;  // probabilities: 0.46, 0.28, 0.17, ...: two classes reach 0.7
-  test.close("top p", frequencies(sampling), expected(1, {3, 4}), 0.015);
+  test.close("top p", frequencies(sampling), expected(1, {3, 4}), 0.03);
   sampling.topP = 1e-9;
   test.close("a tiny top p keeps one class", frequencies(sampling), expected(1, {3}), 1e-9);
   test.check(draw(logits, rows, {1, 0, 1, 1, 0}) != draw(logits, rows, {1, 0, 1, 2, 0}), "the seed matters");
