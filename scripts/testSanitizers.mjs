@@ -9,6 +9,7 @@ import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 
 const quick = process.argv[2] === "quick";
+const slice = quick ? { KERNEL_TESTS_ON: "best" } : {};
 const root = fileURLToPath(new URL("..", import.meta.url));
 
 function fail(message) {
@@ -67,7 +68,6 @@ async function testAddresses() {
   const native = ["engine_tests", "kernel_tests", "cuda_tests"];
   const { home, programs } = build("address", "address,undefined", native);
   const undefinedBehaviour = { UBSAN_OPTIONS: "halt_on_error=1:print_stacktrace=1" };
-  const slice = quick ? { KERNEL_TESTS_ON: "best" } : {};
   // Emulated and sanitized kernels are slow: of those, what shows each way to use shared memory, scratch and offsets.
   const emulated = ["decodeGradient", "stepRows", "ties", "selectTop", "softmax"];
   const [engineTests, ...kernelTests] = programs;
@@ -105,7 +105,7 @@ async function testThreads() {
   run(engineTests, [], { TSAN_OPTIONS: "halt_on_error=1" });
   // One group for each way in which kernels share work among threads: the rest takes many minutes and adds none.
   const groups = ["thread pool", "encode ties", "stepRows", ...(quick ? ["linear: bf16"] : ["linear", "attention"])];
-  await runShards(kernelTests, groups, { TSAN_OPTIONS: "halt_on_error=1" });
+  await runShards(kernelTests, groups, { TSAN_OPTIONS: "halt_on_error=1", ...slice });
 
   // The sanitizer does not see how Node.js and V8 synchronise their own threads, and reports them: what counts are
   // reports of an access that our code makes.

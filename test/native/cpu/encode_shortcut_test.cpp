@@ -87,10 +87,11 @@ class Shortcut {
 KERNEL_TEST("encode top k by shortcut", topKShortcutTests) {
   Shortcut shortcut(test);
   if (!shortcut) return;
-  for (const auto& [rows, dSae, dIn] : {std::array<int64_t, 3>{65, 2048, 64}, std::array<int64_t, 3>{100, 3001, 131},
-                                        std::array<int64_t, 3>{71, 2500, 768}})
-    for (const int64_t k : {1, 32, 70})
-      shortcut.agreesOnEverything(rows, dSae, dIn, uint64_t(k), selectionOf(Select::topk, k));
+  for (const auto& [rows, dSae, dIn, k] :
+       {std::array<int64_t, 4>{65, 2048, 64, 1}, std::array<int64_t, 4>{65, 2048, 64, 32},
+        std::array<int64_t, 4>{65, 2048, 64, 70}, std::array<int64_t, 4>{100, 3001, 131, 32},
+        std::array<int64_t, 4>{71, 2500, 768, 70}})
+    shortcut.agreesOnEverything(rows, dSae, dIn, uint64_t(k), selectionOf(Select::topk, k));
 }
 
 KERNEL_TEST("encode above by shortcut", aboveShortcutTests) {
