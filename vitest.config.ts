@@ -6,7 +6,7 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     exclude: [
       "test/cli/**",
-      "test/examples.test.ts",
+      "test/{examples,readme}.test.ts",
       "test/cuda/**",
       "test/package/**",
       "test/robustness/**",
