@@ -13,12 +13,12 @@ function has(program) {
 }
 
 function run(script, args, environment = {}) {
-  const result = spawnSync(process.execPath, [require.resolve(script), ...args], {
+  const { status } = spawnSync(process.execPath, [require.resolve(script), ...args], {
     cwd: root,
     stdio: "inherit",
     env: { ...process.env, ...environment },
   });
-  process.exit(result.status ?? 1);
+  if (status !== 0) process.exit(status ?? 1);
 }
 
 function refuse(message) {
@@ -36,7 +36,10 @@ if (process.platform !== "win32") {
 }
 const parallel = String(availableParallelism());
 if (has("cmake") && (has("ninja") || has("make") || process.platform === "win32")) {
+  // Apart: `compile` configures only what has never been, whatever the environment says by now and which compilers came.
+  run("cmake-js/bin/cmake-js", ["configure"]);
   run("cmake-js/bin/cmake-js", ["compile", "--parallel", parallel]);
+  process.exit(0);
 }
 if (process.platform !== "win32" && !has("make")) {
   refuse(

@@ -216,6 +216,9 @@ export class Device {
       try {
         await native.synchronize(this.#native);
       } finally {
+        // A read of codes queues its second part when the first one is done: that may be waiting still. What fails now
+        // is told to whoever reads.
+        await native.synchronize(this.#native).catch(() => undefined);
         native.closeDevice(this.#native);
       }
     })();

@@ -15,7 +15,7 @@
 namespace monosem::cuda {
 
 // Raised with every change of this file or of what it includes.
-constexpr uint32_t abiVersion = 6;
+constexpr uint32_t abiVersion = 7;
 
 class Context;  // a device opened by the library: its stream, its cuBLAS handle
 
@@ -30,7 +30,8 @@ enum class Precision : int32_t {
 // the device's stream may go on using a block that was given back: who gets it next queues its work behind.
 struct Memory {
   void* owner;
-  void* (*allocate)(void* owner, size_t bytes);  // null: there is no more, and the owner knows why
+  void* (*allocate)(void* owner, size_t bytes);      // null: there is no more, and the owner knows why
+  void (*release)(void* owner, const void* memory);  // before the call returns
 };
 
 struct FeatureSetView {

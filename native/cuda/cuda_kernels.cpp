@@ -1,5 +1,6 @@
 #include "cuda/cuda_kernels.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -15,7 +16,8 @@ namespace {
 // What a call allocates: scratch goes with the call, results are taken out by their address.
 class CallMemory {
  public:
-  explicit CallMemory(Allocator& allocator) : allocator_(allocator), memory_{this, &CallMemory::allocate} {}
+  explicit CallMemory(Allocator& allocator)
+      : allocator_(allocator), memory_{this, &CallMemory::allocate, &CallMemory::release} {}
 
   const Memory* memory() const { return &memory_; }
   // The error that made an allocation fail, if one did.
@@ -37,6 +39,11 @@ class CallMemory {
     } catch (const std::bad_alloc&) {
     }
     return nullptr;
+  }
+  static void release(void* owner, const void* memory) {
+    std::vector<Block>& blocks = static_cast<CallMemory*>(owner)->blocks_;
+    const auto isThat = [memory](const Block& block) { return block.as<const void>() == memory; };
+    blocks.erase(std::remove_if(blocks.begin(), blocks.end(), isThat), blocks.end());
   }
 
   Allocator& allocator_;

@@ -65,7 +65,10 @@ const Api& openLibrary([[maybe_unused]] const std::string& path) {
       throw EngineError(ErrorCode::unsupported, place + " belongs to another version of monosem: build it again");
     return *api;
   }
-  throw EngineError(ErrorCode::unsupported, "no CUDA backend in this build: " + reasons);
+  throw EngineError(ErrorCode::unsupported,
+                    "no CUDA backend in this build: " + reasons +
+                        ". Where there is nvcc, \"npm run build:native\" in a clone of monosem makes it; "
+                        "MONOSEM_CUDA_LIBRARY names one that is elsewhere");
 #endif
 }
 

@@ -56,6 +56,13 @@ void RoundedCopies::keepForNow(Rows activations, Block rounded) {
   copies_.push_back({activations, std::move(rounded), true});
 }
 
+bool RoundedCopies::makeRoom() noexcept {
+  std::vector<Copy> gone;  // let go after the lock
+  std::lock_guard<std::mutex> lock(mutex_);
+  gone.swap(copies_);
+  return !gone.empty();
+}
+
 void RoundedCopies::contentGone(const void* begin, size_t bytes) noexcept {
   const auto isGone = [&](const Copy& copy) { return overlaps(copy.matrix, begin, bytes); };
   while (takeWhere(isGone)) {

@@ -13,7 +13,8 @@
 //
 // A copy is known by the address and shape of its matrix, and is that one's as long as nothing else writes to that
 // memory: whoever does so says contentGone first, which lets the copy go, and so does the allocator when the matrix's
-// block is given back, on whichever thread. Blocks are never let go under the lock, because that comes back here.
+// block is given back, on whichever thread. Where memory is short, all of them are let go. Blocks are never let go
+// under the lock, because that comes back here.
 #pragma once
 
 #include <mutex>
@@ -38,6 +39,7 @@ class RoundedCopies final : public MemoryWatcher {
   // The same, in the place of the oldest such copy where there are mostOfActivations.
   void keepForNow(Rows activations, Block rounded);
   void contentGone(const void* begin, size_t bytes) noexcept override;
+  bool makeRoom() noexcept override;
 
  private:
   struct Copy {

@@ -36,6 +36,8 @@ class MemoryWatcher {
   // What these bytes held is gone: the host has written them, or their block was let go. Told before the memory can be
   // anybody else's, on whichever thread that happens, which holds no lock of the allocator.
   virtual void contentGone(const void* begin, size_t bytes) noexcept = 0;
+  // Memory is short: lets go of what is kept for speed alone. Whether there was any. As contentGone, without a lock.
+  virtual bool makeRoom() noexcept = 0;
 };
 
 struct MemoryStatistics {
@@ -57,6 +59,8 @@ class Allocator {
   virtual void setLimit(uint64_t bytes) = 0;
   virtual void resetPeak() = 0;
   virtual void releaseCache() = 0;
+  // The device is closed: releases what is kept for reuse, and from now on every block that is given back.
+  virtual void close() = 0;
 
   virtual void upload(const void* host, const Block& block, size_t bytes) {
     if (bytes > 0) std::memcpy(block.as<void>(), host, bytes);

@@ -66,6 +66,7 @@ class CachingAllocator::Pool {
     contentGone(bytes, size);
     std::lock_guard<std::mutex> lock(mutex_);
     current_ -= size;
+    if (closed_) return source_->release(bytes, size);
     try {
       byAge_.push_back({bytes, size});
     } catch (const std::bad_alloc&) {
@@ -96,6 +97,15 @@ class CachingAllocator::Pool {
     if (watcher) watcher->contentGone(begin, bytes);  // without the lock: it may give blocks back
   }
 
+  bool makeRoom() noexcept {
+    std::shared_ptr<MemoryWatcher> watcher;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      watcher = watcher_.lock();
+    }
+    return watcher && watcher->makeRoom();
+  }
+
   MemoryStatistics statistics() const {
     std::lock_guard<std::mutex> lock(mutex_);
     return {current_, peak_, cached_, limit_};
@@ -114,6 +124,12 @@ class CachingAllocator::Pool {
 
   void releaseCache() {
     std::lock_guard<std::mutex> lock(mutex_);
+    shrinkCache(0);
+  }
+
+  void close() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    closed_ = true;
     shrinkCache(0);
   }
 
@@ -157,6 +173,7 @@ class CachingAllocator::Pool {
   std::multimap<size_t, std::list<Freed>::iterator> bySize_;
   uint64_t current_ = 0, peak_ = 0, cached_ = 0, limit_ = 0;
   uint64_t highest_ = 0;  // the peak that no reset touches
+  bool closed_ = false;
   std::weak_ptr<MemoryWatcher> watcher_;
 };
 
@@ -171,7 +188,13 @@ CachingAllocator::~CachingAllocator() {
 
 Block CachingAllocator::allocate(size_t bytes) {
   const size_t size = sizeClass(bytes);
-  void* memory = pool_->take(size, bytes);
+  void* memory = nullptr;
+  try {
+    memory = pool_->take(size, bytes);
+  } catch (const EngineError& error) {
+    if (error.code() != ErrorCode::outOfMemory || !pool_->makeRoom()) throw;
+    memory = pool_->take(size, bytes);
+  }
   return makeBlock(std::shared_ptr<void>(memory, [pool = pool_, size](void* p) { pool->giveBack(p, size); }), size);
 }
 
@@ -186,6 +209,9 @@ void CachingAllocator::resetPeak() {
 }
 void CachingAllocator::releaseCache() {
   pool_->releaseCache();
+}
+void CachingAllocator::close() {
+  pool_->close();
 }
 
 void CachingAllocator::setWatcher(std::weak_ptr<MemoryWatcher> watcher) {

@@ -33,6 +33,7 @@ class CachingAllocator : public Allocator {
   void setLimit(uint64_t bytes) override;
   void resetPeak() override;
   void releaseCache() override;
+  void close() override;
 
  protected:
   void setWatcher(std::weak_ptr<MemoryWatcher> watcher);

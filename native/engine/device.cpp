@@ -127,7 +127,7 @@ std::optional<Failure> Device::settle() {
       lost_ = error.code() == ErrorCode::deviceLost;
       lateIsFirst = error.call() <= failedAfter_;
       const auto found = unsettled_.lower_bound(error.call());
-      if (found != unsettled_.end()) name = found->second;
+      if (error.call() > 0 && found != unsettled_.end()) name = found->second;
       throw;
     }
   };
@@ -165,7 +165,7 @@ void Device::readMore(std::function<void(Allocator&)> transfer, Completion done)
 void Device::shutDown() {
   queue_.stop();
   kernels_.reset();
-  allocator_->releaseCache();
+  allocator_->close();
 }
 
 }  // namespace monosem

@@ -33,6 +33,22 @@ test("a file that is not the CUDA backend is refused, naming it", () => {
   expect(() => open("libc.so.6")).toThrow(/libc\.so\.6 is not monosem's CUDA library[\s\S]*ERR_UNSUPPORTED/);
 });
 
+test("a library without code for the GPU is refused with what to do, and auto takes the CPU", () => {
+  const open = (name: string) =>
+    execFileSync(
+      process.execPath,
+      [
+        ...["--input-type=module", "-e"],
+        `import { Device } from "monosem"; const { name, reason } = await Device.open("${name}"); console.log(name, reason);`,
+      ],
+      { env: { ...process.env, CUDA_HOST_WITHOUT_CODE: "1" }, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] },
+    );
+  expect(() => open("cuda:0")).toThrow(
+    /no code for emulated[\s\S]*MONOSEM_CUDA_ARCHITECTURES=all[\s\S]*ERR_UNSUPPORTED/,
+  );
+  expect(open("auto")).toMatch(/^cpu .*no code for/);
+});
+
 test("memory is counted, limited, and kept for reuse", async () => {
   await using device = await Device.open(testDevice, { memoryLimitBytes: 1 << 20 });
   {

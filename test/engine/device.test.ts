@@ -72,6 +72,19 @@ test("closing waits for queued work; afterwards the device refuses work and its 
   doubled.dispose();
 });
 
+test("closing waits for reads of codes, which have two parts", async () => {
+  for (let i = 0; i < 50; i++) {
+    const device = await Device.open("cpu", { threads: 1 });
+    const encoder = device.tensor(new Float32Array([1, 0, 0, 1]), [2, 2]);
+    const codes = device.kernels.encode(device.tensor(new Float32Array([5, -1]), [1, 2]), encoder, device.zeros([2]), {
+      select: "positive",
+    });
+    const read = codes.read();
+    await device.close();
+    expect((await read).preActivations).toEqual(new Float32Array([5]));
+  }
+});
+
 test("closing rejects with the error of work that nobody waited for", async () => {
   const device = await Device.open("cpu", { threads: 1 });
   device.kernels.scale(device.empty([2]), 2);

@@ -92,8 +92,17 @@ void multiplyByBrain(Context& gpu, Rows x, Matrix<const uint16_t> weights, Matri
   if (x.rows <= fewRows) {
     int64_t row = 0;
     for (; row + 4 <= x.rows; row += 4) multiplyFewRows<4>(gpu, x, row, weights, out);
-    for (; row < x.rows; ++row) multiplyFewRows<1>(gpu, x, row, weights, out);
-    return;
+    // Every launch reads all weights.
+    switch (x.rows - row) {
+      case 1:
+        return multiplyFewRows<1>(gpu, x, row, weights, out);
+      case 2:
+        return multiplyFewRows<2>(gpu, x, row, weights, out);
+      case 3:
+        return multiplyFewRows<3>(gpu, x, row, weights, out);
+      default:
+        return;
+    }
   }
   const int64_t size = x.rows * x.columns;
   const int count = termsOf(gpu.precision());

@@ -46,6 +46,31 @@ void requireDevice(int ordinal) {
                         (count == 1 ? " CUDA device, number 0" : " CUDA devices, numbered from 0"));
 }
 
+__global__ void emptyKernel() {}
+
+// Throws unsupported where the library has no code that this device can run: it was compiled for others, or into PTX
+// that is too new for the driver.
+void requireCode(const std::string& device) {
+  cudaFuncAttributes attributes;
+  const cudaError_t status = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(emptyKernel));
+  switch (status) {
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorInvalidKernelImage:
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidPtx:
+    case cudaErrorUnsupportedPtxVersion:
+      break;
+    default:
+      return check(status, "cudaFuncGetAttributes");
+  }
+  cudaGetLastError();
+  throw EngineError(ErrorCode::unsupported,
+                    std::string("the CUDA library has no code for ") + device + ": " + cudaGetErrorString(status) +
+                        " (" + cudaGetErrorName(status) +
+                        "). Build it on this machine, or with MONOSEM_CUDA_ARCHITECTURES=all in the environment: "
+                        "npm run build:native");
+}
+
 // More calls than this between two settles share the last note.
 constexpr size_t mostNotes = 1024;
 
@@ -112,6 +137,7 @@ Context::Context(const OpenOptions& options) : ordinal_(options.ordinal), precis
   sharedBytes_ = size_t(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal_));
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, ordinal_), "cudaGetDeviceProperties");
+  requireCode(properties.name);
   description_ = std::string(properties.name) + ", " + nameOf(precision_);
   cudaStream_t stream = nullptr;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
@@ -200,7 +226,7 @@ void Context::settle(uint64_t* call) {
   for (size_t i = 0; i < notes.size(); ++i) {
     if (notes[i].failure == uint32_t(LateFailure::none)) continue;
     clear(failureNotes_.get(), bytes);
-    *call = calls[i];
+    if (i + 1 < mostNotes) *call = calls[i];  // the last one may be of any call since
     refuse(notes[i]);
   }
 }

@@ -71,6 +71,8 @@ class Context {
   T* allocate(int64_t count) {
     return static_cast<T*>(allocateBytes(sizeof(T) * size_t(count)));
   }
+  // Gives scratch back that the work queued so far is the last to use; for what a call needs again and again.
+  void release(const void* memory) { memory_->release(memory_->owner, memory); }
   // A kernel's call begins: its number, and its memory.
   void beginCall(uint64_t call, const Memory* memory) {
     call_ = call;
@@ -104,8 +106,6 @@ class Context {
   LateFailureNote* failureNote();
   // Waits, and throws the first failure that was noted since the last time; `call` is the number of the call.
   void settle(uint64_t* call);
-
-  std::string lastMessage;  // of the call that failed last
 
  private:
   struct DestroyStream {

@@ -138,30 +138,37 @@ __global__ void __launch_bounds__(mostRowThreads) finishProductKernel(Reconstruc
 }
 
 // out = values . decoder, a chunk of columns after another, in the order of the features.
-void decodeByProducts(Context& gpu, const CodesView& codes, Rows decoder, Matrix<float> out) {
+// `rounded`: the decoder's copy in bfloat16, or null.
+void decodeByProducts(Context& gpu, const CodesView& codes, Rows decoder, const Bfloat16* rounded, Matrix<float> out) {
   const std::vector<ColumnChunk> chunks = columnChunks(codes);
   float* scattered = gpu.allocate<float>(codes.rows * chunks.front().count);
   float* gathered = scratchForEligibleRows(gpu, codes, decoder.columns);
   for (const ColumnChunk& chunk : chunks) {
     const Matrix<float> values{scattered, codes.rows, chunk.count};
     scatterChunk(gpu, codes, codes.values, 1, chunk, values);
-    const float* decoderRows = gatherEligibleRows(gpu, codes, decoder, chunk, gathered);
-    gpu.products().ab({values.data, values.rows, values.columns}, {decoderRows, chunk.count, decoder.columns}, 1,
-                      chunk.first == 0 ? 0.0f : 1.0f, out);
+    const Rows factor{values.data, values.rows, values.columns};
+    const float keep = chunk.first == 0 ? 0 : 1;
+    if (rounded && !gathered) {
+      const Matrix<const Bfloat16> rows{rounded + chunk.first * decoder.columns, chunk.count, decoder.columns};
+      gpu.products().ab(factor, rows, 1, keep, out);
+    } else {
+      const float* rows = gatherEligibleRows(gpu, codes, decoder, chunk, gathered);
+      gpu.products().ab(factor, Rows{rows, chunk.count, decoder.columns}, 1, keep, out);
+    }
   }
 }
 
 // `rows`: the decoder's in the context's precision.
 template <int width, class T>
-void decodeBy(Context& gpu, const CodesView& codes, Rows decoder, Matrix<T> rows, Reconstruction to,
-              double* squaredError) {
+void decodeBy(Context& gpu, const CodesView& codes, Rows decoder, const Bfloat16* rounded, Matrix<T> rows,
+              Reconstruction to, double* squaredError) {
   const int64_t perRow = piecesOf(to.out.columns, width);
   const unsigned pieces = piecesOf(perRow, mostRowThreads);
   const unsigned threads = piecesOf(piecesOf(perRow, std::max(1u, pieces)), warpSize_) * warpSize_;
   const Launch grid{dim3(unsigned(codes.rows), pieces), threads};
   if (squaredError) to.pieceErrors = gpu.allocate<double>(codes.rows * pieces);
   if (worthDense(gpu, codes)) {
-    decodeByProducts(gpu, codes, decoder, to.out);
+    decodeByProducts(gpu, codes, decoder, rounded, to.out);
     launch(gpu, finishProductKernel<width>, grid, to);
   } else {
     launch(gpu, decodeKernel<width, std::remove_const_t<T>>, grid, codes, rows, to);
@@ -267,15 +274,27 @@ __global__ void __launch_bounds__(takeThreads)
                   ofRow[columnOfFeature(codes, codes.features[entry]) - chunk.first]);
 }
 
-void decodeGradientByProducts(Context& gpu, const CodesView& codes, Rows decoder, Rows dOutput,
+// `rounded`: as for decodeByProducts.
+void decodeGradientByProducts(Context& gpu, const CodesView& codes, Rows decoder, const Bfloat16* rounded, Rows dOutput,
                               const EntryGradient& gradient) {
   const std::vector<ColumnChunk> chunks = columnChunks(codes);
   float* products = gpu.allocate<float>(codes.rows * chunks.front().count);
   float* gathered = scratchForEligibleRows(gpu, codes, decoder.columns);
+  const bool rounds = gpu.precision() == Precision::bfloat16;
+  // Once for all chunks.
+  const Matrix<const Bfloat16> roundedOutput = rounds ? roundedToBfloat16(gpu, dOutput) : Matrix<const Bfloat16>{};
   for (const ColumnChunk& chunk : chunks) {
-    const float* decoderRows = gatherEligibleRows(gpu, codes, decoder, chunk, gathered);
-    gpu.products().abTransposed(dOutput, {decoderRows, chunk.count, decoder.columns}, 1, 0,
-                                {products, codes.rows, chunk.count});
+    const Matrix<float> out{products, codes.rows, chunk.count};
+    if (rounded && !gathered) {
+      const Matrix<const Bfloat16> rows{rounded + chunk.first * decoder.columns, chunk.count, decoder.columns};
+      gpu.products().abTransposed(roundedOutput, rows, 1, 0, out);
+    } else {
+      const Rows rows{gatherEligibleRows(gpu, codes, decoder, chunk, gathered), chunk.count, decoder.columns};
+      if (rounds)
+        gpu.products().abTransposed(roundedOutput, rows, 1, 0, out);
+      else
+        gpu.products().abTransposed(dOutput, rows, 1, 0, out);
+    }
     launch(gpu, takeEntriesKernel, Launch{dim3(unsigned(codes.rows)), takeThreads}, codes, chunk, products, gradient);
   }
 }
@@ -290,15 +309,17 @@ void decode(Context& gpu, CodesView codes, Rows decoder, const uint16_t* rounded
            packsAt<width>(target.data);
   };
   withRowsInPrecision(gpu, decoder, rounded, [&](auto rows) {
-    withDecoderPackWidth<std::remove_pointer_t<decltype(rows.data)>>(
-        fits, [&](auto width) { decodeBy<width>(gpu, codes, decoder, rows, to, squaredError); });
+    withDecoderPackWidth<std::remove_pointer_t<decltype(rows.data)>>(fits, [&](auto width) {
+      decodeBy<width>(gpu, codes, decoder, reinterpret_cast<const Bfloat16*>(rounded), rows, to, squaredError);
+    });
   });
 }
 
 void decodeGradient(Context& gpu, CodesView codes, Rows decoder, const uint16_t* rounded, Rows dOutput, double scale,
                     Floats perFeature, double featureScale, bool every, float* out) {
   const EntryGradient gradient{float(scale), perFeature, float(featureScale), every, out};
-  if (worthDense(gpu, codes)) return decodeGradientByProducts(gpu, codes, decoder, dOutput, gradient);
+  if (worthDense(gpu, codes))
+    return decodeGradientByProducts(gpu, codes, decoder, reinterpret_cast<const Bfloat16*>(rounded), dOutput, gradient);
   const int64_t entriesPerRow = codes.entries / std::max<int64_t>(1, codes.rows);
   const unsigned warps = std::clamp(piecesOf(entriesPerRow, entriesPerWarp), 1u, unsigned(warpsPerRow));
   const Launch grid{dim3(unsigned(codes.rows)), warps * warpSize_};

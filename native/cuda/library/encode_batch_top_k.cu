@@ -118,7 +118,10 @@ class SampledBounds {
       return roomFor(wanted);
     }
     setBound(gpu_, operands_, 0);
-    return roomFor(0.5 * double(operands_.x.rows * operands_.positions()));
+    // All that is positive, of which nobody knows how much it is: where it is more, the scores are computed once more.
+    constexpr double mostGuessed = 1 << 24;
+    const double half = 0.5 * double(operands_.x.rows * operands_.positions());
+    return roomFor(std::min(half, std::max(mostGuessed, 2 * double(k_))));
   }
 
  private:
@@ -126,8 +129,8 @@ class SampledBounds {
 
   static constexpr int64_t sampledRows = 128;
   // How many times as many entries as wanted.
-  static constexpr int attempts = 2;
-  static constexpr double factors[attempts] = {1.25, 2};
+  static constexpr int attempts = 3;
+  static constexpr double factors[attempts] = {1.25, 2, 8};
 
   Context& gpu_;
   const EncodeOperands& operands_;

@@ -1,6 +1,7 @@
 // The library's entry point: the table, each entry of which runs a kernel and turns what it throws into a status.
 #include <cstdio>
 #include <new>
+#include <string>
 
 #include "cuda/library/context.h"
 #include "cuda/library/dense_codes.h"
@@ -10,12 +11,14 @@ namespace monosem::cuda {
 namespace {
 
 constexpr int32_t success = 0;
+// Of the call that failed last on this thread: uploads come from another one than kernels.
+thread_local std::string lastMessage;
 
 int32_t statusOf(ErrorCode code) {
   return int32_t(code) + 1;
 }
 
-// Runs `work`; what it throws becomes a status, and its message the context's.
+// Runs `work`; what it throws becomes a status, and its message the last one.
 template <class Work>
 int32_t attempt(Context* context, const Work& work) noexcept {
   try {
@@ -23,13 +26,13 @@ int32_t attempt(Context* context, const Work& work) noexcept {
     work();
     return success;
   } catch (const EngineError& error) {
-    context->lastMessage = error.what();
+    lastMessage = error.what();
     return statusOf(error.code());
   } catch (const std::bad_alloc&) {
-    context->lastMessage = "the system is out of memory";
+    lastMessage = "the system is out of memory";
     return statusOf(ErrorCode::outOfMemory);
   } catch (const std::exception& error) {
-    context->lastMessage = error.what();
+    lastMessage = error.what();
     return statusOf(ErrorCode::internal);
   }
 }
@@ -73,7 +76,7 @@ const Api table = {
     open,
     [](Context* context) { delete context; },
     [](const Context* context) { return context->description().c_str(); },
-    [](const Context* context) { return context->lastMessage.c_str(); },
+    [](const Context*) { return lastMessage.c_str(); },
     allocate,
     [](Context* context, void* memory) { attempt(context, [&] { context->releaseDevice(memory); }); },
     [](Context* context, const void* host, void* memory, size_t bytes) {

@@ -12,6 +12,37 @@
 
 namespace monosem::cuda {
 
+MatrixProducts::Factor MatrixProducts::factorOf(Rows matrix, bool transposed) {
+  if (gpu_.precision() != Precision::bfloat16)
+    return {matrix.data, matrix.rows, matrix.columns, transposed, Element::float32};
+  return factorOf(roundedToBfloat16(gpu_, matrix), transposed);
+}
+
+MatrixProducts::Factor MatrixProducts::factorOf(Matrix<const Bfloat16> matrix, bool transposed) {
+  return {matrix.data, matrix.rows, matrix.columns, transposed, Element::bfloat16};
+}
+
+template <class A, class B>
+void MatrixProducts::multiplyAny(A a, bool aTransposed, B b, bool bTransposed, int64_t depth, float factor, float keep,
+                                 Matrix<float> out) {
+  if (isOfNothing(depth, keep, out)) return;
+  const Factor left = factorOf(a, aTransposed), right = factorOf(b, bTransposed);
+  multiply(left, right, depth, factor, keep, out);
+  // What was rounded for this product: a call may make many of them.
+  if (left.data != a.data) gpu_.release(left.data);
+  if (right.data != b.data) gpu_.release(right.data);
+}
+
+bool MatrixProducts::isOfNothing(int64_t depth, float keep, Matrix<float> out) {
+  const int64_t size = out.rows * out.columns;
+  if (size > 0 && depth > 0) return false;
+  if (keep == 0)
+    gpu_.clear(out.data, sizeof(float) * size_t(size));
+  else
+    scale(gpu_, {out.data, size}, keep, {out.data, size});
+  return true;
+}
+
 void MatrixProducts::abTransposed(Rows a, Rows b, float factor, float keep, Matrix<float> out) {
   multiplyAny(a, false, b, true, a.columns, factor, keep, out);
 }
@@ -26,39 +57,19 @@ void MatrixProducts::aTransposedB(Rows a, Rows b, float factor, float keep, Matr
 
 void MatrixProducts::abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep,
                                   Matrix<float> out) {
-  if (isOfNothing(a.columns, keep, out)) return;
-  multiply(factorOf(a, false), factorOf(b, true), a.columns, factor, keep, out);
+  multiplyAny(a, false, b, true, a.columns, factor, keep, out);
+}
+
+void MatrixProducts::abTransposed(Matrix<const Bfloat16> a, Rows b, float factor, float keep, Matrix<float> out) {
+  multiplyAny(a, false, b, true, a.columns, factor, keep, out);
+}
+
+void MatrixProducts::ab(Rows a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out) {
+  multiplyAny(a, false, b, false, a.columns, factor, keep, out);
 }
 
 void MatrixProducts::aTransposedB(Rows a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out) {
-  if (isOfNothing(a.rows, keep, out)) return;
-  multiply(factorOf(a, true), factorOf(b, false), a.rows, factor, keep, out);
-}
-
-MatrixProducts::Factor MatrixProducts::factorOf(Rows matrix, bool transposed) {
-  if (gpu_.precision() != Precision::bfloat16)
-    return {matrix.data, matrix.rows, matrix.columns, transposed, Element::float32};
-  return factorOf(roundedToBfloat16(gpu_, matrix), transposed);
-}
-
-MatrixProducts::Factor MatrixProducts::factorOf(Matrix<const Bfloat16> matrix, bool transposed) {
-  return {matrix.data, matrix.rows, matrix.columns, transposed, Element::bfloat16};
-}
-
-void MatrixProducts::multiplyAny(Rows a, bool aTransposed, Rows b, bool bTransposed, int64_t depth, float factor,
-                                 float keep, Matrix<float> out) {
-  if (isOfNothing(depth, keep, out)) return;
-  multiply(factorOf(a, aTransposed), factorOf(b, bTransposed), depth, factor, keep, out);
-}
-
-bool MatrixProducts::isOfNothing(int64_t depth, float keep, Matrix<float> out) {
-  const int64_t size = out.rows * out.columns;
-  if (size > 0 && depth > 0) return false;
-  if (keep == 0)
-    gpu_.clear(out.data, sizeof(float) * size_t(size));
-  else
-    scale(gpu_, {out.data, size}, keep, {out.data, size});
-  return true;
+  multiplyAny(a, true, b, false, a.rows, factor, keep, out);
 }
 
 }  // namespace monosem::cuda

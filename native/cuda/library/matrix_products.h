@@ -22,6 +22,8 @@ class MatrixProducts {
 
   // The same of factors that were rounded before.
   void abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
+  void abTransposed(Matrix<const Bfloat16> a, Rows b, float factor, float keep, Matrix<float> out);
+  void ab(Rows a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
   void aTransposedB(Rows a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
 
  protected:
@@ -44,7 +46,8 @@ class MatrixProducts {
  private:
   Factor factorOf(Rows matrix, bool transposed);
   static Factor factorOf(Matrix<const Bfloat16> matrix, bool transposed);
-  void multiplyAny(Rows a, bool aTransposed, Rows b, bool bTransposed, int64_t depth, float factor, float keep,
+  template <class A, class B>
+  void multiplyAny(A a, bool aTransposed, B b, bool bTransposed, int64_t depth, float factor, float keep,
                    Matrix<float> out);
   // Whether out is empty or there are no summands; out = keep * out then.
   bool isOfNothing(int64_t depth, float keep, Matrix<float> out);

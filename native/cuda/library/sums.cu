@@ -159,6 +159,7 @@ void sumOverRows(Context& gpu, Matrix<const T> a, const float* weights, const Fi
            weights, int64_t(piecesOf(a.rows, stretches)), parts);
     launch(gpu, addStretchesKernel<Finish>, Launch{piecesOf(a.columns, warpSize_), sumThreads}, parts, stretches,
            a.columns, finish);
+    gpu.release(parts);
   });
 }
 

@@ -1,6 +1,7 @@
 // How cuBLAS is found, what is said where it is not, and what is asked of it: with a fake one (fake_cublas.cpp, in the
 // folder FAKE_CUBLAS_FOLDER) and the emulated device.
 #include <dlfcn.h>
+#include <algorithm>
 
 #include <cmath>
 #include <cstdio>
@@ -151,10 +152,16 @@ double inPrecision(Precision precision, float x) {
 // Of the call that a product is part of.
 struct Scratch {
   std::vector<std::unique_ptr<char[]>> blocks;
-  const Memory memory{this, [](void* owner, size_t bytes) -> void* {
+  const Memory memory{this,
+                      [](void* owner, size_t bytes) -> void* {
                         auto& blocks = static_cast<Scratch*>(owner)->blocks;
                         blocks.push_back(std::make_unique<char[]>(bytes));
                         return blocks.back().get();
+                      },
+                      [](void* owner, const void* memory) {
+                        auto& blocks = static_cast<Scratch*>(owner)->blocks;
+                        const auto isThat = [memory](const auto& block) { return block.get() == memory; };
+                        blocks.erase(std::find_if(blocks.begin(), blocks.end(), isThat));
                       }};
 };
 

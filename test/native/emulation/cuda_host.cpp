@@ -359,7 +359,7 @@ cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t)
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
   attributes->sharedSizeBytes = cuda_host::staticSharedBytes;
-  return cuda_host::state();
+  return std::getenv("CUDA_HOST_WITHOUT_CODE") ? cudaErrorNoKernelImageForDevice : cuda_host::state();
 }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
@@ -373,6 +373,8 @@ const char* cudaGetErrorName(cudaError_t status) {
   switch (status) {
     case cudaErrorInvalidDevice:
       return "cudaErrorInvalidDevice";
+    case cudaErrorNoKernelImageForDevice:
+      return "cudaErrorNoKernelImageForDevice";
     case cudaErrorIllegalAddress:
       return "cudaErrorIllegalAddress";
     default:
@@ -384,6 +386,8 @@ const char* cudaGetErrorString(cudaError_t status) {
   switch (status) {
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
+    case cudaErrorNoKernelImageForDevice:
+      return "no kernel image is available for execution on the device";
     case cudaErrorIllegalAddress:
       return "an illegal memory access was encountered";
     default:

@@ -194,6 +194,14 @@ void allocatorsAreExactAndShared() {
   }
   survivor.as<char>()[99] = 1;
   check(true, "a block may outlive its allocator");
+
+  HostAllocator closed;
+  closed.allocate(1000);
+  Block live = closed.allocate(5000);
+  closed.close();
+  check(closed.statistics().cached == 0 && closed.statistics().current > 0, "closing keeps what is in use alone");
+  live = Block();
+  check(closed.statistics().cached == 0 && closed.statistics().current == 0, "what comes back then is not kept");
 }
 
 // Counts what is asked of it, and has at most `most` bytes.

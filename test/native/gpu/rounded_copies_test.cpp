@@ -312,6 +312,14 @@ KERNEL_TEST("bfloat16: steps that make no copy", missingCopiesTests) {
   large.readsWeights(test, "without memory for a copy");
   large.step();
   large.readsWeights(test, "with memory again");
+
+  const uint64_t withCopy = full.memory().statistics().current, spare = 4096;
+  full.memory().setLimit(withCopy + spare);
+  const std::vector<Floats> results = large.results();
+  const Block wanted = full.memory().allocate(size_t(2 * spare));
+  test.check(full.memory().statistics().current < withCopy + 2 * spare, "a copy makes room for what is asked for");
+  test.check(large.results() == results, "what is read is the same without it");
+  test.throws("more than copies hold", ErrorCode::outOfMemory, [&] { full.memory().allocate(1 << 20); });
 }
 
 // Activations, and what a training step makes of them: codes, and gradients for the entries of other codes.

@@ -183,6 +183,8 @@ KERNEL_TEST("linear: bf16 weights", linearBrainTests) {
   for (const auto& [rows, in, out] : std::initializer_list<std::array<int64_t, 3>>{{1, 1, 1},
                                                                                    {1, 192, 77},
                                                                                    {5, 50, 33},
+                                                                                   {6, 52, 33},
+                                                                                   {7, 65, 40},
                                                                                    {8, 64, 40},
                                                                                    {9, 770, 64},
                                                                                    {33, 7, 100},

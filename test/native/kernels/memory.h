@@ -22,6 +22,7 @@ class ExactAllocator final : public Allocator {
   void setLimit(uint64_t) override {}
   void resetPeak() override {}
   void releaseCache() override {}
+  void close() override {}
 };
 
 }  // namespace monosem::test
