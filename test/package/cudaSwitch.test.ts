@@ -1,4 +1,7 @@
-/** Whether a build has the CUDA library in it: by default where there is nvcc, else as the environment says. */
+/**
+ * Whether a build has the CUDA library in it, and for which GPUs: by default where there is nvcc, else as the environment
+ * says, each time.
+ */
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,14 +17,24 @@ test.skipIf(!has("cmake") || !has("nvcc"))(
   () => {
     const folder = mkdtempSync(join(tmpdir(), "monosem-cuda-switch-"));
     onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
-    /** Through cmake-js, as `npm install` does it. */
-    const builds = (value: string | undefined): boolean => {
-      const { MONOSEM_CUDA: _, ...rest } = process.env;
-      const env = value === undefined ? rest : { ...rest, MONOSEM_CUDA: value };
-      execFileSync("npx", ["cmake-js", "configure", "--out", folder], { cwd: repository, env, stdio: "ignore" });
+    /** Through cmake-js, as `npm install` does it: what is printed. */
+    const configure = (variables: Readonly<Record<string, string>>): string => {
+      const { MONOSEM_CUDA: _switch, MONOSEM_CUDA_ARCHITECTURES: _architectures, ...rest } = process.env;
+      const options = { cwd: repository, env: { ...rest, ...variables }, encoding: "utf8" } as const;
+      return execFileSync("npx", ["cmake-js", "configure", "--out", folder], { ...options, stdio: "pipe" });
+    };
+    const builds = (variables: Readonly<Record<string, string>>): boolean => {
+      configure(variables);
       const targets = execFileSync("cmake", ["--build", folder, "--target", "help"], { encoding: "utf8" });
       return /\bmonosem_cuda\b/.test(targets);
     };
-    expect([builds("OFF"), builds(undefined), builds("OFF"), builds("ON")]).toEqual([false, true, false, true]);
+    expect([builds({ MONOSEM_CUDA: "OFF" }), builds({}), builds({ MONOSEM_CUDA: "OFF" })]).toEqual([
+      false,
+      true,
+      false,
+    ]);
+    expect(configure({ MONOSEM_CUDA: "ON", MONOSEM_CUDA_ARCHITECTURES: "86-real" })).toContain("for: 86-real");
+    expect(configure({ MONOSEM_CUDA_ARCHITECTURES: "89-real" })).toContain("for: 89-real");
+    expect(builds({})).toBe(true);
   },
 );
