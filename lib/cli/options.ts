@@ -1,4 +1,5 @@
 import { InvalidArgumentError, Option } from "commander";
+import { visibleText } from "../analysis/visibleText.js";
 import { Device, type Precision, precisions } from "../engine/device.js";
 
 /** Flags that several commands share, and parsers of their values. */
@@ -42,6 +43,10 @@ export async function withDevice<Result>(
 ): Promise<Result> {
   const device = await Device.open(name, { ...(threads === undefined ? {} : { threads }), precision });
   try {
+    if (precision !== undefined && precision !== device.precision) {
+      const why = name === "auto" ? `: ${visibleText(device.reason)}` : "";
+      process.stderr.write(`the CPU computes in float32, not in ${precision}${why}\n`);
+    }
     return await work(device);
   } finally {
     await device.close();

@@ -48,6 +48,7 @@ A configuration, with every key that has no default:
     "training": { "tokens": 200000000 },
     "output":   "runs/first" }
 For activations on the disk, "data" is { "activations": "FILE.safetensors or a folder of shards" }.
+On a GPU: "device": "cuda:0" (default: "auto") and "precision": "tf32" or "bfloat16".
 For several SAEs, "sae" is a list: [{ "name": "small", ... }, { "name": "large", ... }].
 
 Examples:

@@ -52,6 +52,8 @@ export class Device {
   readonly reason: string;
   /** What it runs on, for example "avx2, 2 threads" or "NVIDIA H100, tf32". */
   readonly description: string;
+  /** How it multiplies; see {@link DeviceOptions.precision}. */
+  readonly precision: Precision;
   readonly kernels: Kernels;
   readonly #native: NativeDevice;
   #closing: Promise<void> | undefined;
@@ -63,9 +65,10 @@ export class Device {
     };
   }
 
-  private constructor(name: string, reason: string, handle: NativeDevice) {
+  private constructor(name: string, reason: string, precision: Precision, handle: NativeDevice) {
     this.name = name;
     this.reason = reason;
+    this.precision = precision;
     this.description = native.describeDevice(handle);
     this.#native = handle;
     this.kernels = new Kernels(this);
@@ -101,10 +104,10 @@ export class Device {
       );
     }
     const openCpu = (reason: string): Device =>
-      new Device("cpu", reason, native.openCpuDevice(threads, memoryLimitBytes));
+      new Device("cpu", reason, "float32", native.openCpuDevice(threads, memoryLimitBytes));
     const openCuda = (ordinal: number, reason: string): Device => {
       const handle = native.openCudaDevice(ordinal, precision, cublasPath, memoryLimitBytes);
-      return new Device(`cuda:${ordinal}`, reason, handle);
+      return new Device(`cuda:${ordinal}`, reason, precision, handle);
     };
     if (name === "cpu") return openCpu("asked for");
     if (name === "auto") {

@@ -533,13 +533,14 @@ function statesIn(checkpoint: Checkpoint, { sae }: TrainerOptions): readonly Sae
  * What must be the same for a resumed run to continue bit for bit. The number of steps may grow, unless the learning
  * rate depends on it; logging, checkpointing and the answer to failures are free.
  */
-function sharedConfiguration({ sae, training }: TrainerOptions): Json {
+function sharedConfiguration({ sae, training, device }: TrainerOptions): Json {
   const { steps, logEvery: _, checkpointEvery: __, onNonFinite: ___, ...shared } = training;
   const dependsOnSteps = training.lrSchedule !== "constant" || training.lrDecaySteps > 0;
   const withoutInit = ({ init: _, ...rest }: SaeTrainingConfig): object => rest;
   return {
     sae: isList(sae) ? sae.map(withoutInit) : withoutInit(sae),
     training: dependsOnSteps ? { ...shared, steps } : shared,
+    ...(device.precision === "float32" ? {} : { precision: device.precision }),
   } as unknown as Json;
 }
 

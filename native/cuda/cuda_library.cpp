@@ -65,6 +65,9 @@ const Api& openLibrary([[maybe_unused]] const std::string& path) {
       throw EngineError(ErrorCode::unsupported, place + " belongs to another version of monosem: build it again");
     return *api;
   }
+  const char* named = std::getenv("MONOSEM_CUDA_LIBRARY");
+  if (path.empty() && named && *named)
+    throw EngineError(ErrorCode::unsupported, "MONOSEM_CUDA_LIBRARY names a library that cannot be opened: " + reasons);
   throw EngineError(ErrorCode::unsupported,
                     "no CUDA backend in this build: " + reasons +
                         ". Where there is nvcc, \"npm run build:native\" in a clone of monosem makes it; "

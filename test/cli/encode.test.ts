@@ -176,3 +176,22 @@ test("bad input is refused by name and leaves nothing behind", async () => {
   expect(existsSync(output)).toBe(false);
   expect(readdirSync(folder).sort()).toEqual(["activations.safetensors", "sae"]);
 });
+
+test("a precision that the CPU does not have is said to be none, and changes nothing", async () => {
+  const folder = await temporaryFolder();
+  const files = [
+    "--sae",
+    await writeSae(folder),
+    "--activations",
+    await writeActivations(folder, 5),
+    "--device",
+    "cpu",
+  ];
+  const [plain, asked] = [join(folder, "plain.safetensors"), join(folder, "asked.safetensors")];
+  const said = "the CPU computes in float32, not in bfloat16\n";
+  expect((await runCli("encode", ...files, "--output", plain)).stderr).not.toContain(said);
+  const { exitCode, stderr } = await runCli("encode", ...files, "--output", asked, "--precision", "bfloat16");
+  expect(stderr).toContain(said);
+  expect(exitCode).toBe(0);
+  expect(readFileSync(asked)).toEqual(readFileSync(plain));
+});

@@ -45,6 +45,22 @@ describe.each(["tf32", "bfloat16"] as const)("training in %s", (precision: Preci
   });
 });
 
+test("a run is not resumed in another precision", async () => {
+  const folder = await temporaryFolder();
+  const output = join(folder, "run");
+  const run = async (precision: Precision, resume: boolean): Promise<void> => {
+    await using device = await Device.open(testDevice, { precision });
+    const source = new ArraySource(activations, dIn, device);
+    const schedule = { ...training, steps: resume ? 4 : 2, checkpointEvery: 2 };
+    using trainer = await Trainer.create({ sae, training: schedule, source, device, output, resume });
+    for await (const _ of trainer.run());
+    trainer.sae.dispose();
+  };
+  await run("bfloat16", false);
+  await expect(run("float32", true)).rejects.toThrow(/was started with another precision/);
+  await run("bfloat16", true);
+});
+
 test("the command line computes as --precision says, in float32 without it", async () => {
   const folder = await temporaryFolder();
   const files = ["--sae", await writeSae(folder), "--activations", await writeActivations(folder, 7)];

@@ -5,7 +5,7 @@ import { rawDevice } from "./rawAddon.js";
 
 const code = (name: string) => expect.objectContaining({ code: name });
 
-/** As on a machine without the CUDA backend, which another one may have. */
+/** Without the CUDA backend, which this machine may have. */
 const withoutCuda = async <Result>(work: () => Promise<Result>): Promise<Result> => {
   vi.stubEnv("MONOSEM_CUDA_LIBRARY", "/missing/libmonosem_cuda.so");
   try {
@@ -18,7 +18,7 @@ const withoutCuda = async <Result>(work: () => Promise<Result>): Promise<Result>
 test("auto opens the CPU and says why", async () => {
   await using device = await withoutCuda(() => Device.open());
   expect(device.name).toBe("cpu");
-  expect(device.reason).toMatch(/^no CUDA backend in this build: .*\/missing\/libmonosem_cuda\.so/);
+  expect(device.reason).toMatch(/^MONOSEM_CUDA_LIBRARY names a library .*\/missing\/libmonosem_cuda\.so/);
   expect(device.description).toMatch(/^(avx512-amx|avx512|avx2|neon|baseline), \d+ threads?/);
 });
 
@@ -28,7 +28,9 @@ test("a device asked for by name is opened or refused", async () => {
   expect(device.description).toContain("3 threads");
   const open = () => withoutCuda(() => Device.open("cuda:0"));
   await expect(open()).rejects.toThrow(code("ERR_UNSUPPORTED"));
-  await expect(open()).rejects.toThrow(/^Device\.open: cuda:0 cannot be opened: no CUDA backend .*Use "cpu" or "auto"/);
+  await expect(open()).rejects.toThrow(
+    /^Device\.open: cuda:0 cannot be opened: MONOSEM_CUDA_LIBRARY .*Use "cpu" or "auto"/,
+  );
   await expect(Device.open("gpu" as DeviceName)).rejects.toThrow(code("ERR_INVALID_ARGUMENT"));
 });
 

@@ -3,9 +3,9 @@
  * says, each time.
  */
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, onTestFinished, test } from "vitest";
 
@@ -36,5 +36,13 @@ test.skipIf(!has("cmake") || !has("nvcc"))(
     expect(configure({ MONOSEM_CUDA: "ON", MONOSEM_CUDA_ARCHITECTURES: "86-real" })).toContain("for: 86-real");
     expect(configure({ MONOSEM_CUDA_ARCHITECTURES: "89-real" })).toContain("for: 89-real");
     expect(builds({})).toBe(true);
+    expect(() => configure({ MONOSEM_CUDA: "maybe" })).toThrow(/MONOSEM_CUDA in the environment is ON or OFF, not/);
+    const library = join(folder, "Release/libmonosem_cuda.so");
+    mkdirSync(dirname(library), { recursive: true });
+    writeFileSync(library, "of an earlier build");
+    builds({});
+    expect(existsSync(library)).toBe(true);
+    builds({ MONOSEM_CUDA: "OFF" });
+    expect(existsSync(library)).toBe(false);
   },
 );
