@@ -39,16 +39,16 @@ if (has("cmake") && (has("ninja") || has("make") || process.platform === "win32"
   // Apart: `compile` configures only what has never been, whatever the environment says by now and which compilers came.
   run("cmake-js/bin/cmake-js", ["configure"]);
   run("cmake-js/bin/cmake-js", ["compile", "--parallel", parallel]);
-  process.exit(0);
-}
-if (process.platform !== "win32" && !has("make")) {
-  refuse(
-    "neither CMake (with ninja or make) nor make was found. Install cmake or make, then run `npm run build:native`.",
+} else {
+  if (process.platform !== "win32" && !has("make")) {
+    refuse(
+      "neither CMake (with ninja or make) nor make was found. Install cmake or make, then run `npm run build:native`.",
+    );
+  }
+  const headers = nodeHeadersDirectory();
+  run(
+    "node-gyp/bin/node-gyp.js",
+    ["rebuild", "--jobs", parallel],
+    headers === undefined ? {} : { npm_config_nodedir: headers },
   );
 }
-const headers = nodeHeadersDirectory();
-run(
-  "node-gyp/bin/node-gyp.js",
-  ["rebuild", "--jobs", parallel],
-  headers === undefined ? {} : { npm_config_nodedir: headers },
-);

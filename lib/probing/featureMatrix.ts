@@ -55,22 +55,15 @@ export class DenseFeatures implements FeatureMatrix {
     const result = new Float64Array(rows);
     let row = 0;
     for (; row + 4 <= rows; row += 4) {
-      const first = row * columns;
-      const second = first + columns;
-      const third = second + columns;
-      const fourth = third + columns;
       let [a, b, c, d] = [0, 0, 0, 0];
-      for (let column = 0; column < columns; column++) {
+      for (let column = 0, i = row * columns; column < columns; column++, i++) {
         const factor = vector[column]!;
-        a += data[first + column]! * factor;
-        b += data[second + column]! * factor;
-        c += data[third + column]! * factor;
-        d += data[fourth + column]! * factor;
+        a += data[i]! * factor;
+        b += data[i + columns]! * factor;
+        c += data[i + 2 * columns]! * factor;
+        d += data[i + 3 * columns]! * factor;
       }
-      result[row] = a;
-      result[row + 1] = b;
-      result[row + 2] = c;
-      result[row + 3] = d;
+      result.set([a, b, c, d], row);
     }
     for (; row < rows; row++) {
       let sum = 0;
@@ -86,19 +79,10 @@ export class DenseFeatures implements FeatureMatrix {
     const result = new Float64Array(columns);
     let row = 0;
     for (; row + 4 <= rows; row += 4) {
-      const first = row * columns;
-      const second = first + columns;
-      const third = second + columns;
-      const fourth = third + columns;
-      const a = vector[row]!;
-      const b = vector[row + 1]!;
-      const c = vector[row + 2]!;
-      const d = vector[row + 3]!;
-      for (let column = 0; column < columns; column++) {
+      const [a, b, c, d] = [vector[row]!, vector[row + 1]!, vector[row + 2]!, vector[row + 3]!];
+      for (let column = 0, i = row * columns; column < columns; column++, i++) {
         result[column]! +=
-          a * data[first + column]! +
-          b * data[second + column]! +
-          (c * data[third + column]! + d * data[fourth + column]!);
+          a * data[i]! + b * data[i + columns]! + (c * data[i + 2 * columns]! + d * data[i + 3 * columns]!);
       }
     }
     for (; row < rows; row++) {

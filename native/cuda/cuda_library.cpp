@@ -25,10 +25,14 @@ std::string ownFolder() {
   return slash == std::string::npos ? std::string() : file.substr(0, slash + 1);
 }
 
-std::vector<std::string> placesToLook(const std::string& path) {
-  if (!path.empty()) return {path};
+std::string namedInEnvironment() {
   const char* named = std::getenv("MONOSEM_CUDA_LIBRARY");
-  if (named && *named) return {named};
+  return named ? named : "";
+}
+
+std::vector<std::string> placesToLook(const std::string& path, const std::string& named) {
+  if (!path.empty()) return {path};
+  if (!named.empty()) return {named};
   return {ownFolder() + fileName, fileName};
 }
 
@@ -51,8 +55,9 @@ const Api& openLibrary([[maybe_unused]] const std::string& path) {
 #if defined(_WIN32)
   throw EngineError(ErrorCode::unsupported, "there is no CUDA backend for Windows yet");
 #else
+  const std::string named = namedInEnvironment();
   std::string reasons;
-  for (const std::string& place : placesToLook(path)) {
+  for (const std::string& place : placesToLook(path, named)) {
     void* library = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!library) {
       reasons += (reasons.empty() ? "" : "; ") + std::string(dlerror());
@@ -65,8 +70,7 @@ const Api& openLibrary([[maybe_unused]] const std::string& path) {
       throw EngineError(ErrorCode::unsupported, place + " belongs to another version of monosem: build it again");
     return *api;
   }
-  const char* named = std::getenv("MONOSEM_CUDA_LIBRARY");
-  if (path.empty() && named && *named)
+  if (path.empty() && !named.empty())
     throw EngineError(ErrorCode::unsupported, "MONOSEM_CUDA_LIBRARY names a library that cannot be opened: " + reasons);
   throw EngineError(ErrorCode::unsupported,
                     "no CUDA backend in this build: " + reasons +

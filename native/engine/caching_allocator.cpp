@@ -88,22 +88,13 @@ class CachingAllocator::Pool {
     watcher_ = std::move(watcher);
   }
 
+  // The watcher is told without the lock: it may give blocks back.
   void contentGone(const void* begin, size_t bytes) noexcept {
-    std::shared_ptr<MemoryWatcher> watcher;
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      watcher = watcher_.lock();
-    }
-    if (watcher) watcher->contentGone(begin, bytes);  // without the lock: it may give blocks back
+    if (const auto told = watcher()) told->contentGone(begin, bytes);
   }
-
   bool makeRoom() noexcept {
-    std::shared_ptr<MemoryWatcher> watcher;
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      watcher = watcher_.lock();
-    }
-    return watcher && watcher->makeRoom();
+    const auto asked = watcher();
+    return asked && asked->makeRoom();
   }
 
   MemoryStatistics statistics() const {
@@ -138,6 +129,11 @@ class CachingAllocator::Pool {
     void* bytes;
     size_t size;
   };
+
+  std::shared_ptr<MemoryWatcher> watcher() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return watcher_.lock();
+  }
 
   void grow(size_t size) {
     current_ += size;

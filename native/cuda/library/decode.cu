@@ -137,9 +137,14 @@ __global__ void __launch_bounds__(mostRowThreads) finishProductKernel(Reconstruc
   notePieceError(to, squares);
 }
 
+// The rows of the chunk's features in the decoder's copy in bfloat16, where all features are eligible.
+Matrix<const Bfloat16> roundedRows(const uint16_t* rounded, Rows decoder, const ColumnChunk& chunk) {
+  return {reinterpret_cast<const Bfloat16*>(rounded) + chunk.first * decoder.columns, chunk.count, decoder.columns};
+}
+
 // out = values . decoder, a chunk of columns after another, in the order of the features.
 // `rounded`: the decoder's copy in bfloat16, or null.
-void decodeByProducts(Context& gpu, const CodesView& codes, Rows decoder, const Bfloat16* rounded, Matrix<float> out) {
+void decodeByProducts(Context& gpu, const CodesView& codes, Rows decoder, const uint16_t* rounded, Matrix<float> out) {
   const std::vector<ColumnChunk> chunks = columnChunks(codes);
   float* scattered = gpu.allocate<float>(codes.rows * chunks.front().count);
   float* gathered = scratchForEligibleRows(gpu, codes, decoder.columns);
@@ -149,8 +154,7 @@ void decodeByProducts(Context& gpu, const CodesView& codes, Rows decoder, const 
     const Rows factor{values.data, values.rows, values.columns};
     const float keep = chunk.first == 0 ? 0 : 1;
     if (rounded && !gathered) {
-      const Matrix<const Bfloat16> rows{rounded + chunk.first * decoder.columns, chunk.count, decoder.columns};
-      gpu.products().ab(factor, rows, 1, keep, out);
+      gpu.products().ab(factor, roundedRows(rounded, decoder, chunk), 1, keep, out);
     } else {
       const float* rows = gatherEligibleRows(gpu, codes, decoder, chunk, gathered);
       gpu.products().ab(factor, Rows{rows, chunk.count, decoder.columns}, 1, keep, out);
@@ -160,7 +164,7 @@ void decodeByProducts(Context& gpu, const CodesView& codes, Rows decoder, const 
 
 // `rows`: the decoder's in the context's precision.
 template <int width, class T>
-void decodeBy(Context& gpu, const CodesView& codes, Rows decoder, const Bfloat16* rounded, Matrix<T> rows,
+void decodeBy(Context& gpu, const CodesView& codes, Rows decoder, const uint16_t* rounded, Matrix<T> rows,
               Reconstruction to, double* squaredError) {
   const int64_t perRow = piecesOf(to.out.columns, width);
   const unsigned pieces = piecesOf(perRow, mostRowThreads);
@@ -275,7 +279,7 @@ __global__ void __launch_bounds__(takeThreads)
 }
 
 // `rounded`: as for decodeByProducts.
-void decodeGradientByProducts(Context& gpu, const CodesView& codes, Rows decoder, const Bfloat16* rounded, Rows dOutput,
+void decodeGradientByProducts(Context& gpu, const CodesView& codes, Rows decoder, const uint16_t* rounded, Rows dOutput,
                               const EntryGradient& gradient) {
   const std::vector<ColumnChunk> chunks = columnChunks(codes);
   float* products = gpu.allocate<float>(codes.rows * chunks.front().count);
@@ -286,8 +290,7 @@ void decodeGradientByProducts(Context& gpu, const CodesView& codes, Rows decoder
   for (const ColumnChunk& chunk : chunks) {
     const Matrix<float> out{products, codes.rows, chunk.count};
     if (rounded && !gathered) {
-      const Matrix<const Bfloat16> rows{rounded + chunk.first * decoder.columns, chunk.count, decoder.columns};
-      gpu.products().abTransposed(roundedOutput, rows, 1, 0, out);
+      gpu.products().abTransposed(roundedOutput, roundedRows(rounded, decoder, chunk), 1, 0, out);
     } else {
       const Rows rows{gatherEligibleRows(gpu, codes, decoder, chunk, gathered), chunk.count, decoder.columns};
       if (rounds)
@@ -309,17 +312,15 @@ void decode(Context& gpu, CodesView codes, Rows decoder, const uint16_t* rounded
            packsAt<width>(target.data);
   };
   withRowsInPrecision(gpu, decoder, rounded, [&](auto rows) {
-    withDecoderPackWidth<std::remove_pointer_t<decltype(rows.data)>>(fits, [&](auto width) {
-      decodeBy<width>(gpu, codes, decoder, reinterpret_cast<const Bfloat16*>(rounded), rows, to, squaredError);
-    });
+    withDecoderPackWidth<std::remove_pointer_t<decltype(rows.data)>>(
+        fits, [&](auto width) { decodeBy<width>(gpu, codes, decoder, rounded, rows, to, squaredError); });
   });
 }
 
 void decodeGradient(Context& gpu, CodesView codes, Rows decoder, const uint16_t* rounded, Rows dOutput, double scale,
                     Floats perFeature, double featureScale, bool every, float* out) {
   const EntryGradient gradient{float(scale), perFeature, float(featureScale), every, out};
-  if (worthDense(gpu, codes))
-    return decodeGradientByProducts(gpu, codes, decoder, reinterpret_cast<const Bfloat16*>(rounded), dOutput, gradient);
+  if (worthDense(gpu, codes)) return decodeGradientByProducts(gpu, codes, decoder, rounded, dOutput, gradient);
   const int64_t entriesPerRow = codes.entries / std::max<int64_t>(1, codes.rows);
   const unsigned warps = std::clamp(piecesOf(entriesPerRow, entriesPerWarp), 1u, unsigned(warpsPerRow));
   const Launch grid{dim3(unsigned(codes.rows)), warps * warpSize_};
