@@ -42,5 +42,29 @@ export class MonosemError extends Error {
 
 /** @throws MonosemError ERR_ABORTED, "`what` was aborted", once the signal has fired. */
 export function throwIfAborted(signal: AbortSignal | undefined, what: string): void {
-  if (signal?.aborted) throw new MonosemError("ERR_ABORTED", `${what} was aborted`, { cause: signal.reason });
+  if (signal?.aborted) throw abortError(signal, what);
+}
+
+/** The result of some work, which goes on by itself if the signal fires before: then as `throwIfAborted`. */
+export async function untilAborted<Result>(
+  work: Promise<Result>,
+  signal: AbortSignal | undefined,
+  what: string,
+): Promise<Result> {
+  if (signal === undefined) return await work;
+  throwIfAborted(signal, what);
+  let onAbort = (): void => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(abortError(signal, what));
+    signal.addEventListener("abort", onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
+function abortError(signal: AbortSignal, what: string): MonosemError {
+  return new MonosemError("ERR_ABORTED", `${what} was aborted`, { cause: signal.reason });
 }

@@ -2,7 +2,7 @@
 import type { Device } from "../engine/device.js";
 import { RandomGenerator } from "../engine/random.js";
 import type { Tensor } from "../engine/tensor.js";
-import { MonosemError, throwIfAborted } from "../errors.js";
+import { MonosemError, throwIfAborted, untilAborted } from "../errors.js";
 import type { ContextPosition } from "./contexts.js";
 import { Harvest, type HarvestedRows, type HarvestOptions } from "./harvest.js";
 import type { ActivationHook, ActivationSource, Json, SourceState } from "./source.js";
@@ -13,6 +13,12 @@ export interface ModelActivationOptions extends HarvestOptions {
   /** Of the shuffling. */
   readonly seed: number;
 }
+
+/** So many passes wait for the device at most, while the buffer is waited for. */
+const passesAhead = 4;
+
+/** In messages. */
+const what = "collecting activations";
 
 /** The first activation vector that is not in the buffer yet. */
 interface Cursor {
@@ -97,13 +103,15 @@ export class ActivationBuffer implements ActivationSource {
     if (!Number.isSafeInteger(batchSize) || batchSize < 1) {
       throw new MonosemError("ERR_INVALID_ARGUMENT", `batchSize must be a positive integer, not ${batchSize}`);
     }
-    throwIfAborted(signal, "collecting activations");
+    throwIfAborted(signal, what);
     await this.#fill(signal);
+    const begin = { filling: this.#filling, served: this.#served };
     if (this.#served + batchSize <= this.#half) return this.#serve(batchSize);
     const batch = this.#device.empty([batchSize, this.dIn]);
     try {
       for (let done = 0; done < batchSize; ) {
-        await this.#fill(done === 0 ? signal : undefined); // once rows of a batch are taken, the batch is finished
+        // What was taken since the last refill can be given back; after another one, the batch is finished.
+        await this.#fill(this.#filling === begin.filling ? signal : undefined);
         const rows = Math.min(batchSize - done, this.#half - this.#served);
         using part = this.#serve(rows);
         this.#device.kernels.copyRows(part, batch, done);
@@ -112,6 +120,7 @@ export class ActivationBuffer implements ActivationSource {
       return batch;
     } catch (error) {
       batch.dispose();
+      if (this.#filling === begin.filling) this.#served = begin.served;
       throw error;
     }
   }
@@ -240,11 +249,11 @@ export class ActivationBuffer implements ActivationSource {
     this.#served = 0;
   }
 
-  /** Waits until at least `rows` new activation vectors are queued. */
+  /** Waits until at least `rows` new activation vectors are queued. An abort has few passes to wait for. */
   async #collect(rows: number, signal: AbortSignal | undefined): Promise<void> {
+    const queued: Promise<void>[] = [];
     for (;;) {
-      throwIfAborted(signal, "collecting activations");
-      await this.#ahead;
+      await untilAborted(this.#ahead ?? Promise.resolve(), signal, what);
       if (this.#aheadFailure !== undefined) {
         const failure = this.#aheadFailure;
         this.#aheadFailure = undefined;
@@ -252,6 +261,10 @@ export class ActivationBuffer implements ActivationSource {
       }
       if (this.#rowsWaiting() >= rows) return;
       await this.#harvestOnce(signal);
+      const done = this.#device.synchronize();
+      done.catch(() => undefined); // it is awaited passes later, or never
+      queued.push(done);
+      if (queued.length > passesAhead) await queued.shift();
     }
   }
 

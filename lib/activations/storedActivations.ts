@@ -2,7 +2,7 @@
 import { setImmediate as otherWork } from "node:timers/promises";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
-import { MonosemError } from "../errors.js";
+import { MonosemError, throwIfAborted, untilAborted } from "../errors.js";
 import { ActivationShards, type RowRange, type StoredRows } from "./activationShards.js";
 import { keyedPermutation } from "./permutation.js";
 import type { ActivationHook, ActivationSource, Json, SourceState } from "./source.js";
@@ -26,6 +26,9 @@ export interface StoredActivationsOptions {
 }
 
 const defaultShuffleMemoryBytes = 2 ** 30;
+
+/** In messages. */
+const what = "reading activations";
 
 /** Of consecutive rows, when not everything fits into memory: long enough for a disk to read them at full speed. */
 const runBytes = 2 ** 20;
@@ -126,12 +129,12 @@ export class StoredActivations implements ActivationSource {
     if (!Number.isSafeInteger(batchSize) || batchSize < 1) {
       throw new MonosemError("ERR_INVALID_ARGUMENT", `batchSize must be a positive integer, not ${batchSize}`);
     }
-    throwIfAborted(signal);
+    throwIfAborted(signal, what);
     const firstRow = this.#served;
     const { data } = this.#prepare(firstRow, batchSize);
     let rows: StoredRows;
     try {
-      rows = await untilAborted(data, signal);
+      rows = await untilAborted(data, signal, what);
     } catch (error) {
       // After an abort the reading goes on, for whoever asks next.
       if (!signal?.aborted) this.#prepared = undefined;
@@ -350,27 +353,4 @@ export class StoredActivations implements ActivationSource {
     }
     return data;
   }
-}
-
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw abortError(signal);
-}
-
-/** The result of some work, unless the signal fires before: filling the memory for shuffling takes seconds. */
-async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return await work;
-  let onAbort = (): void => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(abortError(signal));
-    signal.addEventListener("abort", onAbort, { once: true });
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
-}
-
-function abortError(signal: AbortSignal): MonosemError {
-  return new MonosemError("ERR_ABORTED", "reading activations was aborted", { cause: signal.reason });
 }

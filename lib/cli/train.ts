@@ -97,7 +97,7 @@ async function train(path: string, flags: TrainFlags, signal: AbortSignal): Prom
 }
 
 function resumptionText(step: number, { training: { steps } }: RunConfig): string {
-  if (step === 0) return "finds no checkpoint and starts anew";
+  if (step === 0) return "starts anew: no step of it was finished";
   return step < steps ? `continues after step ${step}` : `is finished: all ${steps} steps have been taken`;
 }
 

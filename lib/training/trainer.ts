@@ -147,8 +147,8 @@ export class Trainer {
    * Trains, yielding what is logged every `logEvery` steps and at the last one: of several SAEs one after the other.
    * Ends with a checkpoint and the SAEs in `output`. Can be called once.
    *
-   * A step is never interrupted: the signal is looked at between steps, a checkpoint is written, then ERR_ABORTED is
-   * thrown. A consumer that leaves the loop early leaves the run as it is at its last checkpoint.
+   * A step is never interrupted, but the wait for its activations is: when the signal fires, a checkpoint is written,
+   * then ERR_ABORTED is thrown. A consumer that leaves the loop early leaves the run as it is at its last checkpoint.
    *
    * @throws MonosemError ERR_ABORTED; ERR_NON_FINITE naming the step in which activations, the loss or a gradient stopped
    *   being numbers, unless `onNonFinite` has another answer; ERR_CONFIG when the activations end before the last step;
@@ -175,7 +175,7 @@ export class Trainer {
               cause: signal.reason,
             });
           }
-          for (const progress of await this.#trainStep(isLogged(this.#step + 1, training), queued)) {
+          for (const progress of await this.#trainStep(isLogged(this.#step + 1, training), queued, signal)) {
             await logs[named(this.#options.sae).findIndex(({ name }) => name === progress.name)]?.append(progress);
             yield progress;
           }
@@ -211,8 +211,12 @@ export class Trainer {
     this.dispose();
   }
 
-  /** One step of every SAE, enqueued; what is logged of it, when it is. */
-  async #trainStep(logged: boolean, queued: Promise<void>[]): Promise<TrainingProgress[]> {
+  /** One step of every SAE, enqueued; what is logged of it, when it is. None, if the signal fires before its batch is there. */
+  async #trainStep(
+    logged: boolean,
+    queued: Promise<void>[],
+    signal: AbortSignal | undefined,
+  ): Promise<TrainingProgress[]> {
     const { source, sae, training } = this.#options;
     const step = this.#step;
     const place = {
@@ -221,7 +225,8 @@ export class Trainer {
       sparsityScale: warmup(step, training.l1WarmupSteps),
       logged,
     };
-    using batch = await this.#nextBatch(source, training.batchSize);
+    using batch = await this.#nextBatch(source, training.batchSize, signal);
+    if (batch === undefined) return [];
     this.#step = step + 1;
     this.#tokens += batch.shape[0]!;
     const all: TrainingProgress[] = [];
@@ -248,8 +253,17 @@ export class Trainer {
     return all;
   }
 
-  async #nextBatch(source: ActivationSource, batchSize: number): Promise<Tensor> {
-    const batch = await source.next(batchSize);
+  /** Undefined: the signal fired. */
+  async #nextBatch(
+    source: ActivationSource,
+    batchSize: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Tensor | undefined> {
+    const batch = await source.next(batchSize, signal).catch((error: unknown) => {
+      if (!signal?.aborted || !(error instanceof MonosemError) || error.code !== "ERR_ABORTED") throw error;
+      return "aborted" as const;
+    });
+    if (batch === "aborted") return undefined;
     if (batch === undefined) {
       throw new MonosemError(
         "ERR_CONFIG",

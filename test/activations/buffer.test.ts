@@ -170,6 +170,31 @@ describe("ActivationBuffer", () => {
     expect([first, ...(await serve(buffer, 30))]).toEqual(expected);
   });
 
+  test("an abort does not wait for passes, and gives back what a batch had taken before them", async () => {
+    const options = optionsFor();
+    const model = options.model as FakeModel;
+    const activations = model.activations.bind(model);
+    let waits = Promise.resolve();
+    model.activations = (tokens) => waits.then(() => activations(tokens));
+    using undisturbed = await ActivationBuffer.create(optionsFor());
+    const expected = await serve(undisturbed, 13, 12, 30);
+    using buffer = await ActivationBuffer.create(options);
+    await serve(buffer, 1);
+    let goOn = (): void => undefined;
+    waits = new Promise((resolve) => {
+      goOn = resolve;
+    });
+    const [rest] = await serve(buffer, 12);
+    const before = await buffer.saveState();
+    const controller = new AbortController();
+    const interrupted = buffer.next(12, controller.signal); // 7 of them are there
+    setTimeout(() => controller.abort(), 20);
+    await expect(interrupted).rejects.toMatchObject({ code: "ERR_ABORTED" });
+    expect(await buffer.saveState()).toEqual(before);
+    goOn();
+    expect([rest, ...(await serve(buffer, 12, 30))]).toEqual([expected[0]!.slice(1), ...expected.slice(1)]);
+  });
+
   test("what cannot work is refused with a reason", async () => {
     const refused = async (changes: Partial<ModelActivationOptions>, code: string, reason: string) => {
       const failure = ActivationBuffer.create(optionsFor(changes));

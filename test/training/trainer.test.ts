@@ -4,8 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
+import type { ActivationSource } from "../../lib/activations/source.js";
 import { Device } from "../../lib/engine/device.js";
-import { MonosemError } from "../../lib/errors.js";
+import { MonosemError, untilAborted } from "../../lib/errors.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
 import { geometricMedian } from "../../lib/sae/geometricMedian.js";
 import { Sae } from "../../lib/sae/sae.js";
@@ -167,6 +168,25 @@ describe("resuming continues bit for bit", () => {
     await expect(aborted).rejects.toMatchObject({ code: "ERR_ABORTED", message: expect.stringContaining("step 8") });
     expect(await readdir(join(output("parts"), "checkpoints"))).toContain("step-8");
     await train({ sae: config, output: output("parts"), resume: true });
+    await expectSameResult(output("parts"), output("whole"));
+  });
+
+  test("an abort does not wait for activations that take long, and the run can be resumed", async () => {
+    await train({ output: output("whole") });
+    const controller = new AbortController();
+    const source: ActivationSource = new ArraySource(activations, dIn, device);
+    const next = source.next.bind(source);
+    let batches = 0;
+    source.next = (batchSize, signal) => {
+      if (batches++ < 8) return next(batchSize);
+      setTimeout(() => controller.abort(), 20);
+      return untilAborted(new Promise<never>(() => undefined), signal, "collecting");
+    };
+    const aborted = createTrainer({ source, output: output("parts") }).then((trainer) =>
+      runToEnd(trainer, controller.signal),
+    );
+    await expect(aborted).rejects.toMatchObject({ code: "ERR_ABORTED", message: expect.stringContaining("step 8;") });
+    await train({ output: output("parts"), resume: true });
     await expectSameResult(output("parts"), output("whole"));
   });
 
