@@ -42,8 +42,10 @@ let nativeOf: (device: Device, what: string) => NativeDevice;
  *
  * Calls check their arguments, enqueue and return. When queued work fails, its error (which names the kernel and the
  * shapes) rejects the next read or {@link synchronize}. What was to be made from its results is not computed either, and
- * a kernel that would have changed an existing tensor from them leaves it as it was; all other work goes on. The process
- * stays alive for pending reads only, not for queued work that nobody waits for.
+ * a kernel that would have changed an existing tensor from them leaves it as it was; all other work goes on. A GPU finds
+ * some failures (NaN in what is encoded, say) when later kernels are queued already: steps leave weights and moments as
+ * they were all the same, while other tensors and sums that were to be made from the results are then NaN or of no meaning.
+ * The process stays alive for pending reads only, not for queued work that nobody waits for.
  */
 export class Device {
   /** "cpu" or "cuda:N" */

@@ -153,11 +153,11 @@ struct Api {
   Entry<void(CodesView codes, Rows decoder, const uint16_t* rounded, Rows dOutput, double scale, Floats perFeature,
              double featureScale, bool every, float* out)>
       decodeGradient;
-  // Whether these codes are so dense that featureSums and gradients take them as a matrix, for which they need no
-  // order.
+  // Whether these codes are so dense that gradients take them as a matrix, for which they need no order.
   bool (*areDense)(const Context* context, const CodesView& codes);
   // Fills offsets [dSae + 1], entries and rows [entries].
   Entry<void(CodesView codes, uint64_t* offsets, uint32_t* entries, uint32_t* rows)> orderByFeature;
+  // Codes with a subset may be without an order: they are then taken as a matrix.
   Entry<void(CodesView codes, FeatureOrderView order, const float* coefficients, double scale, Vector<float> out)>
       featureSums;
   Entry<void(CodesView codes, FeatureOrderView order, Vector<float> out)> featureCounts;

@@ -118,8 +118,9 @@ class CudaKernels final : public Kernels {
          featureScale, every, out);
   }
   void featureSums(const Codes& codes, const float* coefficients, double scale, Vector<float> out) override {
-    call(api_.featureSums, viewOf(codes), orderWhereSparse(codes), coefficients ? coefficients : codes.value(), scale,
-         out);
+    // Codes of all features have been ordered before in a training step, which counts what fires.
+    const FeatureOrderView order = codes.subset ? orderWhereSparse(codes) : orderOf(codes);
+    call(api_.featureSums, viewOf(codes), order, coefficients ? coefficients : codes.value(), scale, out);
   }
   void featureCounts(const Codes& codes, Vector<float> out) override {
     call(api_.featureCounts, viewOf(codes), orderOf(codes), out);

@@ -71,6 +71,7 @@ test("rotations are PyTorch's, in halves and in pairs; elements beyond the pairs
   const angles = { cosines: given("cosines"), sines: given("sines") };
   await expectClose(kernels.rotate(given("heads"), { ...angles, interleaved: false }), "rotated_halves");
   await expectClose(kernels.rotate(given("heads"), { ...angles, interleaved: true }), "rotated_pairs");
+  expect((await kernels.rotate(device.zeros([3, 0, 8]), { ...angles, interleaved: false }).read()).length).toBe(0);
   const narrow = device.zeros([3, 2, 7]);
   expect(() => kernels.rotate(narrow, { ...angles, interleaved: false })).toThrow(/4 pairs need 8 elements/);
 });

@@ -11,8 +11,9 @@
 //   product    kernel `linear` without bias: one product of cuBLAS, float32 operands and result
 //   encode, decode, decodeGradient, featureOrder (with featureCounts), rowNorm and rowStep of encoder and decoder:
 //              the kernels of a TopK step, k = 32
-//   step       whole training steps (training.h): TopK without and with AuxK, and ReLU, JumpReLU and Gated at an L0 of
-//              about 100
+//   step       whole training steps (training.h): TopK by itself, with decoder rows kept at norm 1 ("unit") and with
+//   AuxK,
+//              and ReLU, JumpReLU and Gated at an L0 of about 100
 //
 // A line has what was timed, its time in milliseconds (the median over batches of runs, the fastest and the slowest
 // batch), and `phases`: [operations, bytes] of its parts (work.h), from which whoever knows the rates of product and
@@ -71,8 +72,9 @@ class Bench {
     for (const Shape& shape : plan_.shapes) {
       gpu_.memory().releaseCache();
       kernels(shape);
-      step("step topk", topkTraining, shape, plan_.k, int64_t(0));
-      step("step topk auxk", topkTraining, shape, plan_.k, plan_.deadLatents);
+      step("step topk", topkTraining, shape, plan_.k, int64_t(0), false);
+      step("step topk unit", topkTraining, shape, plan_.k, int64_t(0), true);
+      step("step topk auxk", topkTraining, shape, plan_.k, plan_.deadLatents, false);
       step("step relu", reluTraining, shape, plan_.l0);
       step("step jumprelu", jumpReluTraining, shape, plan_.l0);
       step("step gated", gatedTraining, shape, plan_.l0);

@@ -74,6 +74,7 @@ void Sae::step(const Gradients& gradients, const Tensor& input) {
   terms["decoderBias"].push_back(throughInput);
   decoder.rowCoefficients = gradients.rowCoefficients;
   decoder.rowScale = gradients.rowScale;
+  decoder.projectOutRow = unitDecoderRows_;
 
   std::map<std::string, Tensor> vectors;
   for (const auto& [name, tensors] : terms) vectors[name] = sum(tensors);
@@ -89,12 +90,12 @@ void Sae::step(const Gradients& gradients, const Tensor& input) {
   adam.learningRate = learningRate;
   adam.step = ++step_;
   const Clip clip{norm, maxGradientNorm};
-  const auto stepRows = [&](const char* name, const RowGradient& gradient, const Block& kept) {
+  const auto stepRows = [&](const char* name, const RowGradient& gradient, bool unitNorm, const Block& kept) {
     const Trained& trained = trained_.at(name);
-    kernels.stepRows(gradient, trained.weights, trained.m, trained.v, adam, clip, false, kept);
+    kernels.stepRows(gradient, trained.weights, trained.m, trained.v, adam, clip, unitNorm, kept);
   };
-  stepRows("encoder", encoder, keptEncoder);
-  stepRows("decoder", decoder, keptDecoder);
+  stepRows("encoder", encoder, false, keptEncoder);
+  stepRows("decoder", decoder, unitDecoderRows_, keptDecoder);
   for (const auto& [name, vector] : vectors) {
     const Trained& trained = trained_.at(name);
     kernels.stepVector(vector, trained.weights, trained.m, trained.v, adam, clip);

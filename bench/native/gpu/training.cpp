@@ -102,8 +102,9 @@ class Common : public Training {
 // lib/sae/topk.ts
 class TopK final : public Common {
  public:
-  TopK(Gpu& gpu, const Shape& shape, int64_t k, int64_t deadLatents)
+  TopK(Gpu& gpu, const Shape& shape, int64_t k, int64_t deadLatents, bool unitDecoderRows)
       : Common(gpu, shape, 0), k_(k), deadLatents_(deadLatents) {
+    sae.setUnitDecoderRows(unitDecoderRows);
     if (deadLatents == 0) return;
     // Encoder rows so short that their latents are never among the k largest, though half of them are positive; and
     // dead from the start, as the others never are, though some do not fire in the batch that every step sees.
@@ -314,8 +315,9 @@ class Gated final : public Common {
 
 }  // namespace
 
-std::unique_ptr<Training> topkTraining(Gpu& gpu, const Shape& shape, int64_t k, int64_t deadLatents) {
-  return std::make_unique<TopK>(gpu, shape, k, deadLatents);
+std::unique_ptr<Training> topkTraining(Gpu& gpu, const Shape& shape, int64_t k, int64_t deadLatents,
+                                       bool unitDecoderRows) {
+  return std::make_unique<TopK>(gpu, shape, k, deadLatents, unitDecoderRows);
 }
 std::unique_ptr<Training> reluTraining(Gpu& gpu, const Shape& shape, double l0) {
   return std::make_unique<Relu>(gpu, shape, l0);

@@ -1,5 +1,6 @@
 // Training steps as lib/ makes them: which kernels it calls, in its order, for a step that is not logged, with clipping
-// by the global norm and decoder rows whose norms are free. See lib/training/saeTraining.ts and lib/sae/gradients.ts.
+// by the global norm; the norms of decoder rows are free unless it says otherwise. See lib/training/saeTraining.ts and
+// lib/sae/gradients.ts.
 #pragma once
 
 #include <map>
@@ -47,6 +48,8 @@ class Sae {
   void add(const std::string& name, double value) {
     trained_[name] = withMoments(gpu_.filled(shape_.dSae, float(value)));
   }
+  // Whether decoder rows are kept at norm 1, as is the default of most architectures.
+  void setUnitDecoderRows(bool unit) { unitDecoderRows_ = unit; }
   Tensor& operator[](const std::string& name) { return trained_.at(name).weights; }
 
   // x - decoder bias
@@ -66,7 +69,7 @@ class Sae {
   Shape shape_;
   std::map<std::string, Trained> trained_;
   int64_t step_ = 0;
-  bool keepsGradients_ = false;
+  bool keepsGradients_ = false, unitDecoderRows_ = false;
 };
 
 // Codes, residual and the gradients of a TopK step before the optimizer, for timing its kernels by themselves.
@@ -95,7 +98,8 @@ class Training {
 };
 
 // `l0`: about so many active latents per token. `deadLatents`, with AuxK of half as many: latents that never fire.
-std::unique_ptr<Training> topkTraining(Gpu& gpu, const Shape& shape, int64_t k, int64_t deadLatents);
+std::unique_ptr<Training> topkTraining(Gpu& gpu, const Shape& shape, int64_t k, int64_t deadLatents,
+                                       bool unitDecoderRows);
 std::unique_ptr<Training> reluTraining(Gpu& gpu, const Shape& shape, double l0);
 std::unique_ptr<Training> jumpReluTraining(Gpu& gpu, const Shape& shape, double l0);
 std::unique_ptr<Training> gatedTraining(Gpu& gpu, const Shape& shape, double l0);

@@ -30,6 +30,7 @@ inline void rotateNeighbours(const float* x, const float* cosines, const float* 
 
 inline void rotate(Matrix<const float> x, int64_t heads, Matrix<const float> cosines, Matrix<const float> sines,
                    bool interleaved, Matrix<float> out, ThreadPool& pool) {
+  if (heads == 0) return;
   const int64_t dHead = x.columns / heads, pairs = cosines.columns;
   pool.forEachRange(x.rows, rowsPerItem(x.columns), [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r)

@@ -11,6 +11,9 @@ namespace monosem::cuda {
 
 // A block selects as many at most as a quarter of its threads.
 constexpr unsigned threadsPerSelected = 4;
+// The number of a key.
+using KeyNumber = uint16_t;
+constexpr int64_t mostKeys = int64_t(UINT16_MAX) + 1;
 
 // The largest bound that at least k of the threads' keys reach, k at most their number. By all threads of a block.
 __device__ inline uint32_t boundReachedBy(uint32_t k, uint32_t ownKey) {
@@ -26,27 +29,40 @@ __device__ inline uint32_t boundReachedBy(uint32_t k, uint32_t ownKey) {
   return low;
 }
 
-// Of keys keyAt(i), i < count, that are in the order (key descending, position ascending): store(i, place) for the
-// first k, place from 0. By all threads of a block, whose number is a multiple of 32; `reaching` [count] and
+// Of keys keyAt(i), i < count <= mostKeys, that are in the order (key descending, position ascending): store(i, place)
+// for the first k, place from 0. By all threads of a block, whose number is a multiple of 32; `reaching` [count] and
 // `reachingCount` are shared.
 template <class KeyAt, class PositionAt, class Store>
 __device__ inline void takeLargestByBlock(uint32_t count, uint32_t k, const KeyAt& keyAt, const PositionAt& positionAt,
-                                          uint32_t* reaching, uint32_t* reachingCount, const Store& store) {
+                                          KeyNumber* reaching, uint32_t* reachingCount, const Store& store) {
   uint32_t own = 0;
   for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) own = max(own, keyAt(i));
   if (threadIdx.x == 0) *reachingCount = 0;
   const uint32_t bound = boundReachedBy(k, own);
   __syncthreads();
   for (uint32_t i = threadIdx.x; i < count; i += blockDim.x)
-    if (keyAt(i) >= bound) reaching[atomicAdd(reachingCount, 1u)] = i;
+    if (keyAt(i) >= bound) reaching[atomicAdd(reachingCount, 1u)] = KeyNumber(i);
   __syncthreads();
   const uint32_t candidates = *reachingCount;
   for (uint32_t candidate = threadIdx.x; candidate < candidates; candidate += blockDim.x) {
     const uint32_t i = reaching[candidate], key = keyAt(i), position = positionAt(i);
     uint32_t place = 0;
-    for (uint32_t other = 0; other < candidates && place < k; ++other) {
-      const uint32_t j = reaching[other], otherKey = keyAt(j);
-      place += otherKey > key || (otherKey == key && positionAt(j) < position);
+    constexpr uint32_t atOnce = 4;  // comparisons that do not wait for one another's loads
+#pragma unroll 1
+    for (uint32_t first = 0; first < candidates && place < k; first += atOnce) {
+      uint32_t others[atOnce], otherKeys[atOnce], otherPositions[atOnce];
+#pragma unroll
+      for (uint32_t j = 0; j < atOnce; ++j) others[j] = reaching[min(first + j, candidates - 1)];
+#pragma unroll
+      for (uint32_t j = 0; j < atOnce; ++j) {
+        otherKeys[j] = keyAt(others[j]);
+        otherPositions[j] = positionAt(others[j]);
+      }
+#pragma unroll
+      for (uint32_t j = 0; j < atOnce; ++j) {
+        const bool isLarger = otherKeys[j] > key || (otherKeys[j] == key && otherPositions[j] < position);
+        place += first + j < candidates && isLarger;
+      }
     }
     if (place < k) store(i, place);
   }

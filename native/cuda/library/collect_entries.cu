@@ -110,6 +110,7 @@ std::optional<CollectedEntries> collectInLists(Context& gpu, const EncodeOperand
   collected.valuesDiffer = bounds.ofPositions != nullptr;
   if (!outcome.listsOverflowed) return collected;
   *expected = collected.count;
+  release(gpu, collected);
   return std::nullopt;
 }
 
@@ -141,6 +142,8 @@ CollectedEntries collect(Context& gpu, const EncodeOperands& operands, const Sco
     const EncodeOutcome outcome = readOutcome(gpu, operands);
     const int64_t count = int64_t(outcome.entries);
     if (count > pool.capacity) {
+      gpu.release(pool.scores);
+      gpu.release(pool.positions);
       pool.capacity = count;
       continue;
     }
@@ -245,8 +248,24 @@ CollectedEntries collectAboveThresholds(Context& gpu, const EncodeOperands& oper
   return collect(gpu, operands, bounds, expected);
 }
 
+void release(Context& gpu, const CollectedEntries& collected) {
+  const EntryPool& pool = collected.pool;
+  if (collected.inLists) {
+    gpu.release(collected.lists.candidates);
+    gpu.release(collected.lists.counts);
+  } else {
+    for (const void* scratch : {static_cast<const void*>(pool.scores), static_cast<const void*>(pool.positions),
+                                static_cast<const void*>(pool.piecePlaces), static_cast<const void*>(pool.pieceCounts)})
+      gpu.release(scratch);
+  }
+  gpu.release(collected.rowCounts);
+}
+
 int64_t expectedOfSparseCodes(const EncodeOperands& operands) {
-  return operands.x.rows * std::max<int64_t>(64, operands.positions() / 25);
+  // Of very many scores fewer: half a gigabyte. Where there are more entries, the scores are computed once more.
+  constexpr int64_t fewestPerRow = 64, mostGuessed = int64_t(1) << 26;
+  const int64_t rows = operands.x.rows;
+  return std::min(rows * std::max(fewestPerRow, operands.positions() / 25), std::max(mostGuessed, rows * fewestPerRow));
 }
 
 void compactEntries(Context& gpu, const EncodeOperands& operands, const CollectedEntries& collected, MadeCodes* made) {

@@ -35,6 +35,8 @@ CollectedEntries collectAbove(Context& gpu, const EncodeOperands& operands, int6
 // The same for scores above thresholds[position] - margin.
 CollectedEntries collectAboveThresholds(Context& gpu, const EncodeOperands& operands, const float* thresholds,
                                         float margin, int64_t expected);
+// Gives their memory back, where they are not to be compacted.
+void release(Context& gpu, const CollectedEntries& collected);
 // How many entries to expect where nothing is known: 64 per row or 4 % of all.
 int64_t expectedOfSparseCodes(const EncodeOperands& operands);
 

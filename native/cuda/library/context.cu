@@ -135,6 +135,7 @@ Context::Context(const OpenOptions& options) : ordinal_(options.ordinal), precis
   makeCurrent();
   multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount, ordinal_);
   sharedBytes_ = size_t(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal_));
+  readsHostMemory_ = attribute(cudaDevAttrPageableMemoryAccessUsesHostPageTables, ordinal_) != 0;
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, ordinal_), "cudaGetDeviceProperties");
   requireCode(properties.name);
@@ -199,8 +200,10 @@ void Context::releaseDevice(void* memory) {
 }
 
 void Context::upload(const void* host, void* memory, size_t bytes) {
-  // From pageable memory: the runtime has copied it when this returns.
-  if (bytes > 0) check(cudaMemcpyAsync(memory, host, bytes, cudaMemcpyHostToDevice, stream_.get()), "cudaMemcpyAsync");
+  if (bytes == 0) return;
+  check(cudaMemcpyAsync(memory, host, bytes, cudaMemcpyHostToDevice, stream_.get()), "cudaMemcpyAsync");
+  // The runtime has taken pageable memory when the call returns, but where the GPU reads that by itself.
+  if (readsHostMemory_) check(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
 }
 
 void Context::download(const void* memory, void* host, size_t bytes) {

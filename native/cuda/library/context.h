@@ -125,6 +125,7 @@ class Context {
   Precision precision_;
   int multiprocessors_ = 0;
   size_t sharedBytes_ = 0;  // the most that a block can have
+  bool readsHostMemory_ = false;
   std::optional<bool> hasWarpgroupProducts_;
   std::string description_;
   std::unique_ptr<cudaStream_t, DestroyStream> stream_;

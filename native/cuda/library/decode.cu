@@ -215,7 +215,7 @@ __device__ void writeGradient(const CodesView& codes, const EntryGradient& gradi
 // sums every 32nd group of `width` columns in ascending order, then the lanes are added. Reads a decoder row per entry
 // and dOutput once. T as decodeKernel's.
 template <int width, class T>
-__global__ void __launch_bounds__(warpsPerRow* warpSize_, 3)
+__global__ void __launch_bounds__(warpsPerRow* warpSize_)
     decodeGradientKernel(CodesView codes, Matrix<const T> decoder, Rows dOutput, EntryGradient gradient) {
   alignas(32) __shared__ float staged[stagedColumns];
   const int64_t row = blockIdx.x, columns = decoder.columns;

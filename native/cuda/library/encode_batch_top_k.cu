@@ -234,6 +234,7 @@ CollectedEntries collectLargest(Context& gpu, const EncodeOperands& operands, in
     const int64_t expected = bounds.setNext();
     const CollectedEntries collected = collectAbove(gpu, operands, expected);
     if (collected.count >= k || collected.bound == 0) return collected;
+    release(gpu, collected);
   }
 }
 

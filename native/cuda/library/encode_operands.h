@@ -52,7 +52,8 @@ const float* prepareThresholds(Context& gpu, const EncodeOperands& operands, Flo
 EncodeOutcome readOutcome(Context& gpu, const EncodeOperands& operands);
 // The same without waiting, for codes whose number of entries is known: where NaN or infinity was met, the failure is
 // noted, and all pre-activations and values (null: there are none) become NaN. So a step that goes on with these codes
-// is refused for the norm of its gradient, and kernels that keep a state are by isPoisoned.
+// is refused for the norm of its gradient, and by isPoisoned where it has none, as kernels that keep a state are. What
+// else is made from them, is NaN or of no meaning.
 void refuseLate(Context& gpu, const EncodeOperands& operands, const MadeCodes& made);
 
 // The size of all chunks but the last ones.

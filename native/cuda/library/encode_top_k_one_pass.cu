@@ -27,6 +27,12 @@ constexpr int64_t mostLists = mostGathered / scoresPerTile;
 constexpr unsigned leastSelectThreads = 128, mostSelectThreads = 1024;
 static_assert(mostLists <= leastSelectThreads);
 constexpr int64_t mostTaken = mostSelectThreads / threadsPerSelected;  // k
+static_assert(mostTaken + mostGathered <= mostKeys);
+
+// So many loads of a thread are under way at once.
+constexpr uint32_t loadsAtOnce = 4;
+// Threads that copy a list, whose entries are mostly so few that each has its share of them at once.
+constexpr unsigned threadsPerList = 8;
 
 struct Sample {
   uint32_t k;
@@ -45,16 +51,21 @@ __global__ void __launch_bounds__(mostSelectThreads)
   const float* products = chunk.products.data + int64_t(blockIdx.x) * chunk.products.columns;
   const auto scoreAt = [&](uint32_t i) { return products[i] + chunk.biases[i]; };
   bool allFinite = true;
-#pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
-    const float score = scoreAt(i);
-    keys[i] = orderedKey(Order::rank(score));
-    allFinite = allFinite && isFinite(score);
+  for (uint32_t first = threadIdx.x; first < count; first += loadsAtOnce * blockDim.x) {
+    float scores[loadsAtOnce];
+#pragma unroll
+    for (uint32_t i = 0; i < loadsAtOnce; ++i) scores[i] = scoreAt(min(first + i * blockDim.x, count - 1));
+#pragma unroll
+    for (uint32_t i = 0; i < loadsAtOnce; ++i) {
+      allFinite = allFinite && isFinite(scores[i]);
+      if (first + i * blockDim.x < count) keys[first + i * blockDim.x] = orderedKey(Order::rank(scores[i]));
+    }
   }
   noteScores(allFinite, row, outcome);
   // A thread finds its maximum among the keys that it has written.
   takeLargestByBlock(
-      count, sample.k, [&](uint32_t i) { return keys[i]; }, [](uint32_t i) { return i; }, keys + count, &reachingCount,
+      count, sample.k, [&](uint32_t i) { return keys[i]; }, [](uint32_t i) { return i; },
+      reinterpret_cast<KeyNumber*>(keys + count), &reachingCount,
       [&](uint32_t i, uint32_t place) {
         sample.largest[row * sample.k + place] = {scoreAt(i), i};
         if (place + 1 == sample.k) sample.bounds[row] = Order::rank(scoreAt(i));
@@ -67,7 +78,7 @@ template <class Order>
 __global__ void __launch_bounds__(mostSelectThreads, 1)
     takeCandidatesKernel(Sample sample, LaneLists lists, MadeCodes made) {
   __shared__ uint32_t scratch[33], reachingCount;
-  __shared__ uint32_t begins[mostLists];  // of the lists among the row's candidates
+  __shared__ uint32_t begins[mostLists + 1];  // of the lists among the row's candidates
   DYNAMIC_SHARED(Candidate, candidates);
   const int64_t row = blockIdx.x;
   const uint32_t listsPerRow = uint32_t(lists.listsPerRow()), k = sample.k;
@@ -75,16 +86,22 @@ __global__ void __launch_bounds__(mostSelectThreads, 1)
   uint32_t collected;
   const uint32_t begin = blockExclusiveSum(ofOwn, scratch, &collected);
   if (threadIdx.x < listsPerRow) begins[threadIdx.x] = begin;
+  if (threadIdx.x == 0) begins[listsPerRow] = collected;
   __syncthreads();
   for (uint32_t i = threadIdx.x; i < k; i += blockDim.x) candidates[i] = sample.largest[row * k + i];
-#pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < collected; i += blockDim.x) {
-    uint32_t list = 0;  // the last one that begins at i or before
-    for (uint32_t end = listsPerRow; end - list > 1;) {
-      const uint32_t middle = (list + end) / 2;
-      (begins[middle] <= i ? list : end) = middle;
+#pragma unroll 1
+  for (uint32_t list = threadIdx.x / threadsPerList; list < listsPerRow; list += blockDim.x / threadsPerList) {
+    const uint32_t ofList = begins[list + 1] - begins[list];
+    const Candidate* const from = lists.candidates + (row * listsPerRow + list) * lists.capacity;
+#pragma unroll 1
+    for (uint32_t first = threadIdx.x % threadsPerList; first < ofList; first += loadsAtOnce * threadsPerList) {
+      Candidate loaded[loadsAtOnce];
+#pragma unroll
+      for (uint32_t i = 0; i < loadsAtOnce; ++i) loaded[i] = from[min(first + i * threadsPerList, ofList - 1)];
+#pragma unroll
+      for (uint32_t i = 0; i < loadsAtOnce; ++i)
+        if (first + i * threadsPerList < ofList) candidates[k + begins[list] + first + i * threadsPerList] = loaded[i];
     }
-    candidates[k + i] = lists.candidates[(row * listsPerRow + list) * lists.capacity + (i - begins[list])];
   }
   __syncthreads();
 
@@ -92,7 +109,7 @@ __global__ void __launch_bounds__(mostSelectThreads, 1)
   Candidate* const taken = candidates + count;
   takeLargestByBlock(
       count, k, [&](uint32_t i) { return orderedKey(Order::rank(candidates[i].score)); },
-      [&](uint32_t i) { return candidates[i].position; }, reinterpret_cast<uint32_t*>(taken + k), &reachingCount,
+      [&](uint32_t i) { return candidates[i].position; }, reinterpret_cast<KeyNumber*>(taken + k), &reachingCount,
       [&](uint32_t i, uint32_t place) { taken[place] = candidates[i]; });
   __syncthreads();
   for (uint32_t i = threadIdx.x; i < k; i += blockDim.x) {
@@ -130,8 +147,9 @@ Sample takeSample(Context& gpu, const EncodeOperands& operands, const OnePassFac
                                 {factors.encoder.data, sampled, factors.encoder.columns}, 1, 0, ofChunk);
     const ScoreChunk chunk{row, 0, {products, ofChunk.rows, sampled}, operands.biases};
     launch(gpu, takeSampleKernel<Order>,
-           Launch{unsigned(ofChunk.rows), selectThreads(sampled, k), 2 * sizeof(uint32_t) * size_t(sampled)}, chunk,
-           sample, operands.outcome);
+           Launch{unsigned(ofChunk.rows), selectThreads(sampled, k),
+                  (sizeof(uint32_t) + sizeof(KeyNumber)) * size_t(sampled)},
+           chunk, sample, operands.outcome);
   }
   return sample;
 }
@@ -147,7 +165,7 @@ void select(Context& gpu, const EncodeOperands& operands, int64_t k, const MadeC
   bounds.ofRows = sample.bounds;
   collectInOnePass(gpu, operands, factors, sampled, bounds, k, std::is_same_v<Order, ByMagnitude>, lists);
   const int64_t gathered = k + lists.listsPerRow() * lists.capacity;
-  const size_t sharedBytes = sizeof(Candidate) * size_t(gathered + k) + sizeof(uint32_t) * size_t(gathered);
+  const size_t sharedBytes = sizeof(Candidate) * size_t(gathered + k) + sizeof(KeyNumber) * size_t(gathered);
   launch(gpu, takeCandidatesKernel<Order>,
          Launch{unsigned(operands.x.rows), selectThreads(k + expected, k), sharedBytes}, sample, lists, made);
 }

@@ -73,26 +73,24 @@ void sumPerFeature(Context& gpu, const CodesView& codes, const FeatureOrderView&
          order, codes.dSae, addend, finish);
 }
 
-// The sums of the columns of codes as a matrix, a chunk after another; 0 for features that are not eligible.
+// The sums of the columns of codes with a subset as a matrix, a chunk after another; 0 for features that are not in it.
 void sumDenseCodes(Context& gpu, const CodesView& codes, const float* coefficients, double scale, Vector<float> out) {
   const std::vector<ColumnChunk> chunks = columnChunks(codes);
   float* const scattered = gpu.allocate<float>(codes.rows * chunks.front().count);
-  const uint32_t* const features = codes.eligible.indices;
-  if (features) gpu.clear(out.data, sizeof(float) * size_t(out.size));
+  gpu.clear(out.data, sizeof(float) * size_t(out.size));
   for (const ColumnChunk& chunk : chunks) {
     const Matrix<float> dense{scattered, codes.rows, chunk.count};
     scatterChunk(gpu, codes, coefficients, 1, chunk, dense);
-    columnSumsAt(gpu, {dense.data, dense.rows, dense.columns}, scale, features ? features + chunk.first : nullptr,
-                 features ? out.data : out.data + chunk.first);
+    columnSumsAt(gpu, {dense.data, dense.rows, dense.columns}, scale, codes.eligible.indices + chunk.first, out.data);
   }
 }
 
 }  // namespace
 
-// out[f] = scale * sum over the entries of f of coefficients[e]. Of dense codes the order may be absent.
+// out[f] = scale * sum over the entries of f of coefficients[e]. Codes without an order are taken as a matrix.
 void featureSums(Context& gpu, CodesView codes, FeatureOrderView order, const float* coefficients, double scale,
                  Vector<float> out) {
-  if (worthDense(gpu, codes)) return sumDenseCodes(gpu, codes, coefficients, scale, out);
+  if (!order.offsets) return sumDenseCodes(gpu, codes, coefficients, scale, out);
   sumPerFeature(gpu, codes, order, Coefficient{coefficients}, Scaled{scale, out.data});
 }
 

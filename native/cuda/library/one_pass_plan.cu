@@ -23,7 +23,8 @@ bool worthOnePass(Context& gpu, const EncodeOperands& operands, int64_t fewest) 
   const int64_t leastBytes =
       rowsOfBlocks(operands.x.rows) * listsPerStripe * (fewest + scoresPerTile) * int64_t(sizeof(Candidate));
   return leastBytes <= mostListBytes && gpu.precision() == Precision::bfloat16 && !operands.eligible.indices &&
-         operands.x.columns % columnsOfCopies == 0 && tiles >= gpu.multiprocessors() && gpu.hasWarpgroupProducts();
+         operands.x.columns > 0 && operands.x.columns % columnsOfCopies == 0 && tiles >= gpu.multiprocessors() &&
+         gpu.hasWarpgroupProducts();
 }
 
 LaneLists makeLaneLists(Context& gpu, const EncodeOperands& operands, int64_t firstPosition, int64_t expectedPerRow,

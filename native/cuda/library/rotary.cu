@@ -27,6 +27,7 @@ __global__ void __launch_bounds__(256)
 }  // namespace
 
 void rotate(Context& gpu, Rows x, int64_t heads, Rows cosines, Rows sines, bool interleaved, Matrix<float> out) {
+  if (heads == 0) return;
   launch(gpu, rotateKernel, elementwise(gpu, x.rows * x.columns), x, x.columns / heads, cosines, sines, interleaved,
          out.data);
 }

@@ -8,6 +8,7 @@
 #include "cuda/library/dense_codes.h"
 #include "cuda/library/kernels.h"
 #include "cuda/library/matrix_products.h"
+#include "cuda/library/non_finite.h"
 #include "cuda/library/partial_sums.h"
 
 namespace monosem::cuda {
@@ -64,7 +65,7 @@ __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
     gradientRowsKernel(const __grid_constant__ RowGradientOperands gradient, int64_t firstFeature, float* longRows,
                        float* out, double* squaredNorms) {
   DYNAMIC_SHARED(Summand, summands);
-  __shared__ float scratch[warpSize_ + 1];
+  __shared__ float scratch[rowScratch];
   const int64_t columns = gradient.weights.columns;
   float* const row =
       longRows ? longRows + int64_t(blockIdx.x) * columns : reinterpret_cast<float*>(summands + blockDim.x);
@@ -106,7 +107,7 @@ __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
                    SteppedWeights stepped, float* m, float* v, AdamUpdate update, const float* clipFactor,
                    bool unitNorm) {
   DYNAMIC_SHARED(Summand, summands);
-  __shared__ float scratch[warpSize_ + 1];
+  __shared__ float scratch[rowScratch];
   const float* const weights = stepped.data;
   const int64_t columns = gradient.weights.columns;
   const int64_t feature = firstFeature + blockIdx.x, start = feature * columns;
@@ -152,7 +153,26 @@ __global__ void __launch_bounds__(mostGradientThreads, gradientBlocks)
   });
 }
 
+// *factor = NaN where a failed encode has left the codes; 1 otherwise if they are the first that are asked.
+__global__ void refusePoisonedKernel(CodesView codes, bool isFirst, float* factor) {
+  if (threadIdx.x != 0) return;
+  if (isPoisoned(codes))
+    *factor = NAN;
+  else if (isFirst)
+    *factor = 1;
+}
+
 // ---- Launches
+
+// What every gradient is multiplied by, or NaN where the step is refused: for its norm, or without clipping for what
+// its codes are. Null: 1.
+const float* factorOf(Context& gpu, const Clip& clip, const RowGradientView& gradient) {
+  if (clip.squaredNorm || gradient.termCount == 0) return clipFactor(gpu, clip);
+  float* const factor = gpu.allocate<float>(1);
+  for (int64_t i = 0; i < gradient.termCount; ++i)
+    launch(gpu, refusePoisonedKernel, Launch{1, warpSize_}, gradient.terms[i].codes, i == 0, factor);
+  return factor;
+}
 
 // A gradient whose rows kernels can make: its terms, prepared for the device, or what was `kept` of it.
 class PreparedGradient {
@@ -328,7 +348,7 @@ void rowGradient(Context& gpu, const RowGradientView& gradient, Rows weights, Ma
 
 void stepRows(Context& gpu, const RowGradientView& gradient, Matrix<float> weights, uint16_t* rounded, Matrix<float> m,
               Matrix<float> v, AdamStep adam, Clip clip, bool unitNorm, const float* kept) {
-  const float* const factor = clipFactor(gpu, clip);
+  const float* const factor = factorOf(gpu, clip, gradient);
   PreparedGradient prepared(gpu, gradient, {weights.data, weights.rows, weights.columns}, kept, {m.data, v.data},
                             threadsToStep);
   const SteppedWeights stepped{weights.data, reinterpret_cast<Bfloat16*>(rounded)};

@@ -213,23 +213,36 @@ __device__ inline void addTerms(const RowGradientOperands& gradient, int64_t fea
   }
 }
 
-// What add(column, sum) has made of 0 for all packs of the columns, in all threads: the same bits however many threads
-// a row has, for which one warp does it. `scratch`: a shared number.
-template <int width, class Add>
-__device__ inline float sumOverRow(int64_t columns, const Add& add, float* scratch) {
+// A sum over a row is cut into segments, of one pack for each lane of a warp or, in long rows, of several.
+constexpr int mostSegments = 64;
+// Shared numbers that summing over rows needs: of each segment, for as many as two sums.
+constexpr int rowScratch = 2 * mostSegments;
+
+// sums[i] = what add(column, sums) has made of 0 for all packs of the columns, in all threads: the same bits however
+// many threads a row has. A warp adds a segment; then all add the segments, in order. By all threads of the block;
+// `scratch`: [rowScratch], shared, free again when it returns.
+template <int width, int count, class Add>
+__device__ inline void sumOverRow(int64_t columns, const Add& add, float* scratch, float (&sums)[count]) {
+  static_assert(count * mostSegments <= rowScratch);
+  constexpr int64_t columnsAtOnce = int64_t(warpSize_) * width;
+  const int64_t perSegment = ((columns - 1) / (columnsAtOnce * mostSegments) + 1) * columnsAtOnce;
+  const int segments = int((columns - 1) / perSegment) + 1;
   __syncthreads();  // what other threads have left in the row is seen
-  if (warpOf() == 0) {
-    float sum = 0;
-#pragma unroll 1  // registers are scarce
-    for (int64_t column = int64_t(laneOf()) * width; column < columns; column += int64_t(warpSize_) * width)
-      sum = add(column, sum);
-    sum = warpSum(sum);
-    if (laneOf() == 0) *scratch = sum;
+  for (int segment = int(warpOf()); segment < segments; segment += int(blockDim.x / warpSize_)) {
+    float own[count] = {};
+    const int64_t begin = segment * perSegment, end = min(columns, begin + perSegment);
+    for (int64_t column = begin + int64_t(laneOf()) * width; column < end; column += columnsAtOnce) add(column, own);
+    for (int i = 0; i < count; ++i) {
+      const float sum = warpSum(own[i]);
+      if (laneOf() == 0) scratch[i * mostSegments + segment] = sum;
+    }
   }
   __syncthreads();
-  const float sum = *scratch;
+  for (int i = 0; i < count; ++i) {
+    sums[i] = 0;
+    for (int segment = 0; segment < segments; ++segment) sums[i] += scratch[i * mostSegments + segment];
+  }
   __syncthreads();
-  return sum;
 }
 
 // row[block] += rowScale * rowCoefficient * weights[block] / |weights[block]| for each block of columns; blocks of norm
@@ -241,12 +254,15 @@ __device__ inline void addNormPenalty(const RowGradientOperands& gradient, int64
   const float* block = gradient.weights.data + feature * gradient.weights.columns;
   for (int64_t i = 0; i < gradient.blockWidths.count; ++i) {
     const int64_t columns = gradient.blockWidths[i];
-    const auto addSquares = [&](int64_t column, float sum) {
-      const Pack<float, width> weights = loadPack<width>(block + column);
-      return addProducts(weights, weights, sum);
-    };
-    const float squaredNorm = sumOverRow<width>(columns, addSquares, scratch);
-    if (squaredNorm > 0) addMultiple<width>(coefficient / sqrtf(squaredNorm), block, columns, row);
+    float squaredNorm[1];
+    sumOverRow<width>(
+        columns,
+        [&](int64_t column, float(&sums)[1]) {
+          const Pack<float, width> weights = loadPack<width>(block + column);
+          sums[0] = addProducts(weights, weights, sums[0]);
+        },
+        scratch, squaredNorm);
+    if (squaredNorm[0] > 0) addMultiple<width>(coefficient / sqrtf(squaredNorm[0]), block, columns, row);
     block += columns;
     row += columns;
   }
@@ -256,18 +272,20 @@ __device__ inline void addNormPenalty(const RowGradientOperands& gradient, int64
 // row -= its component along the weights, if they have a norm.
 template <int width>
 __device__ inline void projectOut(const float* weights, int64_t columns, float* scratch, float* row) {
-  const auto productsWith = [&](const float* other) {
-    return [other, weights](int64_t column, float sum) {
-      return addProducts(loadPack<width>(other + column), loadPack<width>(weights + column), sum);
-    };
-  };
-  const float dot = sumOverRow<width>(columns, productsWith(row), scratch);
-  const float squaredNorm = sumOverRow<width>(columns, productsWith(weights), scratch);
-  if (squaredNorm > 0) addMultiple<width>(-(dot / squaredNorm), weights, columns, row);
+  float sums[2];  // row . weights, weights . weights
+  sumOverRow<width>(
+      columns,
+      [&](int64_t column, float(&own)[2]) {
+        const Pack<float, width> ofWeights = loadPack<width>(weights + column);
+        own[0] = addProducts(loadPack<width>(row + column), ofWeights, own[0]);
+        own[1] = addProducts(ofWeights, ofWeights, own[1]);
+      },
+      scratch, sums);
+  if (sums[1] > 0) addMultiple<width>(-(sums[0] / sums[1]), weights, columns, row);
 }
 
 // row = the feature's row of the gradient: the terms one after the other, then the norm penalty, then the projection.
-// Called by all threads of the block; `summands` as for addTerms, `scratch` a shared number, T as for denseOf,
+// Called by all threads of the block; `summands` as for addTerms, `scratch` as for sumOverRow, T as for denseOf,
 // `gathered` as for addSummands.
 template <int width, class T, int gathered>
 __device__ inline void makeGradientRow(const RowGradientOperands& gradient, int64_t feature, Summand* summands,

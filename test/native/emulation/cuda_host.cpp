@@ -331,7 +331,17 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int ordinal) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? 2 : int(cuda_host::mostSharedBytes);
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = 2;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = int(cuda_host::mostSharedBytes);
+      break;
+    case cudaDevAttrPageableMemoryAccessUsesHostPageTables:
+      *value = 0;
+      break;
+  }
   return cudaSuccess;
 }
 
