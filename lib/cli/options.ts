@@ -53,7 +53,7 @@ export async function withDevice<Result>(
   }
 }
 
-function deviceName(text: string): DeviceFlags["device"] {
+export function deviceName(text: string): DeviceFlags["device"] {
   if (text === "auto" || text === "cpu" || /^cuda:\d+$/.test(text)) return text as DeviceFlags["device"];
   throw new InvalidArgumentError('expected "auto", "cpu" or "cuda:N".');
 }

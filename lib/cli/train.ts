@@ -1,11 +1,11 @@
 import { join } from "node:path";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { ActivationBuffer } from "../activations/buffer.js";
 import { Corpus } from "../activations/corpus.js";
 import type { ActivationSource } from "../activations/source.js";
 import { StoredActivations } from "../activations/storedActivations.js";
 import { visibleText } from "../analysis/visibleText.js";
-import type { Device } from "../engine/device.js";
+import { type Device, precisions } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
@@ -16,11 +16,11 @@ import { saePath } from "../training/saeNames.js";
 import { Trainer, type TrainingProgress } from "../training/trainer.js";
 import { loadModel } from "./folders.js";
 import { withInterruption } from "./interruption.js";
-import { withDevice } from "./options.js";
+import { type DeviceFlags, deviceName, threadsOption, withDevice } from "./options.js";
 import { startProgress, startProgressTable } from "./progress.js";
 import { adviceAfter, adviceBefore } from "./trainAdvice.js";
 
-interface TrainFlags {
+interface TrainFlags extends Partial<DeviceFlags> {
   readonly set?: readonly string[];
   readonly resume?: boolean;
 }
@@ -38,6 +38,9 @@ export function registerTrain(program: Command): void {
       "override one key, such as training.lr=1e-3; in a list by place, from 0: sae.1.k=64; repeatable",
       (override: string, earlier: readonly string[] = []) => [...earlier, override],
     )
+    .option("--device <name>", "for --set device=NAME", deviceName)
+    .addOption(new Option("--precision <name>", "for --set precision=NAME").choices(precisions))
+    .addOption(threadsOption())
     .option("--resume", 'continue the run in "output"')
     .addHelpText(
       "after",
@@ -48,7 +51,7 @@ A configuration, with every key that has no default:
     "training": { "tokens": 200000000 },
     "output":   "runs/first" }
 For activations on the disk, "data" is { "activations": "FILE.safetensors or a folder of shards" }.
-On a GPU: "device": "cuda:0" (default: "auto") and "precision": "tf32" or "bfloat16".
+On a GPU: "device": "cuda:0" (default: "auto") and "precision": "tf32" or "bfloat16", or the flags of these names.
 For several SAEs, "sae" is a list: [{ "name": "small", ... }, { "name": "large", ... }].
 
 Examples:
@@ -57,13 +60,27 @@ Examples:
   monosem train several.json --set sae.0.k=16 --set sae.1.k=64
   monosem train run.json --resume`,
     )
-    .action((path: string, flags: TrainFlags) => withInterruption((signal) => train(path, flags, signal)));
+    .action((path: string, { resume = false, ...flags }: TrainFlags) =>
+      withInterruption((signal) => train(path, { set: overridesOf(flags), resume }, signal)),
+    );
 }
 
-async function train(path: string, flags: TrainFlags, signal: AbortSignal): Promise<void> {
+/** Where to compute is a key of the configuration; these flags are for whoever expects them. */
+function overridesOf({ set = [], device, precision, threads }: TrainFlags): string[] {
+  const flags = Object.entries({ device, precision, threads }).filter(([, value]) => value !== undefined);
+  return [...set, ...flags.map(([key, value]) => `${key}=${value}`)];
+}
+
+interface TrainArguments {
+  /** Overrides: "key=value". */
+  readonly set: readonly string[];
+  readonly resume: boolean;
+}
+
+async function train(path: string, flags: TrainArguments, signal: AbortSignal): Promise<void> {
   const config = parseConfig(
     await readJsonFile(path, { missing: `there is no configuration file ${path}`, malformed: "ERR_CONFIG" }),
-    flags.set ?? [],
+    flags.set,
     `configuration ${path}`,
   );
   for (const advice of adviceBefore(config)) process.stderr.write(`${advice}\n`);
@@ -74,7 +91,7 @@ async function train(path: string, flags: TrainFlags, signal: AbortSignal): Prom
       source: data.source,
       runConfig: config,
       device,
-      resume: flags.resume ?? false,
+      resume: flags.resume,
       signal,
     });
     using _saes = disposingAll(trainer.saes);
@@ -102,7 +119,7 @@ function resumptionText(step: number, { training: { steps } }: RunConfig): strin
 }
 
 /** What continues the run, as it would be typed in a shell. */
-function resumeCommand(path: string, { set = [] }: TrainFlags): string {
+function resumeCommand(path: string, { set }: TrainArguments): string {
   const words = ["monosem", "train", path, ...set.flatMap((override) => ["--set", override]), "--resume"];
   return words.map((word) => (/^[\w./=:,@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(" ");
 }

@@ -34,12 +34,16 @@ async function prepareRun(change?: (data: Float32Array) => void): Promise<Run> {
 
 test("train writes an SAE folder, metrics and the configuration, with --set applied", async () => {
   const { config, output } = await prepareRun();
-  const result = await runCli("train", config, "--set", "sae.k=2", "--set", "training.lr=1e-3");
+  const result = await runCli("train", config, "--set", "sae.k=2", "--set", "training.lr=1e-3", "--threads", "2");
   expect(result).toMatchObject({ exitCode: 0, stdout: expect.stringContaining(`wrote ${join(output, "sae")}`) });
   expect(result.stderr).toMatch(/training: 4\/12 steps {2}loss /);
   expect(readdirSync(join(output, "sae")).sort()).toEqual(["cfg.json", "sae_weights.safetensors"]);
   expect(JSON.parse(readFileSync(join(output, "sae", "cfg.json"), "utf8"))).toMatchObject({ k: 2, d_in: dIn });
-  expect(JSON.parse(readFileSync(join(output, "config.json"), "utf8"))).toMatchObject({ training: { lr: 1e-3 } });
+  expect(JSON.parse(readFileSync(join(output, "config.json"), "utf8"))).toMatchObject({
+    training: { lr: 1e-3 },
+    device: "cpu", // no flag says otherwise
+    threads: 2,
+  });
   const lines = readFileSync(join(output, "metrics.jsonl"), "utf8").trim().split("\n");
   expect(lines.map((line) => JSON.parse(line).step)).toEqual([4, 8, 12]);
 });
@@ -47,7 +51,16 @@ test("train writes an SAE folder, metrics and the configuration, with --set appl
 test("Ctrl-C leaves a checkpoint and exit code 130, and --resume ends where an uninterrupted run ends", async () => {
   const { config, output, folder } = await prepareRun();
   const steps = 60_000; // more than are done before the signal arrives
-  const long = ["train", config, "--set", `training.steps=${steps}`, "--set", "training.logEvery=1"];
+  const long = [
+    "train",
+    config,
+    "--device",
+    "auto",
+    "--set",
+    `training.steps=${steps}`,
+    "--set",
+    "training.logEvery=1",
+  ];
   const { process: child, result } = startCli(...long);
   await new Promise((resolve) => child.stderr!.once("data", resolve));
   child.kill("SIGINT");
@@ -55,7 +68,7 @@ test("Ctrl-C leaves a checkpoint and exit code 130, and --resume ends where an u
   expect(interrupted.exitCode).toBe(130);
   expect(interrupted.stderr).toMatch(/monosem: training was aborted after step \d+; continue with: /);
   expect(interrupted.stderr).toContain(`monosem train ${config} --set training.steps=60000 --set`);
-  expect(interrupted.stderr).toMatch(/ --resume\n$/);
+  expect(interrupted.stderr).toMatch(/ --set device=auto --resume\n$/);
   expect(existsSync(join(output, "sae"))).toBe(false);
   const checkpoints = readdirSync(join(output, "checkpoints"));
   expect(checkpoints).toHaveLength(1);
