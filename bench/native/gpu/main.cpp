@@ -8,6 +8,7 @@
 //
 // In each precision:
 //   copy       kernel `scale` of a gigabyte: the bandwidth, of bytes read and written
+//   attention  one query of 12 heads of 64, and 8192 cached positions
 //   product    kernel `linear` without bias: one product of cuBLAS, float32 operands and result
 //   encode, decode, decodeGradient, featureOrder (with featureCounts), rowNorm and rowStep of encoder and decoder:
 //              the kernels of a TopK step, k = 32
@@ -18,6 +19,7 @@
 // A line has what was timed, its time in milliseconds (the median over batches of runs, the fastest and the slowest
 // batch), and `phases`: [operations, bytes] of its parts (work.h), from which whoever knows the rates of product and
 // copy gets the least time that it could take. Lines of steps have the device memory in use at most.
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -36,17 +38,18 @@ struct Plan {
   int64_t k;
   double l0;
   int64_t deadLatents;
-  int64_t copied;  // numbers
+  int64_t copied;           // numbers
+  int64_t cachedPositions;  // that attention looks at
   Effort effort;
 };
 
 Plan planOf(int argumentCount, char** arguments) {
-  Plan plan{{{4096, 768, 24576}, {4096, 2304, 65536}}, 32, 100, 512, int64_t(1) << 28, {}};
+  Plan plan{{{4096, 768, 24576}, {4096, 2304, 65536}}, 32, 100, 512, int64_t(1) << 28, 8192, {}};
   for (int i = 1; i < argumentCount; ++i) {
     if (std::strcmp(arguments[i], "--quick") == 0) {
       plan.shapes.resize(1);
     } else if (std::strcmp(arguments[i], "--tiny") == 0) {
-      plan = {{{48, 16, 128}}, 4, 10, 8, 1024, {1, 0}};
+      plan = {{{48, 16, 128}}, 4, 10, 8, 1024, 600, {1, 0}};
     } else {
       std::fprintf(stderr, "usage: bench_gpu [--quick | --tiny]\n");
       std::exit(2);
@@ -69,6 +72,7 @@ class Bench {
 
   void run() {
     copy();
+    attention();
     for (const Shape& shape : plan_.shapes) {
       gpu_.memory().releaseCache();
       kernels(shape);
@@ -87,6 +91,28 @@ class Bench {
     Tensor to = gpu_.empty(plan_.copied);
     print({"copy", {1, plan_.copied, 1}, 0, {{0, 8.0 * double(plan_.copied)}}},
           timed(gpu_, plan_.effort, [&] { gpu_.kernels().scale(from, 1, to); }));
+  }
+
+  // One token of GPT-2 small's shape that looks at a long cache, in the words of an SAE's shape: a row, its width,
+  // keys.
+  void attention() {
+    constexpr int64_t heads = 12, dHead = 64;
+    const Shape shape{1, heads * dHead, plan_.cachedPositions};
+    const Tensor queries = gpu_.normal(1, shape.dIn, 1), keys = gpu_.normal(shape.dSae, shape.dIn, 1),
+                 values = gpu_.normal(shape.dSae, shape.dIn, 1);
+    Tensor out = gpu_.empty(1, shape.dIn);
+    Attention a;
+    a.queries = queries.block.as<const float>();
+    a.keys = keys.block.as<const float>();
+    a.values = values.block.as<const float>();
+    a.batch = a.queryPositions = 1;
+    a.heads = a.keyHeads = heads;
+    a.dHead = dHead;
+    a.keyPositions = a.keyCapacity = shape.dSae;
+    a.scale = 1 / std::sqrt(double(dHead));
+    const double cached = double(shape.dSae * shape.dIn);
+    print({"attention", shape, 0, {{4 * cached, 8 * cached}}},
+          timed(gpu_, plan_.effort, [&] { gpu_.kernels().attention(a, out.block.as<float>()); }));
   }
 
   // The kernels of a TopK step by themselves, on the operands that they have in one.

@@ -13,6 +13,7 @@
 // the sum of exponentials and the sum of values relative to it (the online softmax of FlashAttention, Dao et al. 2022,
 // arXiv:2205.14135), so that nothing of size positions^2 exists. A few queries, as in generation, would leave most of a
 // tile empty; they have a kernel of their own.
+#include <algorithm>
 #include <cmath>
 
 #include "cuda/library/kernels.h"
@@ -301,19 +302,33 @@ __global__ void __launch_bounds__(tileThreads, 2) attentionKernel(Attention a, f
   storeMixed<groups>(head, tile, block.firstColumn, block.columns, totals, mixed, out);
 }
 
+// What a block has found in its stretch of keys: the largest score, and relative to it the sum of exponentials and the
+// sums of `width` columns of the values.
+template <int width>
+struct KeyStretch {
+  float largest, total;
+  float mixed[width];
+};
+
 // The same for a few queries against a cache: a block has one query of one head and `width` columns of the values. In
 // turn, for 256 keys at a time, eight lanes take a key and form its score; each thread makes one score an exponential;
-// and each thread sums the values of one column, over every (256 / width)-th key.
+// and each thread sums the values of one column, over every (256 / width)-th key. Where there are few queries, and many
+// keys, several blocks (blockIdx.y) have a stretch of the keys each, and leave what they have found in `found`
+// [gridDim.x, gridDim.y] for combineStretchesKernel.
 constexpr unsigned fewThreads = 256;
 template <int width>
-__global__ void __launch_bounds__(fewThreads) attentionOfFewQueriesKernel(Attention a, float* out) {
+__global__ void __launch_bounds__(fewThreads)
+    attentionOfFewQueriesKernel(Attention a, KeyStretch<width>* found, float* out) {
   constexpr int lanesPerKey = 8, keysAtOnce = fewThreads / lanesPerKey, stretches = fewThreads / width;
   DYNAMIC_SHARED(float, scaledQuery);  // [dHead]
   __shared__ float scores[fewThreads];
   __shared__ float scratch[warpSize_ + 1];
   const int64_t columnGroups = (a.dHead + width - 1) / width, item = blockIdx.x / columnGroups;
   const Head head(a, item / a.queryPositions);
-  const int64_t position = item % a.queryPositions, visible = visibleKeys(a, position);
+  const int64_t position = item % a.queryPositions;
+  const int64_t firstVisible = head.firstVisible(a, position), endVisible = visibleKeys(a, position);
+  const int64_t perBlock = (endVisible - firstVisible + gridDim.y - 1) / gridDim.y;
+  const int64_t begin = firstVisible + blockIdx.y * perBlock, end = min(endVisible, begin + perBlock);
   const float* query = a.queries + head.queryOffset + position * head.stride;
   const int64_t column = int64_t(blockIdx.x) % columnGroups * width + threadIdx.x % width;
   const int stretch = threadIdx.x / width, lane = threadIdx.x % lanesPerKey;
@@ -321,8 +336,8 @@ __global__ void __launch_bounds__(fewThreads) attentionOfFewQueriesKernel(Attent
   __syncthreads();
 
   float mixed = 0, total = 0, largest = -INFINITY;
-  for (int64_t firstKey = head.firstVisible(a, position); firstKey < visible; firstKey += fewThreads) {
-    const int keyCount = int(min(int64_t(fewThreads), visible - firstKey));
+  for (int64_t firstKey = begin; firstKey < end; firstKey += fewThreads) {
+    const int keyCount = int(min(int64_t(fewThreads), end - firstKey));
     const float* keys = a.keys + head.keyOffset + firstKey * head.keyStride;
     const float* values = a.values + head.keyOffset + firstKey * head.keyStride;
     for (int first = 0; first < int(fewThreads); first += keysAtOnce) {
@@ -355,10 +370,37 @@ __global__ void __launch_bounds__(fewThreads) attentionOfFewQueriesKernel(Attent
   total = blockSum(total, scratch);
   scores[threadIdx.x] = mixed;
   __syncthreads();
-  if (stretch == 0 && column < a.dHead) {
-    for (int other = 1; other < stretches; ++other) mixed += scores[other * width + threadIdx.x];
-    out[head.queryOffset + position * head.stride + column] = total == 0 ? 0.0f : mixed / total;
+  if (stretch != 0) return;
+  for (int other = 1; other < stretches; ++other) mixed += scores[other * width + threadIdx.x];
+  if (gridDim.y == 1) {
+    if (column < a.dHead) out[head.queryOffset + position * head.stride + column] = total == 0 ? 0.0f : mixed / total;
+    return;
   }
+  KeyStretch<width>& own = found[int64_t(blockIdx.x) * gridDim.y + blockIdx.y];
+  own.mixed[threadIdx.x] = mixed;
+  if (threadIdx.x != 0) return;
+  own.largest = largest;
+  own.total = total;
+}
+
+// out from the stretches of each query, head and `width` columns, in order: a block of `width` threads for each.
+template <int width>
+__global__ void __launch_bounds__(width)
+    combineStretchesKernel(Attention a, const KeyStretch<width>* found, int64_t stretches, float* out) {
+  const int64_t columnGroups = (a.dHead + width - 1) / width, item = blockIdx.x / columnGroups;
+  const Head head(a, item / a.queryPositions);
+  const int64_t column = int64_t(blockIdx.x) % columnGroups * width + threadIdx.x;
+  if (column >= a.dHead) return;
+  found += int64_t(blockIdx.x) * stretches;
+  float largest = -INFINITY;
+  for (int64_t i = 0; i < stretches; ++i) largest = larger(largest, found[i].largest);
+  float mixed = 0, total = 0;
+  for (int64_t i = 0; i < stretches; ++i) {
+    const float factor = found[i].largest == -INFINITY ? 0.0f : expf(found[i].largest - largest);
+    total += factor * found[i].total;
+    mixed += factor * found[i].mixed[threadIdx.x];
+  }
+  out[head.queryOffset + item % a.queryPositions * head.stride + column] = total == 0 ? 0.0f : mixed / total;
 }
 
 // scores [batch, heads, queryPositions, keyPositions], masked places -infinity. A block per head, tile of queries and
@@ -424,17 +466,30 @@ __global__ void __launch_bounds__(tileThreads, 2) attentionMixKernel(Attention a
   storeMixed<groups>(head, tile, block.firstColumn, block.columns, factors, mixed, out);
 }
 
+template <int width>
+void attentionOfFewQueries(Context& gpu, const Attention& operands, float* out) {
+  // About as many as a large device has at work; a number of its own would show in the last bits of the result.
+  constexpr int64_t wantedBlocks = 256;
+  const int64_t blocks = operands.batch * operands.heads * operands.queryPositions * piecesOf(operands.dHead, width);
+  const int64_t keys = operands.window > 0 ? std::min(operands.window, operands.keyPositions) : operands.keyPositions;
+  const int64_t stretches = std::clamp<int64_t>(wantedBlocks / std::max<int64_t>(1, blocks), 1,
+                                                std::max<int64_t>(1, piecesOf(keys, fewThreads)));
+  KeyStretch<width>* const found = stretches > 1 ? gpu.allocate<KeyStretch<width>>(blocks * stretches) : nullptr;
+  launch(gpu, attentionOfFewQueriesKernel<width>,
+         Launch{dim3(unsigned(blocks), unsigned(stretches)), fewThreads, sizeof(float) * size_t(operands.dHead)},
+         operands, found, out);
+  if (found)
+    launch(gpu, combineStretchesKernel<width>, Launch{unsigned(blocks), width}, operands, found, stretches, out);
+}
+
 }  // namespace
 
 void attention(Context& gpu, Attention operands, float* out) {
   constexpr int64_t fewQueries = 8;
   const bool narrow = operands.dHead <= tileSize;
   if (operands.queryPositions <= fewQueries) {
-    const int64_t columnGroups = (operands.dHead + 2 * tileSize - 1) / (2 * tileSize);
-    const Launch how{dim3(unsigned(operands.batch * operands.heads * operands.queryPositions * columnGroups)),
-                     fewThreads, sizeof(float) * size_t(operands.dHead)};
-    launch(gpu, narrow ? attentionOfFewQueriesKernel<tileSize> : attentionOfFewQueriesKernel<2 * tileSize>, how,
-           operands, out);
+    narrow ? attentionOfFewQueries<tileSize>(gpu, operands, out)
+           : attentionOfFewQueries<2 * tileSize>(gpu, operands, out);
   } else if (narrow) {
     launch(gpu, attentionKernel<1>, MixingBlock<1>::grid(operands, 2), operands, out);
   } else {

@@ -105,9 +105,19 @@ struct Masked {
   bool padded;
 };
 const Masked masked[] = {
-    {4, 2, 8, 5, 5, 0, 0, false},     {4, 1, 17, 7, 9, 5, 0, false},      {2, 2, 16, 70, 70, 0, 9, false},
-    {6, 2, 64, 1, 300, 0, 100, true}, {2, 1, 100, 130, 130, 2, 64, true}, {8, 2, 32, 200, 330, 0, 1, true},
-    {2, 1, 16, 3, 40, 50, 17, true},  {2, 2, 64, 65, 193, 0, 65, true},   {3, 3, 32, 90, 90, 1, 1000, true},
+    {4, 2, 8, 5, 5, 0, 0, false},
+    {4, 1, 17, 7, 9, 5, 0, false},
+    {2, 2, 16, 70, 70, 0, 9, false},
+    {6, 2, 64, 1, 300, 0, 100, true},
+    {2, 1, 100, 130, 130, 2, 64, true},
+    {8, 2, 32, 200, 330, 0, 1, true},
+    {2, 1, 16, 3, 40, 50, 17, true},
+    {2, 2, 64, 65, 193, 0, 65, true},
+    {3, 3, 32, 90, 90, 1, 1000, true},
+    // few queries and many keys, of which several blocks have a stretch each
+    {4, 2, 100, 3, 900, 30, 700, true},
+    {1, 1, 130, 1, 1000, 0, 0, true},
+    {2, 1, 64, 8, 513, 0, 0, false},
 };
 
 KERNEL_TEST("attention: shared heads, soft cap, window, padding", maskedAttentionTests) {
