@@ -4,6 +4,7 @@
 #include "cuda/library/bfloat16.h"
 #include "cuda/library/code_columns.h"
 #include "cuda/library/dense_codes.h"
+#include "cuda/library/eligible_rows.h"
 #include "cuda/library/kernels.h"
 #include "cuda/library/matrix_products.h"
 #include "cuda/library/partial_sums.h"
@@ -137,29 +138,49 @@ __global__ void __launch_bounds__(mostRowThreads) finishProductKernel(Reconstruc
   notePieceError(to, squares);
 }
 
-// The rows of the chunk's features in the decoder's copy in bfloat16, where all features are eligible.
-Matrix<const Bfloat16> roundedRows(const uint16_t* rounded, Rows decoder, const ColumnChunk& chunk) {
-  return {reinterpret_cast<const Bfloat16*>(rounded) + chunk.first * decoder.columns, chunk.count, decoder.columns};
+// A chunk of the decoder's rows after another, as products take them: where they stand in `whole`, the decoder or its
+// rounded copy, or else copied. T: float or Bfloat16.
+template <class T>
+class DecoderChunks {
+ public:
+  // `whole` null: there is no rounded copy.
+  DecoderChunks(Context& gpu, const CodesView& codes, Rows decoder, const T* whole, int64_t most)
+      : gpu_(gpu), eligible_(codes.eligible), decoder_(decoder), whole_(codes.eligible.indices ? nullptr : whole) {
+    if (!whole_) copies_ = gpu.allocate<T>(most * decoder.columns);
+  }
+  Matrix<const T> rows(const ColumnChunk& chunk) const {
+    if (!whole_) copyEligibleRows(gpu_, decoder_, eligible_, chunk.first, chunk.count, copies_);
+    return {whole_ ? whole_ + chunk.first * decoder_.columns : copies_, chunk.count, decoder_.columns};
+  }
+
+ private:
+  Context& gpu_;
+  FeatureSetView eligible_;
+  Rows decoder_;
+  const T* whole_;
+  T* copies_ = nullptr;
+};
+
+// out = values . decoder, a chunk of columns after another, in the order of the features. `whole`: see DecoderChunks.
+template <class T>
+void decodeByProducts(Context& gpu, const CodesView& codes, Rows decoder, const T* whole, Matrix<float> out) {
+  const std::vector<ColumnChunk> chunks = columnChunks(codes);
+  T* const scattered = gpu.allocate<T>(codes.rows * chunks.front().count);
+  const DecoderChunks<T> decoderChunks(gpu, codes, decoder, whole, chunks.front().count);
+  for (const ColumnChunk& chunk : chunks) {
+    scatterChunk(gpu, codes, codes.values, 1, chunk, Matrix<T>{scattered, codes.rows, chunk.count});
+    const Matrix<const T> values{scattered, codes.rows, chunk.count};
+    gpu.products().ab(values, decoderChunks.rows(chunk), 1, chunk.first == 0 ? 0 : 1, out);
+  }
 }
 
-// out = values . decoder, a chunk of columns after another, in the order of the features.
-// `rounded`: the decoder's copy in bfloat16, or null.
-void decodeByProducts(Context& gpu, const CodesView& codes, Rows decoder, const uint16_t* rounded, Matrix<float> out) {
-  const std::vector<ColumnChunk> chunks = columnChunks(codes);
-  float* scattered = gpu.allocate<float>(codes.rows * chunks.front().count);
-  float* gathered = scratchForEligibleRows(gpu, codes, decoder.columns);
-  for (const ColumnChunk& chunk : chunks) {
-    const Matrix<float> values{scattered, codes.rows, chunk.count};
-    scatterChunk(gpu, codes, codes.values, 1, chunk, values);
-    const Rows factor{values.data, values.rows, values.columns};
-    const float keep = chunk.first == 0 ? 0 : 1;
-    if (rounded && !gathered) {
-      gpu.products().ab(factor, roundedRows(rounded, decoder, chunk), 1, keep, out);
-    } else {
-      const float* rows = gatherEligibleRows(gpu, codes, decoder, chunk, gathered);
-      gpu.products().ab(factor, Rows{rows, chunk.count, decoder.columns}, 1, keep, out);
-    }
-  }
+// work(whole): the decoder, or in bfloat16 its rounded copy or null.
+template <class Work>
+void withDecoderOfProducts(const Context& gpu, Rows decoder, const uint16_t* rounded, const Work& work) {
+  if (gpu.precision() == Precision::bfloat16)
+    work(reinterpret_cast<const Bfloat16*>(rounded));
+  else
+    work(decoder.data);
 }
 
 // `rows`: the decoder's in the context's precision.
@@ -172,7 +193,8 @@ void decodeBy(Context& gpu, const CodesView& codes, Rows decoder, const uint16_t
   const Launch grid{dim3(unsigned(codes.rows), pieces), threads};
   if (squaredError) to.pieceErrors = gpu.allocate<double>(codes.rows * pieces);
   if (worthDense(gpu, codes)) {
-    decodeByProducts(gpu, codes, decoder, rounded, to.out);
+    withDecoderOfProducts(gpu, decoder, rounded,
+                          [&](auto whole) { decodeByProducts(gpu, codes, decoder, whole, to.out); });
     launch(gpu, finishProductKernel<width>, grid, to);
   } else {
     launch(gpu, decodeKernel<width, std::remove_const_t<T>>, grid, codes, rows, to);
@@ -278,26 +300,16 @@ __global__ void __launch_bounds__(takeThreads)
                   ofRow[columnOfFeature(codes, codes.features[entry]) - chunk.first]);
 }
 
-// `rounded`: as for decodeByProducts.
-void decodeGradientByProducts(Context& gpu, const CodesView& codes, Rows decoder, const uint16_t* rounded, Rows dOutput,
-                              const EntryGradient& gradient) {
+// dOutput: as products take it. `whole`: see DecoderChunks.
+template <class T>
+void decodeGradientByProducts(Context& gpu, const CodesView& codes, Rows decoder, const T* whole,
+                              Matrix<const T> dOutput, const EntryGradient& gradient) {
   const std::vector<ColumnChunk> chunks = columnChunks(codes);
-  float* products = gpu.allocate<float>(codes.rows * chunks.front().count);
-  float* gathered = scratchForEligibleRows(gpu, codes, decoder.columns);
-  const bool rounds = gpu.precision() == Precision::bfloat16;
-  // Once for all chunks.
-  const Matrix<const Bfloat16> roundedOutput = rounds ? roundedToBfloat16(gpu, dOutput) : Matrix<const Bfloat16>{};
+  float* const products = gpu.allocate<float>(codes.rows * chunks.front().count);
+  const DecoderChunks<T> decoderChunks(gpu, codes, decoder, whole, chunks.front().count);
   for (const ColumnChunk& chunk : chunks) {
-    const Matrix<float> out{products, codes.rows, chunk.count};
-    if (rounded && !gathered) {
-      gpu.products().abTransposed(roundedOutput, roundedRows(rounded, decoder, chunk), 1, 0, out);
-    } else {
-      const Rows rows{gatherEligibleRows(gpu, codes, decoder, chunk, gathered), chunk.count, decoder.columns};
-      if (rounds)
-        gpu.products().abTransposed(roundedOutput, rows, 1, 0, out);
-      else
-        gpu.products().abTransposed(dOutput, rows, 1, 0, out);
-    }
+    gpu.products().abTransposed(dOutput, decoderChunks.rows(chunk), 1, 0,
+                                Matrix<float>{products, codes.rows, chunk.count});
     launch(gpu, takeEntriesKernel, Launch{dim3(unsigned(codes.rows)), takeThreads}, codes, chunk, products, gradient);
   }
 }
@@ -320,7 +332,13 @@ void decode(Context& gpu, CodesView codes, Rows decoder, const uint16_t* rounded
 void decodeGradient(Context& gpu, CodesView codes, Rows decoder, const uint16_t* rounded, Rows dOutput, double scale,
                     Floats perFeature, double featureScale, bool every, float* out) {
   const EntryGradient gradient{float(scale), perFeature, float(featureScale), every, out};
-  if (worthDense(gpu, codes)) return decodeGradientByProducts(gpu, codes, decoder, rounded, dOutput, gradient);
+  if (worthDense(gpu, codes))
+    return withDecoderOfProducts(gpu, decoder, rounded, [&](auto whole) {
+      if constexpr (std::is_same_v<decltype(whole), const Bfloat16*>)
+        decodeGradientByProducts(gpu, codes, decoder, whole, roundedToBfloat16(gpu, dOutput), gradient);
+      else
+        decodeGradientByProducts(gpu, codes, decoder, whole, dOutput, gradient);
+    });
   const int64_t entriesPerRow = codes.entries / std::max<int64_t>(1, codes.rows);
   const unsigned warps = std::clamp(piecesOf(entriesPerRow, entriesPerWarp), 1u, unsigned(warpsPerRow));
   const Launch grid{dim3(unsigned(codes.rows)), warps * warpSize_};

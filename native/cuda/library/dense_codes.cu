@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "cuda/library/code_columns.h"
-#include "cuda/library/eligible_rows.h"
 
 namespace monosem::cuda {
 namespace {
@@ -30,9 +29,9 @@ constexpr unsigned scatterThreads = 256;
 
 // See scatterChunk. A block per row and segment of columns, which is put together in shared memory, so that every place
 // of `dense` is written once.
+template <class T>
 __global__ void __launch_bounds__(scatterThreads)
-    scatterChunkKernel(CodesView codes, const float* coefficients, float scale, ColumnChunk chunk,
-                       Matrix<float> dense) {
+    scatterChunkKernel(CodesView codes, const float* coefficients, float scale, ColumnChunk chunk, Matrix<T> dense) {
   __shared__ float segment[segmentColumns];
   __shared__ uint64_t ends[2];
   const int64_t row = blockIdx.x, segmentStart = int64_t(blockIdx.y) * segmentColumns;
@@ -43,8 +42,8 @@ __global__ void __launch_bounds__(scatterThreads)
   for (uint64_t entry = ends[0] + threadIdx.x; entry < ends[1]; entry += scatterThreads)
     segment[columnOfFeature(codes, codes.features[entry]) - first] = scale * coefficients[entry];
   __syncthreads();
-  float* out = dense.data + row * dense.columns + segmentStart;
-  for (int64_t column = threadIdx.x; column < columns; column += scatterThreads) out[column] = segment[column];
+  T* out = dense.data + row * dense.columns + segmentStart;
+  for (int64_t column = threadIdx.x; column < columns; column += scatterThreads) roundTo(segment[column], out[column]);
 }
 
 }  // namespace
@@ -64,21 +63,13 @@ std::vector<ColumnChunk> columnChunks(const CodesView& codes) {
   return chunks;
 }
 
+template <class T>
 void scatterChunk(Context& gpu, const CodesView& codes, const float* coefficients, float scale, ColumnChunk chunk,
-                  Matrix<float> dense) {
+                  Matrix<T> dense) {
   const dim3 blocks(unsigned(codes.rows), piecesOf(chunk.count, segmentColumns));
-  launch(gpu, scatterChunkKernel, Launch{blocks, scatterThreads}, codes, coefficients, scale, chunk, dense);
+  launch(gpu, scatterChunkKernel<T>, Launch{blocks, scatterThreads}, codes, coefficients, scale, chunk, dense);
 }
-
-const float* gatherEligibleRows(Context& gpu, const CodesView& codes, Rows matrix, ColumnChunk chunk, float* scratch) {
-  if (!codes.eligible.indices) return matrix.row(chunk.first);
-  copyEligibleRows(gpu, matrix, codes.eligible, chunk.first, chunk.count, scratch);
-  return scratch;
-}
-
-float* scratchForEligibleRows(Context& gpu, const CodesView& codes, int64_t columns) {
-  if (!codes.eligible.indices) return nullptr;
-  return gpu.allocate<float>(columnChunks(codes).front().count * columns);
-}
+template void scatterChunk(Context&, const CodesView&, const float*, float, ColumnChunk, Matrix<float>);
+template void scatterChunk(Context&, const CodesView&, const float*, float, ColumnChunk, Matrix<Bfloat16>);
 
 }  // namespace monosem::cuda

@@ -16,6 +16,7 @@
 
 #include <vector>
 
+#include "cuda/library/bfloat16.h"
 #include "cuda/library/context.h"
 
 namespace monosem::cuda {
@@ -34,14 +35,9 @@ struct ColumnChunk {
 std::vector<ColumnChunk> columnChunks(const CodesView& codes);
 
 // dense[t, c] = scale * the coefficient of the entry of row t in column chunk.first + c; 0 where there is none.
-// dense [codes.rows, chunk.count]; coefficients [entries], row order.
+// dense [codes.rows, chunk.count]; coefficients [entries], row order. T: float, or Bfloat16, rounded.
+template <class T>
 void scatterChunk(Context& gpu, const CodesView& codes, const float* coefficients, float scale, ColumnChunk chunk,
-                  Matrix<float> dense);
-
-// The matrix's rows of the chunk's features, [chunk.count, matrix.columns]: where they stand if all features are
-// eligible, else copied to `scratch`, which has room for the rows of the first chunk.
-const float* gatherEligibleRows(Context& gpu, const CodesView& codes, Rows matrix, ColumnChunk chunk, float* scratch);
-// That scratch; null where none is needed.
-float* scratchForEligibleRows(Context& gpu, const CodesView& codes, int64_t columns);
+                  Matrix<T> dense);
 
 }  // namespace monosem::cuda

@@ -60,15 +60,13 @@ void MatrixProducts::abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat1
   multiplyAny(a, false, b, true, a.columns, factor, keep, out);
 }
 
-void MatrixProducts::abTransposed(Matrix<const Bfloat16> a, Rows b, float factor, float keep, Matrix<float> out) {
-  multiplyAny(a, false, b, true, a.columns, factor, keep, out);
-}
-
-void MatrixProducts::ab(Rows a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out) {
+void MatrixProducts::ab(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep,
+                        Matrix<float> out) {
   multiplyAny(a, false, b, false, a.columns, factor, keep, out);
 }
 
-void MatrixProducts::aTransposedB(Rows a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out) {
+void MatrixProducts::aTransposedB(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep,
+                                  Matrix<float> out) {
   multiplyAny(a, true, b, false, a.rows, factor, keep, out);
 }
 

@@ -22,9 +22,8 @@ class MatrixProducts {
 
   // The same of factors that were rounded before.
   void abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
-  void abTransposed(Matrix<const Bfloat16> a, Rows b, float factor, float keep, Matrix<float> out);
-  void ab(Rows a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
-  void aTransposedB(Rows a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
+  void ab(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
+  void aTransposedB(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
 
  protected:
   enum class Element { float32, bfloat16 };

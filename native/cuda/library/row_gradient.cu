@@ -199,7 +199,8 @@ class PreparedGradient {
       scattered = std::max(scattered, codes.rows * perChunk);
       if (!codes.eligible.indices) featuresPerLaunch_ = std::min({featuresPerLaunch_, perChunk, perScratch});
     }
-    if (scattered > 0) scattered_ = gpu.allocate<float>(scattered);
+    if (scattered > 0)
+      scattered_ = rounds_ ? static_cast<void*>(gpu.allocate<Bfloat16>(scattered)) : gpu.allocate<float>(scattered);
     std::vector<RowTerm> terms;
     for (int64_t i = 0; i < gradient.termCount; ++i) terms.push_back(prepare(gradient.terms[i]));
     operands_.emplace(RowGradientOperands{weights,
@@ -283,17 +284,20 @@ class PreparedGradient {
 
   // rows[i, :] = scale * sum over the entries of column chunk.first + i: coefficient * dense[row, :].
   void make(const Product& product, ColumnChunk chunk, float* rows) {
-    const EntryTermView& term = product.term;
-    const Matrix<float> scattered{scattered_, term.codes.rows, chunk.count};
-    scatterChunk(gpu_, term.codes, term.coefficients, float(term.scale), chunk, scattered);
-    const Rows coefficients{scattered.data, scattered.rows, scattered.columns};
     const Matrix<float> out{rows, chunk.count, weights_.columns};
-    if (product.rounded) {
-      const Matrix<const Bfloat16> dense{product.rounded, term.dense.rows, term.dense.columns};
-      gpu_.products().aTransposedB(coefficients, dense, 1, 0, out);
-    } else {
-      gpu_.products().aTransposedB(coefficients, term.dense, 1, 0, out);
-    }
+    if (product.rounded)
+      multiply<Bfloat16>(product, product.rounded, chunk, out);
+    else
+      multiply<float>(product, product.term.dense.data, chunk, out);
+  }
+  template <class T>
+  void multiply(const Product& product, const T* dense, ColumnChunk chunk, Matrix<float> out) {
+    const EntryTermView& term = product.term;
+    T* const scattered = static_cast<T*>(scattered_);
+    scatterChunk(gpu_, term.codes, term.coefficients, float(term.scale), chunk,
+                 Matrix<T>{scattered, term.codes.rows, chunk.count});
+    const Matrix<const T> coefficients{scattered, term.codes.rows, chunk.count};
+    gpu_.products().aTransposedB(coefficients, Matrix<const T>{dense, term.dense.rows, term.dense.columns}, 1, 0, out);
   }
 
   // Sums the term's chunks, unless none can lie within one feature, which has at most one entry per row.
@@ -317,7 +321,7 @@ class PreparedGradient {
   const bool rounds_;  // whether rows of dense operands are rounded
   bool packs_;
   float* longRows_ = nullptr;
-  float* scattered_ = nullptr;  // scratch for a chunk's coefficients, of all products
+  void* scattered_ = nullptr;  // scratch for a chunk's coefficients, of all products: as they take them
   std::vector<Product> productsPerLaunch_;
   std::optional<RowGradientOperands> operands_;
 };
