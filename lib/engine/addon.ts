@@ -247,6 +247,7 @@ export interface NativeKernels {
     bias: NativeTensor | Absent,
     activation: string,
     residual: NativeTensor | Absent,
+    exact: boolean,
     out: NativeTensor,
   ): void;
   activation(device: NativeDevice, x: NativeTensor, activation: string, out: NativeTensor): void;

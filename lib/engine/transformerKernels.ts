@@ -58,7 +58,8 @@ export interface Sampling {
 export abstract class TransformerKernels extends DenseKernels {
   /**
    * activation(x · weightsᵀ + bias) + residual: x [..., in], weights [out, in], bias [out], residual and result [..., out].
-   * Weights may be bf16; everything else is f32.
+   * Weights may be bf16; everything else is f32. `exact`: with f32 weights computed in float32 whatever the
+   * precision of the device.
    */
   linear(
     x: Tensor,
@@ -67,6 +68,7 @@ export abstract class TransformerKernels extends DenseKernels {
       readonly bias?: Tensor | undefined;
       readonly activation?: Activation | undefined;
       readonly residual?: Tensor | undefined;
+      readonly exact?: boolean | undefined;
     } = {},
   ): Tensor {
     const call = this.call("linear");
@@ -76,7 +78,7 @@ export abstract class TransformerKernels extends DenseKernels {
     const activation = this.#activation(call, options.activation ?? "none");
     const residual = call.optionalTensor("residual", options.residual, ["...tokens", "out"]);
     const out = call.output([...x.shape.slice(0, -1), call.size("out")]);
-    native.linear(call.native, xHandle, weightsHandle, bias, activation, residual, out.handle);
+    native.linear(call.native, xHandle, weightsHandle, bias, activation, residual, options.exact ?? false, out.handle);
     return out.tensor;
   }
 

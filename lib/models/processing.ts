@@ -169,7 +169,7 @@ class Processor {
       );
       using ofQueries = kernels.gatherRows(heads, headOf);
       using row = ofQueries.reshape([1, nHeads * dHead]);
-      using written = kernels.linear(row, attentionOutput.weights, { bias: attentionOutput.bias });
+      using written = kernels.linear(row, attentionOutput.weights, { bias: attentionOutput.bias, exact: true });
       values.bias.dispose();
       attentionOutput.bias?.dispose();
       return {
@@ -187,7 +187,7 @@ class Processor {
     let foldedBias = bias;
     if (norm.bias !== undefined) {
       using row = norm.bias.reshape([1, norm.bias.size]);
-      using contribution = kernels.linear(row, weights, { bias });
+      using contribution = kernels.linear(row, weights, { bias, exact: true });
       foldedBias = contribution.reshape([weights.shape[0]!]);
       bias?.dispose();
     }
@@ -202,7 +202,7 @@ class Processor {
     const { kernels } = this.#device;
     const [rows, columns] = matrix.shape as [number, number];
     using average = this.#device.tensor(new Float32Array(columns).fill(-1 / columns), [1, columns]);
-    using means = kernels.linear(matrix, average); // [rows, 1], with the sign turned
+    using means = kernels.linear(matrix, average, { exact: true }); // [rows, 1], with the sign turned
     using shifts = means.reshape([rows]);
     using ones = this.#device.tensor(new Float32Array(rows).fill(1), [rows]);
     return kernels.affineRows(matrix, ones, shifts);

@@ -58,9 +58,10 @@ export async function pseudoInverse(decoder: Tensor, device: Device): Promise<Te
   const { kernels } = device;
   const [dSae, dIn] = decoder.shape as [number, number];
   using transposed = kernels.transpose(decoder);
-  // rows . rows: linear(a, b) is a bᵀ
+  // rows . rows: multiply(a, b) is a bᵀ
   const wide = dSae >= dIn;
-  using gram = wide ? kernels.linear(transposed, transposed) : kernels.linear(decoder, decoder);
+  const multiply = (a: Tensor, b: Tensor): Tensor => kernels.linear(a, b, { exact: true });
+  using gram = wide ? multiply(transposed, transposed) : multiply(decoder, decoder);
   const size = Math.min(dSae, dIn);
 
   using squares = device.zeros([1], "f64");
@@ -72,11 +73,11 @@ export async function pseudoInverse(decoder: Tensor, device: Device): Promise<Te
 
   const inverse = kernels.scale(unit, 1 / norm);
   for (let iteration = 0; iteration < 60; iteration++) {
-    using product = kernels.linear(inverse, gram); // XG, so that error is (I - GX)ᵀ, as the next product wants it
+    using product = multiply(inverse, gram); // XG, so that error is (I - GX)ᵀ, as the next product wants it
     using error = kernels.add(unit, product, { scale: -1 });
     using squaredError = device.zeros([1], "f64");
     kernels.dot(error, error, squaredError);
-    using correction = kernels.linear(inverse, error);
+    using correction = multiply(inverse, error);
     kernels.add(inverse, correction, { out: inverse });
     using mirrored = kernels.transpose(inverse);
     kernels.add(inverse, mirrored, { out: inverse });
@@ -84,7 +85,7 @@ export async function pseudoInverse(decoder: Tensor, device: Device): Promise<Te
     if ((await squaredError.readScalar()) < 1e-8 * size) {
       // 1e-4 per dimension before this step, its square after
       using found = inverse;
-      return wide ? kernels.linear(decoder, found) : kernels.linear(found, transposed);
+      return wide ? multiply(decoder, found) : multiply(found, transposed);
     }
   }
   inverse.dispose();

@@ -250,12 +250,17 @@ export class Sae {
     using gate = gated?.gate;
     using magnitudes = gate && kernels.activation(preActivations, "relu");
     using latents = magnitudes && kernels.multiply(magnitudes, gate!);
-    // Under an encoder whose columns are the pre-activations, row t of the identity has exactly those of row t.
-    using identity = this.device.tensor(
-      Float32Array.from({ length: count * count }, (_, i) => (i % (count + 1) === 0 ? 1 : 0)),
-      [count, count],
-    );
-    using encoder = kernels.transpose(latents ?? preActivations);
+    // Under an encoder whose columns are the pre-activations, row t of the identity has exactly those of row t; where the
+    // device rounds what it multiplies, that of parts which this leaves as they are, and of as many identities.
+    using parts =
+      this.device.precision === "float32" ? undefined : inShortParts(latents ?? preActivations, this.device);
+    const columns = parts?.shape[0] ?? count;
+    const ones = new Float32Array(count * columns);
+    for (let row = 0; row < count; row++) {
+      for (let column = row; column < columns; column += count) ones[row * columns + column] = 1;
+    }
+    using identity = this.device.tensor(ones, [count, columns]);
+    using encoder = kernels.transpose(parts ?? latents ?? preActivations);
     using encoderBias = this.device.zeros([dSae]);
     if (latents !== undefined) return kernels.encode(identity, encoder, encoderBias, { select: "positive" });
     return this.#encoder.encode({ kernels, parameters: { ...this.parameters, encoder, encoderBias } }, identity);
@@ -287,7 +292,7 @@ export class Sae {
     const { decoder, decoderBias } = this.parameters;
     return this.#decoded("decodeDense: the latents", latents.shape[0]!, x, (kernels) => {
       using columns = kernels.transpose(decoder);
-      return kernels.linear(latents, columns, { bias: decoderBias });
+      return kernels.linear(latents, columns, { bias: decoderBias, exact: true });
     });
   }
 
@@ -459,4 +464,25 @@ export function normalisedRows(x: Tensor, { kernels }: Device): Tensor {
   mean.dispose();
   standardDeviation.dispose();
   return normalized;
+}
+
+/**
+ * Numbers of 8 significant bits, as many as bfloat16 has, that add up to those of a matrix: [rows, columns] become
+ * [3 * rows, columns], the leading parts first. (Veltkamp's splitting, in Dekker 1971, Numerische Mathematik 18.)
+ */
+function inShortParts(matrix: Tensor, device: Device): Tensor {
+  const { kernels } = device;
+  const [rows, columns] = matrix.shape as [number, number];
+  const parts = device.empty([3 * rows, columns]);
+  const leadingOf = (numbers: Tensor): Tensor => {
+    using scaled = kernels.scale(numbers, 2 ** 16 + 1);
+    using difference = kernels.add(scaled, numbers, { scale: -1 });
+    return kernels.add(scaled, difference, { scale: -1 });
+  };
+  using first = leadingOf(matrix);
+  using rest = kernels.add(matrix, first, { scale: -1 });
+  using second = leadingOf(rest);
+  using third = kernels.add(rest, second, { scale: -1 });
+  for (const [i, part] of [first, second, third].entries()) kernels.copyRows(part, parts, i * rows);
+  return parts;
 }

@@ -11,6 +11,7 @@ void linear(Call& call) {
   const auto bias = call.readOptional("bias");
   const Activation activation = call.activation("activation");
   const auto residual = call.readOptional("residual");
+  const bool exact = call.flag("exact");
   const auto out = call.write("out");
   call.require(x.columns() == weights.columns(), "x and weights differ in their inner size");
   call.require(!bias || bias.size() == weights.rows(), "bias must have one element per row of weights");
@@ -23,7 +24,7 @@ void linear(Call& call) {
     if (weights.brain())
       kernels.linearBrain(x.matrix(), weights.brainMatrix(), bias.vector(), activation, added, result);
     else
-      kernels.linear(x.matrix(), weights.matrix(), bias.vector(), activation, added, result);
+      kernels.linear(x.matrix(), weights.matrix(), bias.vector(), activation, added, exact, result);
   });
 }
 

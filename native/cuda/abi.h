@@ -15,7 +15,7 @@
 namespace monosem::cuda {
 
 // Raised with every change of this file or of what it includes.
-constexpr uint32_t abiVersion = 7;
+constexpr uint32_t abiVersion = 8;
 
 class Context;  // a device opened by the library: its stream, its cuBLAS handle
 
@@ -218,7 +218,8 @@ struct Api {
   Entry<void(FeatureDistribution features, int64_t rows, uint64_t seed, uint64_t offset, MadeCodes* made)> drawFeatures;
 
   // ---- Transformers
-  Entry<void(Rows x, Rows weights, Floats bias, Activation activation, Rows residual, Matrix<float> out)> linear;
+  Entry<void(Rows x, Rows weights, Floats bias, Activation activation, Rows residual, bool exact, Matrix<float> out)>
+      linear;
   Entry<void(Floats x, Activation activation, Vector<float> out)> activation;
   Entry<void(Rows x, Floats weight, Floats bias, double epsilon, Matrix<float> out, Matrix<float> normalized,
              Vector<float> scale)>

@@ -243,8 +243,9 @@ class CudaKernels final : public Kernels {
   }
 
   // ---- Transformers
-  void linear(Rows x, Rows weights, Floats bias, Activation activation, Rows residual, Matrix<float> out) override {
-    call(api_.linear, x, weights, bias, activation, residual, out);
+  void linear(Rows x, Rows weights, Floats bias, Activation activation, Rows residual, bool exact,
+              Matrix<float> out) override {
+    call(api_.linear, x, weights, bias, activation, residual, exact, out);
   }
   void activation(Floats x, Activation activation, Vector<float> out) override {
     call(api_.activation, x, activation, out);

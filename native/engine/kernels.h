@@ -257,9 +257,10 @@ class Kernels {
   virtual Codes drawFeatures(const FeatureDistribution& features, int64_t rows, uint64_t seed, uint64_t offset) = 0;
 
   // ---- Transformers -----------------------------------------------------------------------------------------------
-  // out = activation(x . weights^T + bias) + residual; weights [out, in]; bias and residual may be absent.
+  // out = activation(x . weights^T + bias) + residual; weights [out, in]; bias and residual may be absent. `exact`: in
+  // float32 whatever the precision of the device.
   virtual void linear(Matrix<const float> x, Matrix<const float> weights, Vector<const float> bias,
-                      Activation activation, Matrix<const float> residual, Matrix<float> out) = 0;
+                      Activation activation, Matrix<const float> residual, bool exact, Matrix<float> out) = 0;
   virtual void activation(Vector<const float> x, Activation activation, Vector<float> out) = 0;
   // normalized = (x - mean) / scale with scale = sqrt(variance + epsilon); out = normalized * weight + bias.
   // Any of out, normalized [rows, columns] and scale [rows] may be absent.

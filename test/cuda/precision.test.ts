@@ -1,8 +1,11 @@
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { Device, type Precision } from "../../lib/engine/device.js";
+import type { Tensor } from "../../lib/engine/tensor.js";
 import { SafetensorsFile } from "../../lib/formats/safetensors.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
+import { pseudoInverse } from "../../lib/sae/initialise.js";
+import { Sae } from "../../lib/sae/sae.js";
 import { parseConfig } from "../../lib/training/config.js";
 import { Trainer } from "../../lib/training/trainer.js";
 import { runCli, temporaryFolder } from "../cli/runCli.js";
@@ -36,6 +39,35 @@ describe.each(["tf32", "bfloat16"] as const)("training in %s", (precision: Preci
     for await (const { loss } of trainer.run()) losses.push(loss);
     expect(losses.at(-1)!).toBeLessThan(losses[0]! / 2);
     trainer.sae.dispose();
+  });
+
+  test("what is to be exact is: products that ask for it, pseudo-inverses, dense decodes, given pre-activations", async () => {
+    await using device = await Device.open(testDevice, { precision });
+    const { kernels } = device;
+    const numbers = (shape: readonly [number, number]): Tensor =>
+      device.tensor(
+        Float32Array.from({ length: shape[0] * shape[1] }, (_, i) => Math.sin(i * i + 1)),
+        shape,
+      );
+    const factor = numbers([30, 7]);
+    const ones = device.zeros([1, 7]);
+    kernels.fill(ones, 1);
+    const rows = await factor.readFloat32();
+    const sums = Array.from({ length: 30 }, (_, i) => rows.subarray(7 * i, 7 * i + 7).reduce((sum, x) => sum + x, 0));
+    const exact = await kernels.linear(factor, ones, { exact: true }).readFloat32();
+    for (const [i, sum] of sums.entries()) expect(exact[i]).toBeCloseTo(sum, 5);
+
+    using model = Sae.create(saes.get("relu")!, device, 2);
+    const inverse = await pseudoInverse(model.parameters.decoder, device);
+    const product = kernels.linear(kernels.transpose(inverse), kernels.transpose(model.parameters.decoder), {
+      exact: true,
+    });
+    for (const [i, x] of (await product.readFloat32()).entries()) expect(x).toBeCloseTo(i % (dIn + 1) === 0 ? 1 : 0, 4);
+
+    const x = device.tensor(activations.subarray(0, 9 * dIn), [9, dIn]);
+    const given = numbers([9, model.config.dSae]);
+    const latents = await kernels.densify(model.encodePreActivations(given, x)).readFloat32();
+    expect(latents).toEqual((await given.readFloat32()).map((z) => Math.max(z, 0)));
   });
 
   // What rounded copies a step leaves for the next, a checkpoint does not hold.

@@ -11,7 +11,7 @@ for (let i = 0; i < 50; i++) {
   const x = native.tensorFromHost(device, "f32", [64, 64], new Float32Array(64 * 64).fill(i));
   const bias = native.zeroTensor(device, "f32", [64]);
   const out = native.emptyTensor(device, "f32", [64, 64]);
-  native.linear(device, x, x, null, "none", null, out);
+  native.linear(device, x, x, null, "none", null, false, out);
   const codes = native.newCodes(device, 64, 64);
   native.encode(device, x, x, bias, "topk", 4, false, null, codes);
   const gradient = native.newEntryValues(codes);

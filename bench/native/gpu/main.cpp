@@ -122,8 +122,9 @@ class Bench {
     const Tensor x = gpu_.normal(shape.rows, shape.dIn, 1);
     {
       Tensor out = gpu_.empty(shape.rows, shape.dSae);
-      print({"product", shape, 0, {Counting(shape, 0, gpu_.rounds()).product()}},
-            timed(gpu_, plan_.effort, [&] { kernels.linear(x, sae["encoder"], {}, Activation::none, {}, out); }));
+      print({"product", shape, 0, {Counting(shape, 0, gpu_.rounds()).product()}}, timed(gpu_, plan_.effort, [&] {
+              kernels.linear(x, sae["encoder"], {}, Activation::none, {}, false, out);
+            }));
     }
     {  // a step, after which weights have the copies that kernels read in training
       const Reconstruction first = reconstruct(sae, encodeTopK(sae, x, plan_.k), x);

@@ -181,7 +181,7 @@ class CpuKernels final : public Kernels {
 
   // ---- Transformers
   void linear(Matrix<const float> x, Matrix<const float> weights, Vector<const float> bias, Activation activation,
-              Matrix<const float> residual, Matrix<float> out) override {
+              Matrix<const float> residual, bool, Matrix<float> out) override {
     MONOSEM_ISA::linear(x, weights, bias, activation, residual, out, allocator_, pool_);
   }
   void activation(Vector<const float> x, Activation activation, Vector<float> out) override {

@@ -469,11 +469,11 @@ __global__ void __launch_bounds__(tileThreads, 2) attentionMixKernel(Attention a
 template <int width>
 void attentionOfFewQueries(Context& gpu, const Attention& operands, float* out) {
   // About as many as a large device has at work; a number of its own would show in the last bits of the result.
-  constexpr int64_t wantedBlocks = 256;
+  constexpr int64_t wantedBlocks = 256, fewestKeys = 64;
   const int64_t blocks = operands.batch * operands.heads * operands.queryPositions * piecesOf(operands.dHead, width);
   const int64_t keys = operands.window > 0 ? std::min(operands.window, operands.keyPositions) : operands.keyPositions;
   const int64_t stretches = std::clamp<int64_t>(wantedBlocks / std::max<int64_t>(1, blocks), 1,
-                                                std::max<int64_t>(1, piecesOf(keys, fewThreads)));
+                                                std::max<int64_t>(1, piecesOf(keys, fewestKeys)));
   KeyStretch<width>* const found = stretches > 1 ? gpu.allocate<KeyStretch<width>>(blocks * stretches) : nullptr;
   launch(gpu, attentionOfFewQueriesKernel<width>,
          Launch{dim3(unsigned(blocks), unsigned(stretches)), fewThreads, sizeof(float) * size_t(operands.dHead)},

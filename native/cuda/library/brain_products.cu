@@ -74,6 +74,15 @@ __global__ void __launch_bounds__(256) splitKernel(Floats x, int count, Bfloat16
   }
 }
 
+// out[i] = products[i] + products[size + i] + ..., the last first: of `count` terms, which are the smaller the later.
+__global__ void __launch_bounds__(256) addTermsKernel(const float* products, int count, Vector<float> out) {
+  FOR_EACH_ELEMENT(i, out.size) {
+    float sum = products[(count - 1) * out.size + i];
+    for (int t = count - 2; t >= 0; --t) sum += products[t * out.size + i];
+    out.data[i] = sum;
+  }
+}
+
 int termsOf(Precision precision) {
   switch (precision) {
     case Precision::float32:
@@ -109,6 +118,15 @@ void multiplyByBrain(Context& gpu, Rows x, Matrix<const uint16_t> weights, Matri
   Bfloat16* terms = gpu.allocate<Bfloat16>(size * count);
   const Matrix<const Bfloat16> right{reinterpret_cast<const Bfloat16*>(weights.data), weights.rows, weights.columns};
   launch(gpu, splitKernel, elementwise(gpu, size), Floats{x.data, size}, count, terms);
+  // Of some rows, reading the weights takes the time: all terms are multiplied at once.
+  constexpr int64_t someRows = 128, mostPlaces = int64_t(1) << 24;
+  if (count > 1 && x.rows <= someRows && count * x.rows * out.columns <= mostPlaces) {
+    float* const products = gpu.allocate<float>(count * x.rows * out.columns);
+    gpu.products().abTransposed(Matrix<const Bfloat16>{terms, count * x.rows, x.columns}, right, 1, 0,
+                                Matrix<float>{products, count * x.rows, out.columns});
+    const Vector<float> sums{out.data, x.rows * out.columns};
+    return launch(gpu, addTermsKernel, elementwise(gpu, sums.size), products, count, sums);
+  }
   for (int t = count - 1; t >= 0; --t)
     gpu.products().abTransposed(Matrix<const Bfloat16>{terms + t * size, x.rows, x.columns}, right, 1,
                                 t == count - 1 ? 0.0f : 1.0f, out);

@@ -82,9 +82,8 @@ class CublasProducts final : public MatrixProducts {
   static DataType typeOf(const Factor& factor) {
     return factor.element == Element::bfloat16 ? DataType::bfloat16 : DataType::float32;
   }
-  // Factors of bfloat16 are taken as they are, in every precision.
   ComputeType computeTypeFor(const Factor& factor) const {
-    return factor.element == Element::bfloat16 ? ComputeType::float32 : computeType_;
+    return factor.element == Element::float32 ? computeType_ : ComputeType::float32;
   }
 
   void multiply(const Factor& a, const Factor& b, int64_t depth, float factor, float keep, Matrix<float> out) override {

@@ -74,8 +74,14 @@ void finishLinear(Context& gpu, Floats bias, Activation activation, Rows residua
 }  // namespace
 
 // out is new memory, never that of the residual: the products overwrite it.
-void linear(Context& gpu, Rows x, Rows weights, Floats bias, Activation activation, Rows residual, Matrix<float> out) {
-  gpu.products().abTransposed(x, weights, 1, 0, out);
+void linear(Context& gpu, Rows x, Rows weights, Floats bias, Activation activation, Rows residual, bool exact,
+            Matrix<float> out) {
+  // Of few rows, reading the weights takes the time, which rounding them would read once more.
+  constexpr int64_t fewRows = 8;
+  if (exact || (gpu.precision() == Precision::bfloat16 && x.rows <= fewRows))
+    gpu.products().abTransposedExactly(x, weights, out);
+  else
+    gpu.products().abTransposed(x, weights, 1, 0, out);
   finishLinear(gpu, bias, activation, residual, out);
 }
 

@@ -47,6 +47,12 @@ void MatrixProducts::abTransposed(Rows a, Rows b, float factor, float keep, Matr
   multiplyAny(a, false, b, true, a.columns, factor, keep, out);
 }
 
+void MatrixProducts::abTransposedExactly(Rows a, Rows b, Matrix<float> out) {
+  if (isOfNothing(a.columns, 0, out)) return;
+  multiply({a.data, a.rows, a.columns, false, Element::exactFloat32},
+           {b.data, b.rows, b.columns, true, Element::exactFloat32}, a.columns, 1, 0, out);
+}
+
 void MatrixProducts::ab(Rows a, Rows b, float factor, float keep, Matrix<float> out) {
   multiplyAny(a, false, b, false, a.columns, factor, keep, out);
 }

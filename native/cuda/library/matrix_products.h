@@ -20,13 +20,16 @@ class MatrixProducts {
   // out[m, n] = factor * sum over k of a[k, m] * b[k, n] + keep * out[m, n].
   void aTransposedB(Rows a, Rows b, float factor, float keep, Matrix<float> out);
 
+  // out[m, n] = sum over k of a[m, k] * b[n, k], in float32 whatever the precision.
+  void abTransposedExactly(Rows a, Rows b, Matrix<float> out);
+
   // The same of factors that were rounded before.
   void abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
   void ab(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
   void aTransposedB(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
 
  protected:
-  enum class Element { float32, bfloat16 };
+  enum class Element { float32, exactFloat32, bfloat16 };
   // A row-major matrix, of which the product takes the transpose where it says so.
   struct Factor {
     const void* data;
@@ -35,8 +38,8 @@ class MatrixProducts {
     Element element;
   };
 
-  // out = factor * a . b + keep * out, of `depth` > 0 summands, for an out that is not empty. Float32 factors are
-  // rounded as float32 and tf32 demand; those of bfloat16 have been.
+  // out = factor * a . b + keep * out, of `depth` > 0 summands, for an out that is not empty. Factors of float32 are
+  // rounded as float32 and tf32 demand, those of exactFloat32 are not; those of bfloat16 have been.
   virtual void multiply(const Factor& a, const Factor& b, int64_t depth, float factor, float keep,
                         Matrix<float> out) = 0;
 

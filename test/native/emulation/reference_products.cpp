@@ -34,9 +34,10 @@ class ReferenceProducts final : public MatrixProducts {
 
   float element(const Factor& factor, int64_t row, int64_t column) const {
     const int64_t place = factor.transposed ? column * factor.columns + row : row * factor.columns + column;
-    if (factor.element == Element::float32) {
+    if (factor.element != Element::bfloat16) {
       const float value = static_cast<const float*>(factor.data)[place];
-      return gpu_.precision() == Precision::tf32 ? roundedToTf32(value) : value;
+      const bool rounds = factor.element == Element::float32 && gpu_.precision() == Precision::tf32;
+      return rounds ? roundedToTf32(value) : value;
     }
     return widened(loadPack<1>(static_cast<const Bfloat16*>(factor.data) + place)).at[0];
   }

@@ -301,9 +301,9 @@ class MirroredKernels final : public Kernels {
 
   // ---- Transformers
   void linear(Matrix<const float> x, Matrix<const float> weights, Vector<const float> bias, Activation activation,
-              Matrix<const float> residual, Matrix<float> out) override {
+              Matrix<const float> residual, bool exact, Matrix<float> out) override {
     run([&](Copies& copy) {
-      kernels_->linear(copy(x), copy(weights), copy(bias), activation, copy(residual), copy(out));
+      kernels_->linear(copy(x), copy(weights), copy(bias), activation, copy(residual), exact, copy(out));
     });
   }
   void activation(Vector<const float> x, Activation activation, Vector<float> out) override {

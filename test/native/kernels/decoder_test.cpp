@@ -215,7 +215,7 @@ KERNEL_TEST("linear: bf16 weights", linearBrainTests) {
           if (brain)
             k.linearBrain(matrix(x, rows), {weights.data(), out, in}, added, activation, onto, matrix(result, rows));
           else
-            k.linear(matrix(x, rows), matrix(wide, out), added, activation, onto, matrix(result, rows));
+            k.linear(matrix(x, rows), matrix(wide, out), added, activation, onto, false, matrix(result, rows));
           return result;
         });
       };

@@ -157,7 +157,7 @@ PRODUCT_TEST("linear: few rows and many", linearTests) {
                                     Floats result(size_t(rows * out), NAN);
                                     kernels.linear(matrix(x, rows), matrix(weights, out),
                                                    plain ? Vector<const float>{} : view(bias), activation,
-                                                   plain ? Matrix<const float>{} : matrix(residual, rows),
+                                                   plain ? Matrix<const float>{} : matrix(residual, rows), false,
                                                    matrix(result, rows));
                                     return result;
                                   }),
