@@ -29,4 +29,21 @@ __device__ inline void forEachPack(const float* row, int64_t columns, const Use&
     use(column, loadPack<width>(row + column));
 }
 
+// This thread's elements of a row, whose length is no multiple of a pack where it is a vocabulary: eight at a time, a
+// block's width apart. Calls use(values, places) for each such group; beyond the row stands -infinity.
+constexpr int groupSize = 8;
+template <class Use>
+__device__ inline void forEachGroup(const float* row, int64_t columns, const Use& use) {
+  for (int64_t first = threadIdx.x; first < columns; first += groupSize * int64_t(blockDim.x)) {
+    float values[groupSize];
+    int64_t places[groupSize];
+#pragma unroll
+    for (int i = 0; i < groupSize; ++i) {
+      places[i] = first + i * int64_t(blockDim.x);
+      values[i] = places[i] < columns ? row[places[i]] : -INFINITY;
+    }
+    use(values, places);
+  }
+}
+
 }  // namespace monosem::cuda

@@ -2,6 +2,7 @@
 #define MONOSEM_ISA test
 #include "cpu/generic/philox.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "check.h"
@@ -113,6 +114,49 @@ KERNEL_TEST("sample", sampleTests) {
   sampling.topP = 1e-9;
   test.close("a tiny top p keeps one class", frequencies(sampling), expected(1, {3}), 1e-9);
   test.check(draw(logits, rows, {1, 0, 1, 1, 0}) != draw(logits, rows, {1, 0, 1, 2, 0}), "the seed matters");
+
+  // Vocabularies, of which a GPU copies what is in question once that is little: against sorted classes, in double.
+  Random random(17);
+  for (const int64_t columns : {int64_t(4099), int64_t(9000)})
+    for (const auto& [topK, topP] : std::initializer_list<std::pair<int64_t, double>>{
+             {0, 1}, {50, 1}, {0, 0.9}, {50, 0.8}, {3000, 0.99}, {1, 1}, {0, 1e-6}}) {
+      const int64_t many = 12;
+      Floats vocabulary = random.normals(many * columns, 2);
+      for (int64_t i = 0; i < int64_t(vocabulary.size()); ++i)
+        if (i / columns % 2 == 0) vocabulary[size_t(i)] = std::round(8 * vocabulary[size_t(i)]) / 8;  // with ties
+      vocabulary[7] = none;
+      Sampling few;
+      few.temperature = 0.7;
+      few.topK = topK;
+      few.topP = topP;
+      few.seed = 5;
+      few.offset = 100;
+      std::vector<int32_t> expectedClasses;
+      for (int64_t r = 0; r < many; ++r) {
+        const float* classes = &vocabulary[size_t(r * columns)];
+        std::vector<int32_t> kept(static_cast<size_t>(columns));
+        std::iota(kept.begin(), kept.end(), 0);
+        const auto weight = [&](int32_t c) { return std::exp(double(classes[c]) / few.temperature); };
+        const auto totalOf = [&] {
+          return std::accumulate(kept.begin(), kept.end(), 0.0, [&](double sum, int32_t c) { return sum + weight(c); });
+        };
+        if (topK > 0 || topP < 1)
+          std::stable_sort(kept.begin(), kept.end(), [&](int32_t a, int32_t b) { return classes[a] > classes[b]; });
+        if (topK > 0) kept.resize(size_t(topK));
+        double total = totalOf(), reached = 0;
+        size_t count = 0;
+        while (topP < 1 && count < kept.size() && reached < topP * total) reached += weight(kept[count++]);
+        if (topP < 1) kept.resize(count);
+        total = totalOf();
+        const std::array<uint32_t, 4> words = randomWords(few.seed, few.offset + uint64_t(r));
+        double left = double((uint64_t(words[1]) << 32 | words[0]) >> 11) * 0x1p-53 * total;
+        size_t chosen = 0;
+        while (chosen + 1 < kept.size() && left >= weight(kept[chosen])) left -= weight(kept[chosen++]);
+        expectedClasses.push_back(kept[chosen]);
+      }
+      test.same("top " + std::to_string(topK) + ", p " + std::to_string(topP) + " of " + std::to_string(columns),
+                draw(vocabulary, many, few), expectedClasses);
+    }
 
   test.throws("NaN", ErrorCode::nonFinite, [&] { draw({1, NAN}, 1, {}); });
   test.throws("no class possible", ErrorCode::nonFinite, [&] { draw({none, none}, 1, {}); });
