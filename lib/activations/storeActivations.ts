@@ -2,11 +2,12 @@
 import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { MonosemError } from "../errors.js";
+import type { Tensor } from "../engine/tensor.js";
+import { MonosemError, throwIfAborted } from "../errors.js";
 import { bfloat16FromFloat32 } from "../formats/halfPrecision.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { SafetensorsWriter } from "../formats/safetensors.js";
-import { type ActivationModel, Harvest, type HarvestOptions } from "./harvest.js";
+import { type ActivationModel, Harvest, type HarvestedRows, type HarvestOptions } from "./harvest.js";
 import { type ActivationManifest, readManifest, writeManifest } from "./manifest.js";
 
 export interface StoreActivationsOptions extends HarvestOptions {
@@ -55,16 +56,27 @@ export async function storeActivations(
     const parts: (Float32Array | Uint16Array)[] = [];
     let rows = before;
     let ended = false;
-    while (!ended && rows < enough) {
-      const pass = await harvest.next(options.signal);
-      ended = pass === undefined;
-      if (pass === undefined) continue;
-      using activations = pass.activations;
-      const part = await activations.readFloat32();
-      requireFinite(part, options.hook);
-      parts.push(dtype === "F32" ? part : bfloat16FromFloat32(part));
-      rows += pass.rows;
-      options.onProgress?.(rows);
+    let queued: Promise<HarvestedRows | undefined> | undefined;
+    try {
+      while (!ended && rows < enough) {
+        throwIfAborted(options.signal, "storing activations");
+        const pass = await (queued ?? harvest.next(options.signal));
+        queued = undefined;
+        ended = pass === undefined;
+        if (pass === undefined) continue;
+        using activations = pass.activations;
+        const read = readFinite(activations, options);
+        rows += pass.rows;
+        // The model runs on while this pass is read. The next shard's first pass is not its concern: where that begins,
+        // the manifest says where this one ends.
+        if (rows < enough) queued = harvest.next(options.signal);
+        queued?.catch(() => undefined); // should the read fail first
+        const part = await read;
+        parts.push(dtype === "F32" ? part : bfloat16FromFloat32(part));
+        options.onProgress?.(rows);
+      }
+    } finally {
+      (await queued?.catch(() => undefined))?.activations.dispose();
     }
     const shards = [...manifest.shards];
     if (rows > before) {
@@ -151,10 +163,15 @@ async function writeShard(
   }
 }
 
-function requireFinite(values: Float32Array, hook: string): void {
-  if (!values.every(Number.isFinite)) {
+/** Activations, which must be numbers: a sum in float64 of float32 numbers is finite exactly when all of them are. */
+async function readFinite(activations: Tensor, { model, hook }: StoreActivationsOptions): Promise<Float32Array> {
+  using sum = model.device.zeros([1], "f64");
+  model.device.kernels.sum(activations, sum);
+  const [values, total] = await Promise.all([activations.readFloat32(), sum.readScalar()]);
+  if (!Number.isFinite(total)) {
     throw new MonosemError("ERR_NON_FINITE", `the activations at hook point ${hook} hold NaN or infinity`);
   }
+  return values;
 }
 
 /** SHA-256 of the texts of all tokens, in order of their ids. */

@@ -22,6 +22,13 @@ import { shapeText, shareMemory, Tensor } from "./tensor.js";
  */
 export type Dimension = number | string;
 
+/** The size of a dimension, and the operand that gave it: named only where another one contradicts it. */
+interface BoundSize {
+  readonly size: number;
+  readonly name: string;
+  readonly shape: readonly number[];
+}
+
 /**
  * Checks the operands of one kernel call: live, on the call's device, of the right dtype, and of shapes that agree.
  * The first operand with a named dimension gives it its size; the error of a later one says where that came from.
@@ -30,7 +37,7 @@ export class Operands {
   readonly device: Device;
   readonly native: NativeDevice;
   readonly #kernel: string;
-  readonly #sizes = new Map<string, { readonly size: number; readonly from: string }>();
+  readonly #sizes = new Map<string, BoundSize>();
 
   constructor(device: Device, kernel: string) {
     this.device = device;
@@ -210,7 +217,7 @@ export class Operands {
       }
       const key = d === 0 && leading ? dimension.slice(3) : dimension;
       const known = this.#sizes.get(key);
-      if (known === undefined) this.#sizes.set(key, { size, from: `${name} ${shapeText(shape)}` });
+      if (known === undefined) this.#sizes.set(key, { size, name, shape });
       else if (known.size !== size) this.#mismatch(name, shape, dimensions);
     }
   }
@@ -219,9 +226,10 @@ export class Operands {
     const known = dimensions
       .map((dimension) => (typeof dimension === "string" ? dimension.replace("...", "") : undefined))
       .filter((dimension) => dimension !== undefined && this.#sizes.has(dimension))
-      .map(
-        (dimension) => `${dimension} = ${this.#sizes.get(dimension!)!.size} as in ${this.#sizes.get(dimension!)!.from}`,
-      );
+      .map((dimension) => {
+        const { size, name, shape } = this.#sizes.get(dimension!)!;
+        return `${dimension} = ${size} as in ${name} ${shapeText(shape)}`;
+      });
     this.fail(
       "ERR_SHAPE_MISMATCH",
       `${name} must be ${shapeText(dimensions)}${known.length > 0 ? ` with ${known.join(", ")}` : ""}; found ${shapeText(shape)}`,
