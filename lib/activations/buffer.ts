@@ -1,6 +1,7 @@
 /** A shuffling buffer of a language model's activations. */
 import type { Device } from "../engine/device.js";
 import { RandomGenerator } from "../engine/random.js";
+import { requireMemory } from "../engine/requireMemory.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted, untilAborted } from "../errors.js";
 import type { ContextPosition } from "./contexts.js";
@@ -81,14 +82,21 @@ export class ActivationBuffer implements ActivationSource {
   /**
    * Checks the options and reads the beginning of the corpus; the buffer is filled when the first batch is asked for.
    *
-   * @throws MonosemError as Harvest and its `next`; ERR_CONFIG for a buffer of fewer than two tokens
+   * @throws MonosemError as Harvest and its `next`; ERR_CONFIG for a buffer of fewer than two tokens; ERR_OUT_OF_MEMORY for
+   *   one that does not fit the device's memory
    */
   static async create(options: ModelActivationOptions): Promise<ActivationBuffer> {
     const { bufferTokens } = options;
     if (!Number.isSafeInteger(bufferTokens) || bufferTokens < 2) {
       throw new MonosemError("ERR_CONFIG", `bufferTokens must be an integer of at least 2, not ${bufferTokens}`);
     }
-    const buffer = new ActivationBuffer(options, new Harvest({ ...options, repeat: true }));
+    const harvest = new Harvest({ ...options, repeat: true });
+    requireMemory(options.model.device, {
+      what: `the ${bufferTokens} activations of the buffer`,
+      bytes: 4 * bufferTokens * harvest.dIn,
+      advice: "use a smaller bufferTokens",
+    });
+    const buffer = new ActivationBuffer(options, harvest);
     await buffer.#harvestOnce();
     return buffer;
   }

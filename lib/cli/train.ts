@@ -13,7 +13,7 @@ import type { SaeTrainingConfig } from "../sae/config.js";
 import { hooksNeeded, type ModelDataConfig, parseConfig, type RunConfig } from "../training/config.js";
 import { sumText } from "../training/hookColumns.js";
 import { saePath } from "../training/saeNames.js";
-import { Trainer, type TrainingProgress } from "../training/trainer.js";
+import { prepareOutput, Trainer, type TrainingProgress } from "../training/trainer.js";
 import { loadModel } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import { type DeviceFlags, deviceName, threadsOption, withDevice } from "./options.js";
@@ -84,23 +84,25 @@ async function train(path: string, flags: TrainArguments, signal: AbortSignal): 
     `configuration ${path}`,
   );
   for (const advice of adviceBefore(config)) process.stderr.write(`${advice}\n`);
+  await prepareOutput(config.output, flags.resume); // before a model is loaded
   await withDevice(config, async (device) => {
-    using data = await openData(config, device, signal);
-    using trainer = await Trainer.create({
+    using data = await beforeFirstStep(openData(config, device, signal), path, flags);
+    const creating = Trainer.create({
       ...config,
       source: data.source,
-      runConfig: config,
+      runConfig: { ...config, precision: device.precision },
       device,
       resume: flags.resume,
       signal,
     });
+    using trainer = await beforeFirstStep(creating, path, flags);
     using _saes = disposingAll(trainer.saes);
     if (flags.resume) {
       process.stderr.write(`the run in ${visibleText(config.output)} ${resumptionText(trainer.step, config)}\n`);
     }
     const last = await runWithProgress(trainer, config, signal).catch((error: unknown) => {
       if (!(error instanceof MonosemError) || error.code !== "ERR_ABORTED") throw error;
-      const text = `training was aborted after step ${trainer.step}; continue with: ${resumeCommand(path, flags)}`;
+      const text = `training was aborted after step ${trainer.step}; continue with: ${commandLine(path, { ...flags, resume: true })}`;
       throw new MonosemError("ERR_ABORTED", text, { cause: error });
     });
     for (const progress of last) process.stdout.write(factLine(progress, config));
@@ -113,14 +115,24 @@ async function train(path: string, flags: TrainArguments, signal: AbortSignal): 
   });
 }
 
+/** What is done before training: after an abort, nothing is lost that a checkpoint could keep. */
+async function beforeFirstStep<Result>(work: Promise<Result>, path: string, flags: TrainArguments): Promise<Result> {
+  return await work.catch((error: unknown) => {
+    if (!(error instanceof MonosemError) || error.code !== "ERR_ABORTED") throw error;
+    const text = `stopped before the first step (${error.message}); start with: ${commandLine(path, flags)}`;
+    throw new MonosemError("ERR_ABORTED", text, { cause: error });
+  });
+}
+
 function resumptionText(step: number, { training: { steps } }: RunConfig): string {
-  if (step === 0) return "starts anew: no step of it was finished";
+  if (step === 0) return "begins with its first step: there is no later checkpoint";
   return step < steps ? `continues after step ${step}` : `is finished: all ${steps} steps have been taken`;
 }
 
-/** What continues the run, as it would be typed in a shell. */
-function resumeCommand(path: string, { set }: TrainArguments): string {
-  const words = ["monosem", "train", path, ...set.flatMap((override) => ["--set", override]), "--resume"];
+/** As it would be typed in a shell. */
+function commandLine(path: string, { set, resume }: TrainArguments): string {
+  const overrides = set.flatMap((override) => ["--set", override]);
+  const words = ["monosem", "train", path, ...overrides, ...(resume ? ["--resume"] : [])];
   return words.map((word) => (/^[\w./=:,@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(" ");
 }
 

@@ -47,7 +47,7 @@ export function adviceAfter(last: TrainingProgress, config: SaeTrainingConfig): 
   if (problem !== undefined) {
     advice.push(
       `warning: the SAE ${problem}: training has diverged, or was much too short; ` +
-        'try a lower training.lr, training.lrWarmupSteps, more steps, or sae.normalizeActivations "expected-average-only-in"',
+        `try a lower training.lr, training.lrWarmupSteps, ${config.normalizeActivations === "none" ? 'more steps, or sae.normalizeActivations "expected-average-only-in"' : "or more steps"}`,
     );
   }
   if (config.architecture === "jumprelu" && config.sparsityLoss === "quadratic") {

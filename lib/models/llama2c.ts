@@ -17,7 +17,7 @@ import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import { type ModelConfig, unprocessed } from "./modelConfig.js";
-import { requireMemory } from "./modelMemory.js";
+import { requireModelMemory } from "./modelMemory.js";
 import type { ModelWeights } from "./modelWeights.js";
 
 const headerBytes = 28;
@@ -78,7 +78,7 @@ export async function loadLlama2c(
       elements,
     } = parseHeader(await readHeader(handle, fileBytes), fileBytes, path);
     const config = complete(found);
-    requireMemory(device, 4 * elements, config.name);
+    requireModelMemory(device, 4 * elements, config.name);
 
     const loaded = new Map<string, Tensor[]>();
     let position = offset;

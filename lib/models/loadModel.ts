@@ -10,7 +10,7 @@ import { readJsonObject, readJsonObjectIfPresent } from "./jsonFile.js";
 import { loadLlama2c } from "./llama2c.js";
 import type { ModelSource } from "./locateModel.js";
 import type { ModelConfig } from "./modelConfig.js";
-import { requireMemory } from "./modelMemory.js";
+import { requireModelMemory } from "./modelMemory.js";
 import type { ModelWeights } from "./modelWeights.js";
 import { checkProcessing, type ProcessingOptions, processWeights } from "./processing.js";
 import { Tokenizer } from "./tokenizer.js";
@@ -60,7 +60,7 @@ async function fromFolder(directory: string, device: Device, options: ModelLoadO
   const config = completed({ ...parsed, stopTokenIds }, tokenizer, options);
   await using checkpoint = await Checkpoint.open(directory);
   const loader = new WeightLoader(checkpoint, device);
-  requireMemory(device, loader.bytesOnDevice, config.name, loader.bytesWhileReading);
+  requireModelMemory(device, loader.bytesOnDevice, config.name, loader.bytesWhileReading);
   try {
     return { config, weights: await family.loadWeights(loader, config), tokenizer };
   } catch (error) {

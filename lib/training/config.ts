@@ -492,7 +492,8 @@ function keysOf(section: PropertyKey | undefined, stored: boolean): readonly str
 function applyOverride(config: unknown, override: string): unknown {
   const match = /^([^=]+)=(.*)$/s.exec(override);
   if (match === null) {
-    throw new MonosemError("ERR_CONFIG", `override "${override}" has no "="; write it as section.key=value`);
+    const missing = override.startsWith("=") ? "key" : '"="';
+    throw new MonosemError("ERR_CONFIG", `override "${override}" has no ${missing}; write it as section.key=value`);
   }
   const [, path, text] = match as unknown as [string, string, string];
   return replaced(config, path.split("."), parseValue(text), path);

@@ -348,7 +348,8 @@ export class Trainer {
       reasons.push(`: ${where} holds NaN or infinity`);
     } else if (cause instanceof MonosemError) {
       const found = `${cause.message.replace(/\.$/, "")} (x is the batch of that step)`;
-      reasons.push(`: ${found}. If the activations are finite, lower the learning rate or clip the gradient`);
+      const clip = training.clipGradNorm === null ? " or clip the gradient" : "";
+      reasons.push(`: ${found}. If the activations are finite, lower the learning rate${clip}`);
     }
     if (end !== undefined) reasons.push(`; ${end}`);
     return new MonosemError("ERR_NON_FINITE", [message, ...reasons].join(""), { cause });
@@ -467,16 +468,29 @@ function checkpointsIn(output: string): string {
   return join(output, "checkpoints");
 }
 
-async function prepareOutput(output: string, resume: boolean): Promise<void> {
+/**
+ * Makes the folder of a run.
+ *
+ * @throws MonosemError ERR_CONFIG when it holds something already and `resume` is not set, or something that is no run;
+ *   ERR_IO
+ */
+export async function prepareOutput(output: string, resume: boolean): Promise<void> {
   try {
     await makeDirectory(output);
-    if (!resume && (await readdir(output)).length > 0) {
+    await removeTemporaries(output);
+    const names = await readdir(output);
+    if (resume && names.length > 0 && !names.includes("config.json") && !names.includes("checkpoints")) {
+      throw new MonosemError(
+        "ERR_CONFIG",
+        `the output folder ${output} holds no run that could be resumed, but other files (${names[0]}): choose another`,
+      );
+    }
+    if (!resume && names.length > 0) {
       throw new MonosemError(
         "ERR_CONFIG",
         `the output folder ${output} is not empty: resume the run in it, remove it, or choose another`,
       );
     }
-    await removeTemporaries(output);
   } catch (error) {
     if (error instanceof MonosemError) throw error;
     throw new MonosemError("ERR_IO", `cannot use the output folder ${output}: ${(error as Error).message}`, {
@@ -514,7 +528,11 @@ async function resumed(
   checkpoint: Checkpoint,
 ): Promise<readonly SaeTraining[]> {
   const { source, output } = options;
-  const difference = firstDifference(checkpoint.configuration, sharedConfiguration(options), "");
+  const difference = firstDifference(
+    { precision: "float32", ...(checkpoint.configuration as object) }, // before it was recorded, there was no other
+    sharedConfiguration(options),
+    "",
+  );
   if (difference !== undefined) {
     throw new MonosemError("ERR_CONFIG", `cannot resume ${output}: its run was started with another ${difference}`);
   }
@@ -554,7 +572,7 @@ function sharedConfiguration({ sae, training, device }: TrainerOptions): Json {
   return {
     sae: isList(sae) ? sae.map(withoutInit) : withoutInit(sae),
     training: dependsOnSteps ? { ...shared, steps } : shared,
-    ...(device.precision === "float32" ? {} : { precision: device.precision }),
+    precision: device.precision,
   } as unknown as Json;
 }
 

@@ -204,6 +204,7 @@ describe("ActivationBuffer", () => {
     await refused({ corpus: Corpus.fromDocuments(["abc"]) }, "ERR_CONFIG", "3 tokens");
     await refused({ corpus: Corpus.fromDocuments(["$".repeat(30)]) }, "ERR_CONFIG", "special tokens only");
     await refused({ bufferTokens: 1 }, "ERR_CONFIG", "bufferTokens");
+    await refused({ bufferTokens: 1e12 }, "ERR_OUT_OF_MEMORY", "use a smaller bufferTokens");
     await refused({ contextSize: 65 }, "ERR_CONFIG", "at most 64");
     await refused({ hook: "nowhere" }, "ERR_NOT_FOUND", "nowhere");
     await refused(

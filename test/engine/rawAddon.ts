@@ -16,7 +16,7 @@ export const rawDevice: string = `
     let x = native.zeroTensor(device, "f32", [size, size]);
     for (let i = 0; i < steps; i++) {
       const out = native.emptyTensor(device, "f32", [size, size]);
-      native.linear(device, x, x, null, "none", null, out);
+      native.linear(device, x, x, null, "none", null, false, out);
       x = out;
     }
     return x;

@@ -36,9 +36,13 @@ void requireDevice(int ordinal) {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess) {
     cudaGetLastError();
-    throw EngineError(ErrorCode::unsupported, std::string("there is no usable NVIDIA GPU here: ") +
-                                                  cudaGetErrorString(status) + " (" + cudaGetErrorName(status) +
-                                                  "). A GPU and its driver are needed; nvidia-smi shows both");
+    // Which is also what CUDA says where there is no driver at all.
+    const std::string why = status == cudaErrorInsufficientDriver
+                                ? "no NVIDIA driver was found, or one that is too old for this library"
+                                : cudaGetErrorString(status);
+    throw EngineError(ErrorCode::unsupported,
+                      "there is no usable NVIDIA GPU here: " + why + " (" + cudaGetErrorName(status) +
+                          "). A GPU and its driver are needed; nvidia-smi, which comes with the driver, lists both");
   }
   if (ordinal < count) return;
   throw EngineError(ErrorCode::unsupported,
