@@ -1,3 +1,6 @@
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { runCli } from "./runCli.js";
 
@@ -87,4 +90,10 @@ test("a stack is shown only with --verbose", async () => {
   expect(verbose.exitCode).toBe(1);
   expect(verbose.stderr.startsWith(quiet.stderr)).toBe(true);
   expect(verbose.stderr).toContain("\n    at ");
+});
+
+test.skipIf(process.platform === "win32")("in a clone, the command that npx finds is this build", () => {
+  const command = fileURLToPath(new URL("../../node_modules/.bin/monosem", import.meta.url));
+  expect(existsSync(command)).toBe(true);
+  expect(execFileSync(command, ["--version"], { encoding: "utf8" })).toMatch(/^\d+\.\d+\.\d+\n$/);
 });

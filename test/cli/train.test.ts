@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { hookForSae } from "../../lib/analysis/saeHook.js";
@@ -174,6 +174,19 @@ test("a second run in the same folder is refused without --resume", async () => 
   const again = await runCli("train", config);
   expect(again).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/^monosem: .*not empty.*\n$/) });
   expect(again.stderr).toContain(output);
+});
+
+test("a folder that holds no run is not resumed, and one without a checkpoint is begun", async () => {
+  const { config, folder, output } = await prepareRun();
+  const foreign = join(folder, "foreign");
+  mkdirSync(foreign);
+  writeFileSync(join(foreign, "notes.txt"), "");
+  const refused = await runCli("train", config, "--resume", "--set", `output=${foreign}`);
+  expect(refused).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("holds no run") });
+  expect(readdirSync(foreign)).toEqual(["notes.txt"]);
+  const begun = await runCli("train", config, "--resume");
+  expect(begun).toMatchObject({ exitCode: 0, stderr: expect.stringContaining("begins with its first step") });
+  expect(JSON.parse(readFileSync(join(output, "config.json"), "utf8"))).toMatchObject({ precision: "float32" });
 });
 
 test("mistakes in the configuration are named, one line, exit code 1", async () => {
