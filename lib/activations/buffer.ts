@@ -62,7 +62,7 @@ export class ActivationBuffer implements ActivationSource {
   /** Passes that are not, or not wholly, in the buffer; the first one from `#cursor.row` on. */
   #waiting: HarvestedRows[] = [];
   #ahead: Promise<void> | undefined;
-  #aheadFailure: unknown;
+  #passFailure: unknown;
   /** Rows that may wait by now. */
   #aheadGoal = 0;
   #disposed = false;
@@ -218,7 +218,7 @@ export class ActivationBuffer implements ActivationSource {
   async #forget(): Promise<void> {
     this.#aheadGoal = 0;
     await this.#ahead;
-    this.#aheadFailure = undefined;
+    this.#passFailure = undefined;
     for (const { activations } of this.#waiting) activations.dispose();
     this.#waiting = [];
     this.#filling?.rows.dispose();
@@ -257,23 +257,28 @@ export class ActivationBuffer implements ActivationSource {
     this.#served = 0;
   }
 
-  /** Waits until at least `rows` new activation vectors are queued. An abort has few passes to wait for. */
+  /** Waits until at least `rows` new activation vectors are there. An abort has few passes to wait for. */
   async #collect(rows: number, signal: AbortSignal | undefined): Promise<void> {
     const queued: Promise<void>[] = [];
     for (;;) {
       await untilAborted(this.#ahead ?? Promise.resolve(), signal, what);
-      if (this.#aheadFailure !== undefined) {
-        const failure = this.#aheadFailure;
-        this.#aheadFailure = undefined;
+      const isEnough = this.#rowsWaiting() >= rows;
+      if (isEnough) await untilAborted(Promise.all(queued), signal, what);
+      if (this.#passFailure !== undefined) {
+        const failure = this.#passFailure;
+        this.#passFailure = undefined;
         throw failure;
       }
-      if (this.#rowsWaiting() >= rows) return;
+      if (isEnough) return;
       await this.#harvestOnce(signal);
-      const done = this.#device.synchronize();
-      done.catch(() => undefined); // it is awaited passes later, or never
-      queued.push(done);
+      queued.push(this.#device.synchronize().catch((error: unknown) => this.#noteFailure(error)));
       if (queued.length > passesAhead) await queued.shift();
     }
+  }
+
+  /** Of a pass; reported when the rows are needed. */
+  #noteFailure(error: unknown): void {
+    this.#passFailure ??= error;
   }
 
   /** Moves waiting activations into `into`, from row `firstRow` to its end. */
@@ -312,7 +317,7 @@ export class ActivationBuffer implements ActivationSource {
       try {
         while (this.#rowsWaiting() < this.#aheadGoal) await this.#harvestOnce();
       } catch (error) {
-        this.#aheadFailure = error; // reported when the rows are needed
+        this.#noteFailure(error);
       } finally {
         this.#ahead = undefined;
       }

@@ -195,6 +195,23 @@ describe("ActivationBuffer", () => {
     expect([rest, ...(await serve(buffer, 12, 30))]).toEqual([expected[0]!.slice(1), ...expected.slice(1)]);
   });
 
+  test("a pass that fails on the device is reported as what it is", async () => {
+    const options = optionsFor();
+    const model = options.model as FakeModel;
+    const activations = model.activations.bind(model);
+    model.activations = async (tokens) => {
+      const rows = await activations(tokens);
+      if (model.passes < 3) return rows;
+      const beyond = device.tensor(new Int32Array(20).fill(1000), [20]);
+      return device.kernels.gatherRows(rows, beyond);
+    };
+    using buffer = await ActivationBuffer.create(options);
+    await expect(buffer.next(5)).rejects.toMatchObject({
+      code: "ERR_INVALID_ARGUMENT",
+      message: expect.stringContaining("gatherRows"),
+    });
+  });
+
   test("what cannot work is refused with a reason", async () => {
     const refused = async (changes: Partial<ModelActivationOptions>, code: string, reason: string) => {
       const failure = ActivationBuffer.create(optionsFor(changes));
