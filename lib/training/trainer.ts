@@ -117,13 +117,13 @@ export class Trainer {
     const checkpoint = output !== undefined && resume ? await readLatestCheckpoint(checkpointsIn(output)) : undefined;
     const trainings = checkpoint ? await resumed(options, each, checkpoint) : await begun(options, each);
     if (output !== undefined) {
+      const record = options.runConfig ?? { sae, training };
+      await writeFileAtomically(join(output, "config.json"), `${JSON.stringify(record, null, 2)}\n`); // first: see prepareOutput
       for (const { name } of named(sae)) {
         if (name === undefined) continue;
         await makeDirectory(join(output, name));
         await removeTemporaries(join(output, name));
       }
-      const record = options.runConfig ?? { sae, training };
-      await writeFileAtomically(join(output, "config.json"), `${JSON.stringify(record, null, 2)}\n`);
     }
     return new Trainer(options, trainings, checkpoint);
   }
@@ -477,12 +477,13 @@ function checkpointsIn(output: string): string {
 export async function prepareOutput(output: string, resume: boolean): Promise<void> {
   try {
     await makeDirectory(output);
-    await removeTemporaries(output);
     const names = await readdir(output);
-    if (resume && names.length > 0 && !names.includes("config.json") && !names.includes("checkpoints")) {
+    const isRun = names.includes("config.json") || names.includes("checkpoints");
+    const other = names.find((name) => !name.startsWith(".")); // what begins so may be a killed run's temporary file
+    if (resume && !isRun && other !== undefined) {
       throw new MonosemError(
         "ERR_CONFIG",
-        `the output folder ${output} holds no run that could be resumed, but other files (${names[0]}): choose another`,
+        `the output folder ${output} holds no run that could be resumed, but other files (${other}): choose another`,
       );
     }
     if (!resume && names.length > 0) {
@@ -491,6 +492,7 @@ export async function prepareOutput(output: string, resume: boolean): Promise<vo
         `the output folder ${output} is not empty: resume the run in it, remove it, or choose another`,
       );
     }
+    await removeTemporaries(output);
   } catch (error) {
     if (error instanceof MonosemError) throw error;
     throw new MonosemError("ERR_IO", `cannot use the output folder ${output}: ${(error as Error).message}`, {
