@@ -1,11 +1,14 @@
 // npm's `prepare`: in a clone, `npm install` builds the addon and the library; `npm pack` builds the library afresh and
-// takes the addons that `npm run prebuild` left in prebuilds/.
+// takes the addons that `npm run prebuild` left in prebuilds/. The first `npx monosem` in a clone prepares it once more, for
+// which nothing is to be done.
 import { spawnSync } from "node:child_process";
-import { rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const packing = ["pack", "publish"].includes(process.env.npm_command ?? "");
+
+if (process.env.npm_command === "exec" && existsSync(new URL("../dist/cli/main.js", import.meta.url))) process.exit(0);
 
 function npmRun(script) {
   const { status } = spawnSync("npm", ["run", "--silent", script], {
