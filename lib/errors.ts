@@ -65,6 +65,11 @@ export async function untilAborted<Result>(
   }
 }
 
+/** Whether the error says that a signal has fired. */
+export function isAborted(error: unknown): error is MonosemError {
+  return error instanceof MonosemError && error.code === "ERR_ABORTED";
+}
+
 function abortError(signal: AbortSignal, what: string): MonosemError {
   return new MonosemError("ERR_ABORTED", `${what} was aborted`, { cause: signal.reason });
 }

@@ -4,7 +4,7 @@ import { featureSummary } from "../analysis/featureSummary.js";
 import { hooksForSae } from "../analysis/saeHook.js";
 import { visibleText } from "../analysis/visibleText.js";
 import type { Device } from "../engine/device.js";
-import { MonosemError } from "../errors.js";
+import { isAborted, MonosemError } from "../errors.js";
 import { buildFeatureStore } from "../features/buildFeatureStore.js";
 import { FeatureStore } from "../features/featureStore.js";
 import type { FeatureReport, RecordedPrompt } from "../features/report.js";
@@ -48,7 +48,7 @@ export async function storeFeatures(flags: FeaturesFlags, device: Device, signal
     },
   })
     .catch((error: unknown) => {
-      if (!(error instanceof MonosemError) || error.code !== "ERR_ABORTED") throw error;
+      if (!isAborted(error)) throw error;
       const read = tokensRead === 0 ? "" : ` after ${tokensRead} tokens`;
       const message = `gathering features was interrupted${read}; the same command with --resume goes on from there`;
       throw new MonosemError("ERR_ABORTED", message, { cause: error });

@@ -6,7 +6,7 @@ import type { ActivationSource } from "../activations/source.js";
 import { StoredActivations } from "../activations/storedActivations.js";
 import { visibleText } from "../analysis/visibleText.js";
 import { type Device, precisions } from "../engine/device.js";
-import { MonosemError } from "../errors.js";
+import { isAborted, MonosemError } from "../errors.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { SaeTrainingConfig } from "../sae/config.js";
@@ -101,7 +101,7 @@ async function train(path: string, flags: TrainArguments, signal: AbortSignal): 
       process.stderr.write(`the run in ${visibleText(config.output)} ${resumptionText(trainer.step, config)}\n`);
     }
     const last = await runWithProgress(trainer, config, signal).catch((error: unknown) => {
-      if (!(error instanceof MonosemError) || error.code !== "ERR_ABORTED") throw error;
+      if (!isAborted(error)) throw error;
       const text = `training was aborted after step ${trainer.step}; continue with: ${commandLine(path, { ...flags, resume: true })}`;
       throw new MonosemError("ERR_ABORTED", text, { cause: error });
     });
@@ -118,7 +118,7 @@ async function train(path: string, flags: TrainArguments, signal: AbortSignal): 
 /** What is done before training: after an abort, nothing is lost that a checkpoint could keep. */
 async function beforeFirstStep<Result>(work: Promise<Result>, path: string, flags: TrainArguments): Promise<Result> {
   return await work.catch((error: unknown) => {
-    if (!(error instanceof MonosemError) || error.code !== "ERR_ABORTED") throw error;
+    if (!isAborted(error)) throw error;
     const text = `stopped before the first step (${error.message}); start with: ${commandLine(path, flags)}`;
     throw new MonosemError("ERR_ABORTED", text, { cause: error });
   });

@@ -45,9 +45,11 @@ export function adviceAfter(last: TrainingProgress, config: SaeTrainingConfig): 
   }
   const problem = worseThanMean(last.explainedVariance);
   if (problem !== undefined) {
+    const isScaled = config.normalizeActivations !== "none";
+    const atLast = isScaled ? "or more steps" : 'more steps, or sae.normalizeActivations "expected-average-only-in"';
     advice.push(
       `warning: the SAE ${problem}: training has diverged, or was much too short; ` +
-        `try a lower training.lr, training.lrWarmupSteps, ${config.normalizeActivations === "none" ? 'more steps, or sae.normalizeActivations "expected-average-only-in"' : "or more steps"}`,
+        `try a lower training.lr, training.lrWarmupSteps, ${atLast}`,
     );
   }
   if (config.architecture === "jumprelu" && config.sparsityLoss === "quadratic") {

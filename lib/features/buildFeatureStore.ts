@@ -7,7 +7,7 @@ import { rankLatents } from "../analysis/featureRanking.js";
 import { hasLogitEffects } from "../analysis/logitEffects.js";
 import { hooksForSae } from "../analysis/saeHook.js";
 import { architectureText } from "../analysis/trainedArchitecture.js";
-import { MonosemError, throwIfAborted } from "../errors.js";
+import { isAborted, MonosemError, throwIfAborted } from "../errors.js";
 import { removeTemporaries } from "../formats/atomicFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { NearestRows } from "../sae/nearestRows.js";
@@ -104,7 +104,7 @@ export async function buildFeatureStore(folder: string, options: FeatureStoreOpt
     await writePass(storePath, pass, identity, options);
   } catch (error) {
     // An abort is between two batches, or while the store is written; of anything else a part may have been counted.
-    if (error instanceof MonosemError && error.code === "ERR_ABORTED") await savePass(statePath, pass, state);
+    if (isAborted(error)) await savePass(statePath, pass, state);
     throw error;
   }
   await rm(statePath, { force: true });

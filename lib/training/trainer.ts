@@ -8,7 +8,7 @@ import type { ActivationSource, Json } from "../activations/source.js";
 import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
-import { MonosemError } from "../errors.js";
+import { isAborted, MonosemError } from "../errors.js";
 import { removeTemporaries, writeFileAtomically } from "../formats/atomicFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import type { SaeTrainingConfig } from "../sae/config.js";
@@ -260,7 +260,7 @@ export class Trainer {
     signal: AbortSignal | undefined,
   ): Promise<Tensor | undefined> {
     const batch = await source.next(batchSize, signal).catch((error: unknown) => {
-      if (!signal?.aborted || !(error instanceof MonosemError) || error.code !== "ERR_ABORTED") throw error;
+      if (!signal?.aborted || !isAborted(error)) throw error;
       return "aborted" as const;
     });
     if (batch === "aborted") return undefined;
