@@ -157,11 +157,13 @@ class CudaKernels final : public Kernels {
   }
   void stepRows(const RowGradient& gradient, Matrix<float> weights, Matrix<float> m, Matrix<float> v,
                 const AdamStep& adam, const Clip& clip, bool unitNorm, const Block& kept) override {
-    const GradientOperands operands(*this, kept ? RowGradient() : gradient, weights.columns);
+    // Without a norm to clip by, only the gradient's codes tell whether a failed encode has left them.
+    const bool takesKept = kept && clip.squaredNorm;
+    const GradientOperands operands(*this, takesKept ? RowGradient() : gradient, weights.columns);
     const Rows stepped{weights.data, weights.rows, weights.columns};
     const Block rounded = roomForRoundedCopy(stepped);
     call(api_.stepRows, operands.view(), weights, rounded.as<uint16_t>(), m, v, adam, clip, unitNorm,
-         kept.as<const float>());
+         takesKept ? kept.as<const float>() : nullptr);
     if (rounded) copies_->keep(stepped, rounded);
   }
   void stepVector(Floats gradient, Vector<float> weights, Vector<float> m, Vector<float> v, const AdamStep& adam,

@@ -329,13 +329,17 @@ test.each([false, true])("rowGradient and its norm, with projection: %s", async 
   expect((await squaredNorm.readScalar()) / (7 + dot(expected, expected))).toBeCloseTo(1, 6);
 });
 
-test("no step is made from the codes of a failed encode, clipped or not", async () => {
+test.each([false, true])("without clipping no step is made from codes of a failed encode (kept: %s)", async (keeps) => {
   const { kernels } = device;
-  const x = device.tensor(new Float32Array([1, 2, Number.NaN, 4]), [2, 2]);
+  const values = new Float32Array(32).fill(1);
+  values[3] = Number.NaN;
+  const x = device.tensor(values, [16, 2]);
   const weights = device.tensor(new Float32Array([1, 2, 3, 4, 5, 6]), [3, 2]);
   const codes = kernels.encode(x, weights, device.zeros([3]), { select: "topk", k: 2 });
   const moments = { m: device.zeros([3, 2]), v: device.zeros([3, 2]) };
-  kernels.stepRows({ terms: [{ codes, dense: device.zeros([2, 2]) }] }, weights, moments, adam);
+  const gradient = { terms: [{ codes, dense: device.zeros([16, 2]) }] };
+  const kept = keeps ? kernels.rowGradientSquaredNorm(gradient, weights, doubles([0])) : undefined;
+  kernels.stepRows(gradient, weights, moments, adam, { kept });
   await expect(device.synchronize()).rejects.toThrow(/^encode\(.*: x holds NaN or infinity, first in row 1/);
   expect(await weights.readFloat32()).toEqual(new Float32Array([1, 2, 3, 4, 5, 6]));
   expect(await moments.m.readFloat32()).toEqual(new Float32Array(6));
