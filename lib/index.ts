@@ -260,6 +260,7 @@ export {
   getActName,
   type Hook,
   HookedTransformer,
+  type LossOptions,
   type ModelConfig,
   type ModelInput,
   type ModelLoadOptions,

@@ -32,6 +32,7 @@ import {
   type GenerationOptions,
   type GenerationStep,
   HookedTransformer,
+  type LossOptions,
   type ModelInput,
   type NamedHook,
   type Prompt,
@@ -197,7 +198,7 @@ export class HookedSaeTransformer {
   }
 
   /** `HookedTransformer.loss` with the SAEs. */
-  async loss(input: ModelInput, options: Omit<ForwardOptions, "stopAtLayer"> = {}): Promise<Tensor> {
+  async loss(input: ModelInput, options: LossOptions = {}): Promise<Tensor> {
     return await this.#run(input, options, (tokens, rest) => this.model.loss(tokens, rest));
   }
 

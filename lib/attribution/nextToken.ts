@@ -39,10 +39,8 @@ export async function likeliestToken(
   tokens: readonly number[],
   signal?: AbortSignal,
 ): Promise<number> {
-  using logits = await model.forward([tokens], signal === undefined ? {} : { signal });
-  using rows = logits.reshape([tokens.length, model.config.vocabularySize]);
-  using last = model.device.kernels.sliceRows(rows, tokens.length - 1, 1);
-  const values = await last.readFloat32();
+  using logits = await model.forward([tokens], { lastPositionOnly: true, ...(signal === undefined ? {} : { signal }) });
+  const values = await logits.readFloat32();
   return values.reduce((best, value, token) => (value > values[best]! ? token : best), 0);
 }
 
@@ -123,20 +121,20 @@ export async function batchScores(
   { hooks, signal }: { readonly hooks: readonly NamedHook[]; readonly signal: AbortSignal | undefined },
 ): Promise<Float64Array> {
   throwIfAborted(signal, "the attribution");
-  using logits = await model.forward(sequences, { hooks, ...(signal === undefined ? {} : { signal }) });
-  using last = lastPositions(logits);
-  return await measured(last, measure);
+  const lastPositionOnly = true;
+  using logits = await model.forward(sequences, {
+    hooks,
+    lastPositionOnly,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  using rows = rowsOfLast(logits);
+  return await measured(rows, measure);
 }
 
-/** Of logits [batch, positions, vocabulary] those of the last positions, [batch, vocabulary]; the caller's to dispose. */
-export function lastPositions(logits: Tensor): Tensor {
-  const [batch = 0, positions = 0, vocabulary = 0] = logits.shape;
-  using rows = logits.reshape([batch * positions, vocabulary]);
-  using last = logits.device.tensor(
-    Int32Array.from({ length: batch }, (_, index) => (index + 1) * positions - 1),
-    [batch],
-  );
-  return logits.device.kernels.gatherRows(rows, last);
+/** Logits of last positions only, [batch, 1, vocabulary], as rows [batch, vocabulary]; the caller's to dispose. */
+export function rowsOfLast(logits: Tensor): Tensor {
+  const [batch = 0, , vocabulary = 0] = logits.shape;
+  return logits.reshape([batch, vocabulary]);
 }
 
 /**

@@ -34,8 +34,16 @@ export interface ForwardOptions extends PromptOptions {
   readonly hooks?: readonly NamedHook[];
   /** Run only the blocks before this one: 0 ... nLayers. */
   readonly stopAtLayer?: number;
+  /**
+   * Logits of each sequence's last position only, [batch, 1, vocabularySize]: where only the next token matters, as much
+   * work less as the vocabulary is large beside the model. Hooks see all positions.
+   */
+  readonly lastPositionOnly?: boolean;
   readonly signal?: AbortSignal;
 }
+
+/** How to run a model for its loss. */
+export type LossOptions = Omit<ForwardOptions, "stopAtLayer" | "lastPositionOnly">;
 
 /** What to run a model with, keeping activations. */
 export interface CacheOptions extends Omit<ForwardOptions, "hooks"> {
@@ -55,14 +63,15 @@ const loadOptions: OptionNames<ModelLoadOptions & DownloadOptions> = {
   onProgress: true,
   onWithoutHub: true,
 };
-const lossOptions: OptionNames<Omit<ForwardOptions, "stopAtLayer">> = { hooks: true, prependBos: true, signal: true };
-const forwardOptions: OptionNames<ForwardOptions> = { ...lossOptions, stopAtLayer: true };
+const lossOptions: OptionNames<LossOptions> = { hooks: true, prependBos: true, signal: true };
+const forwardOptions: OptionNames<ForwardOptions> = { ...lossOptions, stopAtLayer: true, lastPositionOnly: true };
 /** @internal */
 export const cacheOptions: OptionNames<CacheOptions> = {
   names: true,
   prependBos: true,
   signal: true,
   stopAtLayer: true,
+  lastPositionOnly: true,
 };
 const generationOptions: OptionNames<PromptOptions & GenerationOptions> = {
   maxNewTokens: true,
@@ -76,6 +85,14 @@ const generationOptions: OptionNames<PromptOptions & GenerationOptions> = {
   hooks: true,
   signal: true,
 };
+
+/** What a run of checked tokens is to do. */
+interface RunOptions {
+  readonly hooks: readonly NamedHook[];
+  readonly stopAtLayer?: number | undefined;
+  readonly lastPositionOnly?: boolean;
+  readonly signal: AbortSignal | undefined;
+}
 
 /** A language model whose activations can be read and replaced at every hook point, under TransformerLens' names. */
 export class HookedTransformer {
@@ -174,19 +191,25 @@ export class HookedTransformer {
   /**
    * Runs the model, on a text or several of one length in tokens, or on token ids.
    *
-   * @returns logits [batch, positions, vocabularySize]; with `stopAtLayer` the residual stream that enters that layer,
-   *   [batch, positions, dModel]
+   * @returns logits [batch, positions, vocabularySize], with `lastPositionOnly` [batch, 1, vocabularySize]; with
+   *   `stopAtLayer` the residual stream that enters that layer, [batch, positions, dModel]
    * @throws MonosemError ERR_NOT_FOUND for an unknown hook point; ERR_INVALID_ARGUMENT for a hook point that the run
-   *   does not reach and for an impossible `stopAtLayer`; what `checkTokens` throws; ERR_SHAPE_MISMATCH,
+   *   does not reach, for an impossible `stopAtLayer`, and for one together with `lastPositionOnly`; what `checkTokens` throws; ERR_SHAPE_MISMATCH,
    *   ERR_DTYPE_MISMATCH, ERR_DEVICE_MISMATCH for a replacement that does not fit; ERR_ABORTED
    */
   async forward(input: ModelInput, options: ForwardOptions = {}): Promise<Tensor> {
     checkOptions("forward", options, forwardOptions);
-    const { hooks = [], stopAtLayer, signal } = options;
+    const { hooks = [], stopAtLayer, lastPositionOnly = false, signal } = options;
     throwIfAborted(signal, "the run of the model");
     this.#checkHooks(hooks, stopAtLayer);
+    if (lastPositionOnly && stopAtLayer !== undefined) {
+      throw new MonosemError(
+        "ERR_INVALID_ARGUMENT",
+        "lastPositionOnly is for logits, and a run with stopAtLayer does not come to them: leave one of the two out",
+      );
+    }
     const checked = await checkTokens(this.modelTokens(input, options), this.config);
-    return await this.#run(checked, hooks, stopAtLayer, signal);
+    return await this.#run(checked, { hooks, stopAtLayer, lastPositionOnly, signal });
   }
 
   /** `forward`, by TransformerLens' name for it: runs the model with hooks that read or replace activations. */
@@ -248,13 +271,13 @@ export class HookedTransformer {
    * @returns f32 [batch * positions]; 0 at the last position of each sequence, which has no next token
    * @throws MonosemError as `forward`
    */
-  async loss(input: ModelInput, options: Omit<ForwardOptions, "stopAtLayer"> = {}): Promise<Tensor> {
+  async loss(input: ModelInput, options: LossOptions = {}): Promise<Tensor> {
     checkOptions("loss", options, lossOptions);
     const { hooks = [], signal } = options;
     this.#checkHooks(hooks);
     const checked = await checkTokens(this.modelTokens(input, options), this.config);
     const { ids, batch, positions } = checked;
-    using logits = await this.#run(checked, hooks, undefined, signal);
+    using logits = await this.#run(checked, { hooks, signal });
     using rows = logits.reshape([batch * positions, this.config.vocabularySize]);
     // The kernel gives 0 for a negative target.
     const next = Int32Array.from(ids, (_, i) => (i % positions === positions - 1 ? -1 : ids[i + 1]!));
@@ -313,9 +336,7 @@ export class HookedTransformer {
 
   async #run(
     { ids, batch, positions }: TokenBatch,
-    hooks: readonly NamedHook[],
-    stopAtLayer?: number,
-    signal?: AbortSignal,
+    { hooks, stopAtLayer, lastPositionOnly = false, signal }: RunOptions,
   ): Promise<Tensor> {
     using idsOnDevice = this.device.tensor(ids, [batch * positions]);
     const pass = this.#model.forward({
@@ -324,9 +345,10 @@ export class HookedTransformer {
       positions,
       hookNames: new Set(hooks.map(({ name }) => name)),
       ...(stopAtLayer === undefined ? {} : { stopAtLayer }),
+      lastPositionOnly,
     });
     using rows = await runPass(pass, hooks, signal);
-    return rows.reshape([batch, positions, rows.shape[1]!]);
+    return rows.reshape([batch, lastPositionOnly ? 1 : positions, rows.shape[1]!]);
   }
 
   /**

@@ -81,14 +81,7 @@ export class Transformer {
     let residual = yield* pass.embed();
     for (let layer = 0; layer < stopAtLayer; layer++) residual = yield* pass.block(layer, residual);
     cache?.advance(positions);
-    if (options.stopAtLayer !== undefined) return residual;
-    if (!options.lastPositionOnly) return yield* pass.logits(residual);
-    using all = residual;
-    using lastRows = this.device.tensor(
-      Int32Array.from({ length: batch }, (_, sequence) => (sequence + 1) * positions - 1),
-      [batch],
-    );
-    return yield* pass.logits(this.device.kernels.gatherRows(all, lastRows));
+    return options.stopAtLayer === undefined ? yield* pass.logits(residual) : residual;
   }
 
   /** What `HookedTransformer.directionLogits` says. */
@@ -189,14 +182,28 @@ class Pass {
     const { kernels } = this.#device;
     const { logitSoftCap: cap } = this.#config;
     const { weights, bias } = this.#weights.unembedding;
-    using residual = leaving;
+    const { lastPositionOnly = false } = this.#options;
+    // Hooks see all positions; without them only those are normalised that are asked for.
+    const hooked = this.#hooked("ln_final.hook_scale") || this.#hooked("ln_final.hook_normalized");
+    using residual = lastPositionOnly && !hooked ? this.#lastPositions(leaving) : leaving;
     using normalized = yield* this.#norm("ln_final", residual, this.#weights.finalNorm);
-    const logits = kernels.linear(normalized, weights, { bias });
+    using rows = lastPositionOnly && hooked ? this.#lastPositions(normalized) : normalized;
+    const logits = kernels.linear(rows, weights, { bias });
     if (cap === undefined) return logits;
     using uncapped = logits;
     kernels.scale(uncapped, 1 / cap, { out: uncapped });
     const capped = kernels.activation(uncapped, "tanh");
     return kernels.scale(capped, cap, { out: capped });
+  }
+
+  /** Of rows [batch * positions, width] the last of each sequence, [batch, width]; takes `rows` over. */
+  #lastPositions(rows: Tensor): Tensor {
+    const { batch, positions } = this.#options;
+    if (positions === 1) return rows;
+    using all = rows;
+    const lastRows = Int32Array.from({ length: batch }, (_, sequence) => (sequence + 1) * positions - 1);
+    using indices = this.#device.tensor(lastRows, [batch]);
+    return this.#device.kernels.gatherRows(all, indices);
   }
 
   /** Heads' outputs before the output projection, [batch * positions, nHeads * dHead]. */

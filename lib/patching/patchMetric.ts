@@ -1,4 +1,4 @@
-import { lastPositions, measured, measureText, type NextTokenMeasure } from "../attribution/nextToken.js";
+import { measured, measureText, type NextTokenMeasure, rowsOfLast } from "../attribution/nextToken.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import type { Tokenizer } from "../models/tokenizer.js";
@@ -13,11 +13,16 @@ export type PatchMetric =
   | { readonly kind: "kl-divergence" }
   | ((logits: Tensor) => ArrayLike<number> | Promise<ArrayLike<number>>);
 
-/** The metric of each sequence of logits [batch, positions, vocabulary]. */
+/** Whether the metric looks at the next token after the prompt alone. */
+export function looksAtLastPosition(metric: PatchMetric): boolean {
+  return typeof metric !== "function";
+}
+
+/** The metric of each sequence of logits [batch, positions, vocabulary], [batch, 1, vocabulary] if it `looksAtLastPosition`. */
 export type Scorer = (logits: Tensor) => Promise<Float64Array>;
 
 /**
- * @param clean - logits of the clean prompt, [1, positions, vocabulary], which must outlive the scorer
+ * @param clean - logits of the clean prompt, as those to score, which must outlive the scorer
  * @returns a scorer that throws MonosemError ERR_SHAPE_MISMATCH for a function that gives another number of scores,
  *   ERR_NON_FINITE for a score that is NaN or infinite, ERR_INVALID_ARGUMENT for a token that is not in the vocabulary
  */
@@ -38,10 +43,10 @@ export function scorerOf(metric: PatchMetric, clean: Tensor): Scorer {
 
 async function scoresOf(metric: PatchMetric, clean: Tensor, logits: Tensor): Promise<ArrayLike<number>> {
   if (typeof metric === "function") return await metric(logits);
-  using last = lastPositions(logits);
+  using last = rowsOfLast(logits);
   if (metric.kind !== "kl-divergence") return await measured(last, metric);
   const { device } = logits;
-  using cleanLast = lastPositions(clean);
+  using cleanLast = rowsOfLast(clean);
   using zeros = device.tensor(new Int32Array(last.shape[0]!), [last.shape[0]!]);
   using repeated = device.kernels.gatherRows(cleanLast, zeros);
   using divergences = device.kernels.klDivergence(repeated, last);

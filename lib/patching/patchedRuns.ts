@@ -2,7 +2,7 @@
 import { sequencesAtOnce } from "../attribution/nextToken.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
-import { type PatchMetric, type Scorer, scorerOf } from "./patchMetric.js";
+import { looksAtLastPosition, type PatchMetric, type Scorer, scorerOf } from "./patchMetric.js";
 import { type DirectedPair, directed, type PatchingDirection, type PromptPair } from "./promptPair.js";
 
 export interface PatchingOptions {
@@ -58,9 +58,9 @@ export async function withSetting<Result>(
   }
   const before = model.forwardPasses.sequences;
   const pairSeen = directed(pair, direction);
-  const abortable = signal === undefined ? {} : { signal };
-  using cleanLogits = await model.forward([pair.clean], abortable);
-  using corruptedLogits = await model.forward([pair.corrupted], abortable);
+  const options = { lastPositionOnly: looksAtLastPosition(metric), ...(signal === undefined ? {} : { signal }) };
+  using cleanLogits = await model.forward([pair.clean], options);
+  using corruptedLogits = await model.forward([pair.corrupted], options);
   const score = scorerOf(metric, cleanLogits);
   const [clean] = await score(cleanLogits);
   const [corrupted] = await score(corruptedLogits);
@@ -85,7 +85,7 @@ export async function patchedScores(
   { model, directed: { base }, score }: PatchingSetting,
   count: number,
   hooksFor: (first: number, count: number) => PatchHooks,
-  { batchSize = sequencesAtOnce(base.length), signal, onProgress }: PatchingOptions,
+  { metric, batchSize = sequencesAtOnce(base.length), signal, onProgress }: PatchingOptions,
 ): Promise<Float64Array> {
   const scores = new Float64Array(count);
   for (let first = 0; first < count; first += batchSize) {
@@ -94,7 +94,11 @@ export async function patchedScores(
     using patch = hooksFor(first, runs);
     using logits = await model.forward(
       Array.from({ length: runs }, () => base),
-      { hooks: patch.hooks, ...(signal === undefined ? {} : { signal }) },
+      {
+        hooks: patch.hooks,
+        lastPositionOnly: looksAtLastPosition(metric),
+        ...(signal === undefined ? {} : { signal }),
+      },
     );
     scores.set(await score(logits), first);
     onProgress?.({ patches: first + runs, of: count });

@@ -5,7 +5,7 @@
 
 import type { PairingOptions } from "../analysis/pairing.js";
 import { hooksForSae } from "../analysis/saeHook.js";
-import { lastPositions, measured, sequencesAtOnce } from "../attribution/nextToken.js";
+import { measured, rowsOfLast, sequencesAtOnce } from "../attribution/nextToken.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
 import { paddedBehind } from "../models/tokens.js";
@@ -183,8 +183,13 @@ async function targetProbability(
   { model, target, signal }: SteeringOptions,
 ): Promise<number | undefined> {
   if (target === undefined) return undefined;
-  using logits = await model.forward([prompt], { hooks, ...(signal === undefined ? {} : { signal }) });
-  using last = lastPositions(logits);
+  const lastPositionOnly = true;
+  using logits = await model.forward([prompt], {
+    hooks,
+    lastPositionOnly,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  using last = rowsOfLast(logits);
   const [probability] = await measured(last, { kind: "probability", token: target });
   return probability;
 }

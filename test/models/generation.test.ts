@@ -230,17 +230,19 @@ test("a stop string ends its sequence; neither it nor its beginning is told", as
   expect(rest.join("")).toBe(text);
 });
 
-test("hooks run in every pass, over the prompt and then over each new position", async () => {
-  const shapes: string[] = [];
-  const name = "blocks.1.hook_resid_post";
-  const read = { name, hook: ({ shape }: { shape: readonly number[] }) => void shapes.push(String(shape)) };
-  const options = { maxNewTokens: 4, temperature: 0, stopAtEos: false };
-  const [plain] = await model.generate([0, 35, 74], options);
-  expect(await model.generate([0, 35, 74], { ...options, hooks: [read] })).toEqual([plain]);
-  expect(shapes).toEqual(["1,3,192", "1,1,192", "1,1,192", "1,1,192"]);
-  const ablate = { name, hook: (activation: Tensor) => device.zeros(activation.shape) };
-  expect(await model.generate([0, 35, 74], { ...options, hooks: [ablate] })).not.toEqual([plain]);
-});
+test.each(["blocks.1.hook_resid_post", "ln_final.hook_normalized"])(
+  "hooks run in every pass, over the prompt and then over each new position: %s",
+  async (name) => {
+    const shapes: string[] = [];
+    const read = { name, hook: ({ shape }: { shape: readonly number[] }) => void shapes.push(String(shape)) };
+    const options = { maxNewTokens: 4, temperature: 0, stopAtEos: false };
+    const [plain] = await model.generate([0, 35, 74], options);
+    expect(await model.generate([0, 35, 74], { ...options, hooks: [read] })).toEqual([plain]);
+    expect(shapes).toEqual(["1,3,192", "1,1,192", "1,1,192", "1,1,192"]);
+    const ablate = { name, hook: (activation: Tensor) => device.zeros(activation.shape) };
+    expect(await model.generate([0, 35, 74], { ...options, hooks: [ablate] })).not.toEqual([plain]);
+  },
+);
 
 test("who leaves a stream leaves nothing behind on the device", async () => {
   const before = await reachableBytes(device);

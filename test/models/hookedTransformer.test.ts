@@ -161,6 +161,38 @@ describe("hooks", () => {
   });
 });
 
+describe("logits of the last positions", () => {
+  const readFinal: NamedHook = { name: "ln_final.hook_normalized", hook: () => {} };
+  test.each([
+    { hooked: "nothing", hooks: [] },
+    { hooked: "the final norm", hooks: [readFinal] },
+  ])("are those of a whole run, with $hooked hooked", async ({ hooks }) => {
+    using logits = await model.forward(tokens, { hooks, lastPositionOnly: true });
+    expect(logits.shape).toEqual([2, 1, 2048]);
+    expect(relativeError(await logits.readFloat32(), await lastLogits([]))).toBeLessThan(1e-6);
+    using single = await model.forward([[5]], { hooks, lastPositionOnly: true });
+    expect(await single.readFloat32()).toEqual(await valuesOf(model.forward([[5]], { hooks })));
+  });
+
+  test("come of what a hook puts in place of all positions", async () => {
+    const hooks: NamedHook[] = ["blocks.2.hook_resid_post", "ln_final.hook_scale"].map((name) => ({
+      name,
+      hook: (activation) => device.kernels.scale(activation, 0.5),
+    }));
+    using logits = await model.forward(tokens, { hooks, lastPositionOnly: true });
+    expect(relativeError(await logits.readFloat32(), await lastLogits(hooks))).toBeLessThan(1e-6);
+  });
+
+  test("leave nothing on the device, and have no place in a run that stops early", async () => {
+    const before = await reachableBytes(device);
+    await valuesOf(model.forward(tokens, { hooks: [readFinal], lastPositionOnly: true }));
+    expect(await reachableBytes(device)).toBe(before);
+    await expect(model.forward(tokens, { lastPositionOnly: true, stopAtLayer: 1 })).rejects.toMatchObject({
+      code: "ERR_INVALID_ARGUMENT",
+    });
+  });
+});
+
 describe("stopping early", () => {
   test("stopAtLayer gives the residual stream that enters the layer", async () => {
     for (const [layer, name] of [

@@ -101,8 +101,8 @@ export async function meaningFigures(options: MeaningOptions): Promise<MeaningFi
 
 /** The most likely next tokens, the likeliest first; a few more than are needed, as some will be left out. */
 async function likelyTokens(model: HookedTransformer, before: Int32Array): Promise<number[]> {
-  using logits = await model.forward([before]);
-  const values = (await logits.readFloat32()).subarray(-model.config.vocabularySize);
+  using logits = await model.forward([before], { lastPositionOnly: true });
+  const values = await logits.readFloat32();
   const order = Uint32Array.from(values.keys()).sort((a, b) => values[b]! - values[a]! || a - b);
   return Array.from(order.subarray(0, SUBSTITUTES + 8)).filter((token) => token < model.tokenizer.vocabularySize);
 }
