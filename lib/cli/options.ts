@@ -1,6 +1,7 @@
 import { InvalidArgumentError, Option } from "commander";
 import { visibleText } from "../analysis/visibleText.js";
 import { Device, type Precision, precisions } from "../engine/device.js";
+import { unusedGpu } from "./unusedGpu.js";
 
 /** Flags that several commands share, and parsers of their values. */
 
@@ -43,9 +44,12 @@ export async function withDevice<Result>(
 ): Promise<Result> {
   const device = await Device.open(name, { ...(threads === undefined ? {} : { threads }), precision });
   try {
+    const idleGpu = name === "auto" ? unusedGpu(device) : undefined;
     if (precision !== undefined && precision !== device.precision) {
       const why = name === "auto" ? `: ${visibleText(device.reason)}` : "";
       process.stderr.write(`the CPU computes in float32, not in ${precision}${why}\n`);
+    } else if (idleGpu !== undefined) {
+      process.stderr.write(`${idleGpu}\n`);
     }
     return await work(device);
   } finally {
