@@ -64,7 +64,7 @@ class Measured:
         return total
 
     def shapes(self):
-        found = {shape_of(line) for line in self.lines if "dSae" in line and line["case"] not in ("copy", "product")}
+        found = {shape_of(line) for line in self.lines if "dSae" in line and line["case"] not in ("copy", "product", "attention")}
         return sorted(found, key=lambda shape: shape[1] * shape[2])
 
 

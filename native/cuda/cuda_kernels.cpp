@@ -407,12 +407,7 @@ class CudaKernels final : public Kernels {
   // Room for a matrix of the weights' shape; none where memory is short.
   template <class T>
   Block roomFor(Rows weights) {
-    try {
-      return allocator_.allocateArray<T>(weights.rows * weights.columns);
-    } catch (const EngineError& error) {
-      if (error.code() != ErrorCode::outOfMemory) throw;
-      return {};
-    }
+    return allocator_.allocateIfRoom(sizeof(T) * size_t(weights.rows * weights.columns));
   }
 
   std::shared_ptr<OpenContext> open_;

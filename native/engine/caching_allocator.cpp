@@ -37,28 +37,19 @@ class CachingAllocator::Pool {
 
   void* take(size_t size, size_t asked) {
     std::lock_guard<std::mutex> lock(mutex_);
-    const auto next = bySize_.upper_bound(size);
-    if (next != bySize_.begin() && std::prev(next)->first == size) {
-      const auto found = std::prev(next);  // the one freed last is the likeliest to be in the processor's cache
-      void* bytes = found->second->bytes;
-      cached_ -= size;
-      byAge_.erase(found->second);
-      bySize_.erase(found);
-      grow(size);
-      return bytes;
-    }
-    if (limit_ > 0 && current_ + size > limit_) refuse(asked);
-    if (limit_ > 0) shrinkCache(limit_ - current_ - size);
-    // The cache makes room before the process grows beyond what it may hold.
-    const uint64_t after = current_ + size;
-    shrinkCache(heldPerPeak_ * std::max(highest_, after) - after);
-    void* bytes = source_->allocate(size);
-    if (!bytes) {
-      shrinkCache(0);
-      bytes = source_->allocate(size);
-    }
+    void* bytes = takeCached(size);
+    if (!bytes) bytes = takeNew(size);
     if (!bytes) refuse(asked);
-    grow(size);
+    return bytes;
+  }
+
+  // Null where there is no room. That is found out once: it costs the cache, and whoever asks will do so again.
+  void* takeIfRoom(size_t size) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    void* bytes = takeCached(size);
+    if (bytes || current_ + size >= leastWithoutRoom_) return bytes;
+    bytes = takeNew(size);
+    if (!bytes) leastWithoutRoom_ = current_ + size;
     return bytes;
   }
 
@@ -105,6 +96,7 @@ class CachingAllocator::Pool {
   void setLimit(uint64_t bytes) {
     std::lock_guard<std::mutex> lock(mutex_);
     limit_ = bytes;
+    leastWithoutRoom_ = UINT64_MAX;
     if (limit_ > 0) shrinkCache(limit_ > current_ ? limit_ - current_ : 0);
   }
 
@@ -115,6 +107,7 @@ class CachingAllocator::Pool {
 
   void releaseCache() {
     std::lock_guard<std::mutex> lock(mutex_);
+    leastWithoutRoom_ = UINT64_MAX;
     shrinkCache(0);
   }
 
@@ -133,6 +126,35 @@ class CachingAllocator::Pool {
   std::shared_ptr<MemoryWatcher> watcher() const {
     std::lock_guard<std::mutex> lock(mutex_);
     return watcher_.lock();
+  }
+
+  // A cached block; null: there is none of that size.
+  void* takeCached(size_t size) {
+    const auto next = bySize_.upper_bound(size);
+    if (next == bySize_.begin() || std::prev(next)->first != size) return nullptr;
+    const auto found = std::prev(next);  // the one freed last is the likeliest to be in the processor's cache
+    void* bytes = found->second->bytes;
+    cached_ -= size;
+    byAge_.erase(found->second);
+    bySize_.erase(found);
+    grow(size);
+    return bytes;
+  }
+
+  // A block from the source; null: there is none within the limit, or the source has no more.
+  void* takeNew(size_t size) {
+    if (limit_ > 0 && current_ + size > limit_) return nullptr;
+    if (limit_ > 0) shrinkCache(limit_ - current_ - size);
+    // The cache makes room before the process grows beyond what it may hold.
+    const uint64_t after = current_ + size;
+    shrinkCache(heldPerPeak_ * std::max(highest_, after) - after);
+    void* bytes = source_->allocate(size);
+    if (!bytes) {
+      shrinkCache(0);
+      bytes = source_->allocate(size);
+    }
+    if (bytes) grow(size);
+    return bytes;
   }
 
   void grow(size_t size) {
@@ -168,7 +190,8 @@ class CachingAllocator::Pool {
   std::list<Freed> byAge_;  // freed blocks, the one freed longest ago first
   std::multimap<size_t, std::list<Freed>::iterator> bySize_;
   uint64_t current_ = 0, peak_ = 0, cached_ = 0, limit_ = 0;
-  uint64_t highest_ = 0;  // the peak that no reset touches
+  uint64_t highest_ = 0;                    // the peak that no reset touches
+  uint64_t leastWithoutRoom_ = UINT64_MAX;  // that `current_` could not grow to
   bool closed_ = false;
   std::weak_ptr<MemoryWatcher> watcher_;
 };
@@ -191,6 +214,16 @@ Block CachingAllocator::allocate(size_t bytes) {
     if (error.code() != ErrorCode::outOfMemory || !pool_->makeRoom()) throw;
     memory = pool_->take(size, bytes);
   }
+  return blockOf(memory, size);
+}
+
+Block CachingAllocator::allocateIfRoom(size_t bytes) {
+  const size_t size = sizeClass(bytes);
+  void* const memory = pool_->takeIfRoom(size);
+  return memory ? blockOf(memory, size) : Block();
+}
+
+Block CachingAllocator::blockOf(void* memory, size_t size) {
   return makeBlock(std::shared_ptr<void>(memory, [pool = pool_, size](void* p) { pool->giveBack(p, size); }), size);
 }
 

@@ -29,6 +29,7 @@ class CachingAllocator : public Allocator {
   ~CachingAllocator() override;
 
   Block allocate(size_t bytes) override;
+  Block allocateIfRoom(size_t bytes) override;
   MemoryStatistics statistics() const override;
   void setLimit(uint64_t bytes) override;
   void resetPeak() override;
@@ -41,6 +42,8 @@ class CachingAllocator : public Allocator {
 
  private:
   class Pool;
+  Block blockOf(void* memory, size_t size);
+
   std::shared_ptr<Pool> pool_;  // shared with the blocks, which may outlive their device
 };
 

@@ -130,12 +130,7 @@ inline bool worthKeeping(const RowGradient& gradient, int64_t rows) {
 // A matrix for the rows of a gradient that is worth keeping; none where memory is short.
 inline Block roomToKeep(const RowGradient& gradient, Matrix<const float> weights, Allocator& allocator) {
   if (!worthKeeping(gradient, weights.rows)) return {};
-  try {
-    return allocator.allocateArray<float>(weights.rows * weights.columns);
-  } catch (const EngineError& error) {
-    if (error.code() != ErrorCode::outOfMemory) throw;
-    return {};
-  }
+  return allocator.allocateIfRoom(sizeof(float) * size_t(weights.rows * weights.columns));
 }
 
 // *squaredNorm += the squared Frobenius norm: per row in float, then over the rows in order in double. Returns the rows

@@ -9,8 +9,8 @@
 
 namespace monosem::cuda {
 
-// A block selects as many at most as a quarter of its threads.
-constexpr unsigned threadsPerSelected = 4;
+// A block selects as many as a quarter of its threads, or at most half of them: the more, the lower is the bound.
+constexpr unsigned threadsPerSelected = 4, fewestThreadsPerSelected = 2;
 // The number of a key.
 using KeyNumber = uint16_t;
 constexpr int64_t mostKeys = int64_t(UINT16_MAX) + 1;

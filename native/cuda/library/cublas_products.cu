@@ -86,10 +86,11 @@ class CublasProducts final : public MatrixProducts {
     return factor.element == Element::float32 ? computeType_ : ComputeType::float32;
   }
 
-  void multiply(const Factor& a, const Factor& b, int64_t depth, float factor, float keep, Matrix<float> out) override {
+  void multiply(const Factor& a, const Factor& b, int64_t depth, float factor, float keep,
+                Strided<float> out) override {
     const cublas::Status status = library_.functions.cublasGemmEx_64(
         handle_.get(), operationOf(b), operationOf(a), out.columns, out.rows, depth, &factor, b.data, typeOf(b),
-        b.columns, a.data, typeOf(a), a.columns, &keep, out.data, DataType::float32, out.columns, computeTypeFor(a),
+        b.stride, a.data, typeOf(a), a.stride, &keep, out.data, DataType::float32, out.stride, computeTypeFor(a),
         cublas::Algorithm::byShape);
     library_.check(status, "cublasGemmEx");
   }

@@ -165,12 +165,12 @@ class DecoderChunks {
 template <class T>
 void decodeByProducts(Context& gpu, const CodesView& codes, Rows decoder, const T* whole, Matrix<float> out) {
   const std::vector<ColumnChunk> chunks = columnChunks(codes);
-  T* const scattered = gpu.allocate<T>(codes.rows * chunks.front().count);
+  T* const scattered = gpu.allocate<T>(codes.rows * alignedStride(chunks.front().count));
   const DecoderChunks<T> decoderChunks(gpu, codes, decoder, whole, chunks.front().count);
   for (const ColumnChunk& chunk : chunks) {
-    scatterChunk(gpu, codes, codes.values, 1, chunk, Matrix<T>{scattered, codes.rows, chunk.count});
-    const Matrix<const T> values{scattered, codes.rows, chunk.count};
-    gpu.products().ab(values, decoderChunks.rows(chunk), 1, chunk.first == 0 ? 0 : 1, out);
+    const Strided<T> values{scattered, codes.rows, chunk.count, alignedStride(chunk.count)};
+    scatterChunk(gpu, codes, codes.values, 1, chunk, values);
+    gpu.products().ab(Strided<const T>(values), decoderChunks.rows(chunk), 1, chunk.first == 0 ? 0 : 1, out);
   }
 }
 
@@ -289,12 +289,12 @@ constexpr unsigned takeThreads = 128;
 // The gradients of the entries in a chunk of columns from `products`, dOutput . decoder^T [rows, chunk.count]. A block
 // per row.
 __global__ void __launch_bounds__(takeThreads)
-    takeEntriesKernel(CodesView codes, ColumnChunk chunk, const float* products, EntryGradient gradient) {
+    takeEntriesKernel(CodesView codes, ColumnChunk chunk, Strided<const float> products, EntryGradient gradient) {
   __shared__ uint64_t ends[2];
   const int64_t row = blockIdx.x;
   findEntriesOfColumns(codes, row, chunk.first, chunk.count, ends);
   __syncthreads();
-  const float* ofRow = products + row * chunk.count;
+  const float* ofRow = products.data + row * products.stride;
   for (uint64_t entry = ends[0] + threadIdx.x; entry < ends[1]; entry += takeThreads)
     writeGradient(codes, gradient, entry, isWanted(codes, gradient, entry),
                   ofRow[columnOfFeature(codes, codes.features[entry]) - chunk.first]);
@@ -305,12 +305,13 @@ template <class T>
 void decodeGradientByProducts(Context& gpu, const CodesView& codes, Rows decoder, const T* whole,
                               Matrix<const T> dOutput, const EntryGradient& gradient) {
   const std::vector<ColumnChunk> chunks = columnChunks(codes);
-  float* const products = gpu.allocate<float>(codes.rows * chunks.front().count);
+  float* const scratch = gpu.allocate<float>(codes.rows * alignedStride(chunks.front().count));
   const DecoderChunks<T> decoderChunks(gpu, codes, decoder, whole, chunks.front().count);
   for (const ColumnChunk& chunk : chunks) {
-    gpu.products().abTransposed(dOutput, decoderChunks.rows(chunk), 1, 0,
-                                Matrix<float>{products, codes.rows, chunk.count});
-    launch(gpu, takeEntriesKernel, Launch{dim3(unsigned(codes.rows)), takeThreads}, codes, chunk, products, gradient);
+    const Strided<float> products{scratch, codes.rows, chunk.count, alignedStride(chunk.count)};
+    gpu.products().abTransposed(Strided<const T>(dOutput), decoderChunks.rows(chunk), 1, 0, products);
+    launch(gpu, takeEntriesKernel, Launch{dim3(unsigned(codes.rows)), takeThreads}, codes, chunk,
+           Strided<const float>(products), gradient);
   }
 }
 
@@ -354,7 +355,7 @@ void decodeGradient(Context& gpu, CodesView codes, Rows decoder, const uint16_t*
 // out[t, f] = the value of entry (t, f), 0 where there is none.
 void densify(Context& gpu, CodesView codes, Matrix<float> out) {
   codes.eligible = {nullptr, nullptr, codes.dSae};  // columns are features
-  scatterChunk(gpu, codes, codes.values, 1, {0, codes.dSae}, out);
+  scatterChunk(gpu, codes, codes.values, 1, {0, codes.dSae}, Strided<float>(out));
 }
 
 }  // namespace monosem::cuda

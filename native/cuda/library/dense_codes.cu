@@ -31,7 +31,7 @@ constexpr unsigned scatterThreads = 256;
 // of `dense` is written once.
 template <class T>
 __global__ void __launch_bounds__(scatterThreads)
-    scatterChunkKernel(CodesView codes, const float* coefficients, float scale, ColumnChunk chunk, Matrix<T> dense) {
+    scatterChunkKernel(CodesView codes, const float* coefficients, float scale, ColumnChunk chunk, Strided<T> dense) {
   __shared__ float segment[segmentColumns];
   __shared__ uint64_t ends[2];
   const int64_t row = blockIdx.x, segmentStart = int64_t(blockIdx.y) * segmentColumns;
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(scatterThreads)
   for (uint64_t entry = ends[0] + threadIdx.x; entry < ends[1]; entry += scatterThreads)
     segment[columnOfFeature(codes, codes.features[entry]) - first] = scale * coefficients[entry];
   __syncthreads();
-  T* out = dense.data + row * dense.columns + segmentStart;
+  T* out = dense.data + row * dense.stride + segmentStart;
   for (int64_t column = threadIdx.x; column < columns; column += scatterThreads) roundTo(segment[column], out[column]);
 }
 
@@ -65,11 +65,11 @@ std::vector<ColumnChunk> columnChunks(const CodesView& codes) {
 
 template <class T>
 void scatterChunk(Context& gpu, const CodesView& codes, const float* coefficients, float scale, ColumnChunk chunk,
-                  Matrix<T> dense) {
+                  Strided<T> dense) {
   const dim3 blocks(unsigned(codes.rows), piecesOf(chunk.count, segmentColumns));
   launch(gpu, scatterChunkKernel<T>, Launch{blocks, scatterThreads}, codes, coefficients, scale, chunk, dense);
 }
-template void scatterChunk(Context&, const CodesView&, const float*, float, ColumnChunk, Matrix<float>);
-template void scatterChunk(Context&, const CodesView&, const float*, float, ColumnChunk, Matrix<Bfloat16>);
+template void scatterChunk(Context&, const CodesView&, const float*, float, ColumnChunk, Strided<float>);
+template void scatterChunk(Context&, const CodesView&, const float*, float, ColumnChunk, Strided<Bfloat16>);
 
 }  // namespace monosem::cuda

@@ -18,6 +18,7 @@
 
 #include "cuda/library/bfloat16.h"
 #include "cuda/library/context.h"
+#include "cuda/library/strided.h"
 
 namespace monosem::cuda {
 
@@ -38,6 +39,6 @@ std::vector<ColumnChunk> columnChunks(const CodesView& codes);
 // dense [codes.rows, chunk.count]; coefficients [entries], row order. T: float, or Bfloat16, rounded.
 template <class T>
 void scatterChunk(Context& gpu, const CodesView& codes, const float* coefficients, float scale, ColumnChunk chunk,
-                  Matrix<T> dense);
+                  Strided<T> dense);
 
 }  // namespace monosem::cuda

@@ -177,7 +177,7 @@ template <class T>
 void forEachScoreChunkOf(Context& gpu, const EncodeOperands& operands, Matrix<const T> x, const T* encoder,
                          const std::function<void(const ScoreChunk&)>& visit) {
   const ChunkShape shape = chunkShapeFor(gpu, operands);
-  float* products = gpu.allocate<float>(shape.rows * shape.columns);
+  float* scratch = gpu.allocate<float>(shape.rows * alignedStride(shape.columns));
   const bool copied = !encoder || operands.eligible.indices;
   T* copies = copied ? gpu.allocate<T>(shape.columns * x.columns) : nullptr;
   for (int64_t row = 0; row < x.rows; row += shape.rows)
@@ -186,9 +186,9 @@ void forEachScoreChunkOf(Context& gpu, const EncodeOperands& operands, Matrix<co
       const int64_t columns = std::min(shape.columns, operands.positions() - position);
       if (copied) copyEligibleRows(gpu, operands.encoder, operands.eligible, position, columns, copies);
       const T* factor = copied ? copies : encoder + position * x.columns;
-      gpu.products().abTransposed({x.row(row), rows, x.columns}, {factor, columns, x.columns}, 1, 0,
-                                  {products, rows, columns});
-      visit({row, position, {products, rows, columns}, operands.biases + position});
+      const Strided<float> products{scratch, rows, columns, alignedStride(columns)};
+      gpu.products().abTransposed({x.row(row), rows, x.columns}, {factor, columns, x.columns}, 1, 0, products);
+      visit({row, position, products, operands.biases + position});
     }
 }
 

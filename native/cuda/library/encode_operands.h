@@ -12,6 +12,7 @@
 #include <functional>
 
 #include "cuda/library/eligible_rows.h"
+#include "cuda/library/strided.h"
 #include "cuda/library/warp.h"
 
 namespace monosem::cuda {
@@ -65,8 +66,8 @@ ChunkShape chunkShapeFor(const Context& gpu, const EncodeOperands& operands);
 // The scores of some rows and positions: products + biases.
 struct ScoreChunk {
   int64_t firstRow, firstPosition;
-  Rows products;        // [rows, columns]
-  const float* biases;  // [columns]
+  Strided<const float> products;  // [rows, columns]
+  const float* biases;            // [columns]
 
   int64_t endPosition() const { return firstPosition + products.columns; }
 };
@@ -109,7 +110,7 @@ class ScorePiece {
     firstPosition = chunk.firstPosition + firstColumn;
     columns =
         rowOfChunk < chunk.products.rows ? int(min(int64_t(pieceColumns), chunk.products.columns - firstColumn)) : 0;
-    products_ = chunk.products.data + rowOfChunk * chunk.products.columns + firstColumn;
+    products_ = chunk.products.data + rowOfChunk * chunk.products.stride + firstColumn;
     biases_ = chunk.biases + firstColumn;
   }
   // Whether any lane has a score in a step, and whether this one has.

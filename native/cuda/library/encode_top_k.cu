@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(listThreads, 4)
   float threshold = starts ? -INFINITY : lists.thresholds[index];
   const unsigned lanesBefore = (1u << laneOf()) - 1;
   bool allFinite = true;
-  const float* products = chunk.products.data + row * chunk.products.columns;
+  const float* products = chunk.products.data + row * chunk.products.stride;
   const int64_t end = min((part + 1) * lists.columnsPerPart, chunk.products.columns);
   for (int64_t first = part * lists.columnsPerPart; first < end; first += columnsPerLook) {
     if (list.count + columnsPerLook > lists.capacity) threshold = list.cutDown<Order>(lists.k, histogram);

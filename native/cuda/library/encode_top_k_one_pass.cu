@@ -26,7 +26,7 @@ constexpr int64_t mostLists = mostGathered / scoresPerTile;
 // Threads of the blocks that select; a thread loads the count of a list.
 constexpr unsigned leastSelectThreads = 128, mostSelectThreads = 1024;
 static_assert(mostLists <= leastSelectThreads);
-constexpr int64_t mostTaken = mostSelectThreads / threadsPerSelected;  // k
+constexpr int64_t mostTaken = mostSelectThreads / fewestThreadsPerSelected;  // k
 static_assert(mostTaken + mostGathered <= mostKeys);
 
 // So many loads of a thread are under way at once.
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(mostSelectThreads)
   DYNAMIC_SHARED(uint32_t, keys);
   const int64_t row = chunk.firstRow + blockIdx.x;
   const uint32_t count = uint32_t(chunk.products.columns);
-  const float* products = chunk.products.data + int64_t(blockIdx.x) * chunk.products.columns;
+  const float* products = chunk.products.data + int64_t(blockIdx.x) * chunk.products.stride;
   const auto scoreAt = [&](uint32_t i) { return products[i] + chunk.biases[i]; };
   bool allFinite = true;
   for (uint32_t first = threadIdx.x; first < count; first += loadsAtOnce * blockDim.x) {

@@ -80,7 +80,7 @@ void sumDenseCodes(Context& gpu, const CodesView& codes, const float* coefficien
   gpu.clear(out.data, sizeof(float) * size_t(out.size));
   for (const ColumnChunk& chunk : chunks) {
     const Matrix<float> dense{scattered, codes.rows, chunk.count};
-    scatterChunk(gpu, codes, coefficients, 1, chunk, dense);
+    scatterChunk(gpu, codes, coefficients, 1, chunk, Strided<float>(dense));
     columnSumsAt(gpu, {dense.data, dense.rows, dense.columns}, scale, codes.eligible.indices + chunk.first, out.data);
   }
 }

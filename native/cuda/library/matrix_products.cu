@@ -12,19 +12,20 @@
 
 namespace monosem::cuda {
 
-MatrixProducts::Factor MatrixProducts::factorOf(Rows matrix, bool transposed) {
+MatrixProducts::Factor MatrixProducts::factorOf(Strided<const float> matrix, bool transposed) {
   if (gpu_.precision() != Precision::bfloat16)
-    return {matrix.data, matrix.rows, matrix.columns, transposed, Element::float32};
-  return factorOf(roundedToBfloat16(gpu_, matrix), transposed);
+    return {matrix.data, matrix.rows, matrix.columns, matrix.stride, transposed, Element::float32};
+  const Matrix<const Bfloat16> rounded = roundedToBfloat16(gpu_, {matrix.data, matrix.rows, matrix.stride});
+  return factorOf({rounded.data, matrix.rows, matrix.columns, matrix.stride}, transposed);
 }
 
-MatrixProducts::Factor MatrixProducts::factorOf(Matrix<const Bfloat16> matrix, bool transposed) {
-  return {matrix.data, matrix.rows, matrix.columns, transposed, Element::bfloat16};
+MatrixProducts::Factor MatrixProducts::factorOf(Strided<const Bfloat16> matrix, bool transposed) {
+  return {matrix.data, matrix.rows, matrix.columns, matrix.stride, transposed, Element::bfloat16};
 }
 
 template <class A, class B>
 void MatrixProducts::multiplyAny(A a, bool aTransposed, B b, bool bTransposed, int64_t depth, float factor, float keep,
-                                 Matrix<float> out) {
+                                 Strided<float> out) {
   if (isOfNothing(depth, keep, out)) return;
   const Factor left = factorOf(a, aTransposed), right = factorOf(b, bTransposed);
   multiply(left, right, depth, factor, keep, out);
@@ -33,8 +34,8 @@ void MatrixProducts::multiplyAny(A a, bool aTransposed, B b, bool bTransposed, i
   if (right.data != b.data) gpu_.release(right.data);
 }
 
-bool MatrixProducts::isOfNothing(int64_t depth, float keep, Matrix<float> out) {
-  const int64_t size = out.rows * out.columns;
+bool MatrixProducts::isOfNothing(int64_t depth, float keep, Strided<float> out) {
+  const int64_t size = out.rows * out.stride;
   if (size > 0 && depth > 0) return false;
   if (keep == 0)
     gpu_.clear(out.data, sizeof(float) * size_t(size));
@@ -43,36 +44,38 @@ bool MatrixProducts::isOfNothing(int64_t depth, float keep, Matrix<float> out) {
   return true;
 }
 
-void MatrixProducts::abTransposed(Rows a, Rows b, float factor, float keep, Matrix<float> out) {
+void MatrixProducts::abTransposed(Strided<const float> a, Strided<const float> b, float factor, float keep,
+                                  Strided<float> out) {
   multiplyAny(a, false, b, true, a.columns, factor, keep, out);
 }
 
 void MatrixProducts::abTransposedExactly(Rows a, Rows b, Matrix<float> out) {
   if (isOfNothing(a.columns, 0, out)) return;
-  multiply({a.data, a.rows, a.columns, false, Element::exactFloat32},
-           {b.data, b.rows, b.columns, true, Element::exactFloat32}, a.columns, 1, 0, out);
+  multiply({a.data, a.rows, a.columns, a.columns, false, Element::exactFloat32},
+           {b.data, b.rows, b.columns, b.columns, true, Element::exactFloat32}, a.columns, 1, 0, out);
 }
 
-void MatrixProducts::ab(Rows a, Rows b, float factor, float keep, Matrix<float> out) {
+void MatrixProducts::ab(Strided<const float> a, Strided<const float> b, float factor, float keep, Strided<float> out) {
   multiplyAny(a, false, b, false, a.columns, factor, keep, out);
 }
 
-void MatrixProducts::aTransposedB(Rows a, Rows b, float factor, float keep, Matrix<float> out) {
+void MatrixProducts::aTransposedB(Strided<const float> a, Strided<const float> b, float factor, float keep,
+                                  Strided<float> out) {
   multiplyAny(a, true, b, false, a.rows, factor, keep, out);
 }
 
-void MatrixProducts::abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep,
-                                  Matrix<float> out) {
+void MatrixProducts::abTransposed(Strided<const Bfloat16> a, Strided<const Bfloat16> b, float factor, float keep,
+                                  Strided<float> out) {
   multiplyAny(a, false, b, true, a.columns, factor, keep, out);
 }
 
-void MatrixProducts::ab(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep,
-                        Matrix<float> out) {
+void MatrixProducts::ab(Strided<const Bfloat16> a, Strided<const Bfloat16> b, float factor, float keep,
+                        Strided<float> out) {
   multiplyAny(a, false, b, false, a.columns, factor, keep, out);
 }
 
-void MatrixProducts::aTransposedB(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep,
-                                  Matrix<float> out) {
+void MatrixProducts::aTransposedB(Strided<const Bfloat16> a, Strided<const Bfloat16> b, float factor, float keep,
+                                  Strided<float> out) {
   multiplyAny(a, true, b, false, a.rows, factor, keep, out);
 }
 

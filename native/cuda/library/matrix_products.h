@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "cuda/library/bfloat16.h"
+#include "cuda/library/strided.h"
 
 namespace monosem::cuda {
 
@@ -14,26 +15,26 @@ class MatrixProducts {
   explicit MatrixProducts(Context& gpu) : gpu_(gpu) {}
   virtual ~MatrixProducts() = default;
   // out[m, n] = factor * sum over k of a[m, k] * b[n, k] + keep * out[m, n]; out is not read where keep is 0.
-  void abTransposed(Rows a, Rows b, float factor, float keep, Matrix<float> out);
+  void abTransposed(Strided<const float> a, Strided<const float> b, float factor, float keep, Strided<float> out);
   // out[m, n] = factor * sum over k of a[m, k] * b[k, n] + keep * out[m, n].
-  void ab(Rows a, Rows b, float factor, float keep, Matrix<float> out);
+  void ab(Strided<const float> a, Strided<const float> b, float factor, float keep, Strided<float> out);
   // out[m, n] = factor * sum over k of a[k, m] * b[k, n] + keep * out[m, n].
-  void aTransposedB(Rows a, Rows b, float factor, float keep, Matrix<float> out);
+  void aTransposedB(Strided<const float> a, Strided<const float> b, float factor, float keep, Strided<float> out);
 
   // out[m, n] = sum over k of a[m, k] * b[n, k], in float32 whatever the precision.
   void abTransposedExactly(Rows a, Rows b, Matrix<float> out);
 
   // The same of factors that were rounded before.
-  void abTransposed(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
-  void ab(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
-  void aTransposedB(Matrix<const Bfloat16> a, Matrix<const Bfloat16> b, float factor, float keep, Matrix<float> out);
+  void abTransposed(Strided<const Bfloat16> a, Strided<const Bfloat16> b, float factor, float keep, Strided<float> out);
+  void ab(Strided<const Bfloat16> a, Strided<const Bfloat16> b, float factor, float keep, Strided<float> out);
+  void aTransposedB(Strided<const Bfloat16> a, Strided<const Bfloat16> b, float factor, float keep, Strided<float> out);
 
  protected:
   enum class Element { float32, exactFloat32, bfloat16 };
   // A row-major matrix, of which the product takes the transpose where it says so.
   struct Factor {
     const void* data;
-    int64_t rows, columns;
+    int64_t rows, columns, stride;
     bool transposed;
     Element element;
   };
@@ -41,18 +42,18 @@ class MatrixProducts {
   // out = factor * a . b + keep * out, of `depth` > 0 summands, for an out that is not empty. Factors of float32 are
   // rounded as float32 and tf32 demand, those of exactFloat32 are not; those of bfloat16 have been.
   virtual void multiply(const Factor& a, const Factor& b, int64_t depth, float factor, float keep,
-                        Matrix<float> out) = 0;
+                        Strided<float> out) = 0;
 
   Context& gpu_;
 
  private:
-  Factor factorOf(Rows matrix, bool transposed);
-  static Factor factorOf(Matrix<const Bfloat16> matrix, bool transposed);
+  Factor factorOf(Strided<const float> matrix, bool transposed);
+  static Factor factorOf(Strided<const Bfloat16> matrix, bool transposed);
   template <class A, class B>
   void multiplyAny(A a, bool aTransposed, B b, bool bTransposed, int64_t depth, float factor, float keep,
-                   Matrix<float> out);
+                   Strided<float> out);
   // Whether out is empty or there are no summands; out = keep * out then.
-  bool isOfNothing(int64_t depth, float keep, Matrix<float> out);
+  bool isOfNothing(int64_t depth, float keep, Strided<float> out);
 };
 
 // `cublasPath`: see OpenOptions. Throws unsupported, naming what was looked for, where cuBLAS cannot be opened.

@@ -196,7 +196,7 @@ class PreparedGradient {
       const CodesView& codes = gradient.terms[i].codes;
       if (!worthDense(gpu, codes)) continue;
       const int64_t perChunk = columnChunks(codes).front().count;
-      scattered = std::max(scattered, codes.rows * perChunk);
+      scattered = std::max(scattered, codes.rows * alignedStride(perChunk));
       if (!codes.eligible.indices) featuresPerLaunch_ = std::min({featuresPerLaunch_, perChunk, perScratch});
     }
     if (scattered > 0)
@@ -293,11 +293,11 @@ class PreparedGradient {
   template <class T>
   void multiply(const Product& product, const T* dense, ColumnChunk chunk, Matrix<float> out) {
     const EntryTermView& term = product.term;
-    T* const scattered = static_cast<T*>(scattered_);
-    scatterChunk(gpu_, term.codes, term.coefficients, float(term.scale), chunk,
-                 Matrix<T>{scattered, term.codes.rows, chunk.count});
-    const Matrix<const T> coefficients{scattered, term.codes.rows, chunk.count};
-    gpu_.products().aTransposedB(coefficients, Matrix<const T>{dense, term.dense.rows, term.dense.columns}, 1, 0, out);
+    const Strided<T> coefficients{static_cast<T*>(scattered_), term.codes.rows, chunk.count,
+                                  alignedStride(chunk.count)};
+    scatterChunk(gpu_, term.codes, term.coefficients, float(term.scale), chunk, coefficients);
+    gpu_.products().aTransposedB(Strided<const T>(coefficients),
+                                 Matrix<const T>{dense, term.dense.rows, term.dense.columns}, 1, 0, out);
   }
 
   // Sums the term's chunks, unless none can lie within one feature, which has at most one entry per row.

@@ -22,18 +22,19 @@ class ReferenceProducts final : public MatrixProducts {
   using MatrixProducts::MatrixProducts;
 
  private:
-  void multiply(const Factor& a, const Factor& b, int64_t depth, float factor, float keep, Matrix<float> out) override {
+  void multiply(const Factor& a, const Factor& b, int64_t depth, float factor, float keep,
+                Strided<float> out) override {
     for (int64_t m = 0; m < out.rows; ++m)
       for (int64_t n = 0; n < out.columns; ++n) {
         float sum = 0;
         for (int64_t k = 0; k < depth; ++k) sum = std::fma(element(a, m, k), element(b, k, n), sum);
-        float& place = out.row(m)[n];
+        float& place = out.data[m * out.stride + n];
         place = keep == 0 ? factor * sum : factor * sum + keep * place;
       }
   }
 
   float element(const Factor& factor, int64_t row, int64_t column) const {
-    const int64_t place = factor.transposed ? column * factor.columns + row : row * factor.columns + column;
+    const int64_t place = factor.transposed ? column * factor.stride + row : row * factor.stride + column;
     if (factor.element != Element::bfloat16) {
       const float value = static_cast<const float*>(factor.data)[place];
       const bool rounds = factor.element == Element::float32 && gpu_.precision() == Precision::tf32;

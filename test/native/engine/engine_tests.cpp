@@ -258,6 +258,26 @@ void blocksOfOtherPhasesStay() {
   check(scarce.statistics().peak == 131072, "where the source has no more, cached blocks make room");
 }
 
+void whatOnlySavesTimeTakesWhatIsLeft() {
+  int asked = 0;
+  CachingAllocator allocator(std::make_unique<CountingMemory>(asked, 65536), 0, 2);
+  const Block first = allocator.allocateIfRoom(32768);
+  check(bool(first), "there is room");
+  { const Block scratch = allocator.allocate(16384); }
+  check(!allocator.allocateIfRoom(49152), "there is none, even without what is cached");
+  check(allocator.statistics().cached == 0, "which it takes to find out");
+  { const Block scratch = allocator.allocate(16384); }
+  for (int i = 0; i < 3; ++i) check(!allocator.allocateIfRoom(65536), "nor for more");
+  check(allocator.statistics().cached == 16384, "the cache stays then");
+  check(bool(allocator.allocateIfRoom(16384)), "cached blocks are room");
+  check(bool(allocator.allocateIfRoom(32768)), "as is what nobody needs any more");
+
+  CachingAllocator limited(std::make_unique<CountingMemory>(asked), 32768);
+  check(!limited.allocateIfRoom(65536), "a limit holds");
+  limited.setLimit(65536);
+  check(bool(limited.allocateIfRoom(65536)), "until it is a higher one");
+}
+
 void shuttingDownDropsWaitingWork() {
   const auto device = openDevice();
   std::atomic<int> ran{0};
@@ -308,6 +328,7 @@ int main() {
   theLimitHolds();
   allocatorsAreExactAndShared();
   blocksOfOtherPhasesStay();
+  whatOnlySavesTimeTakesWhatIsLeft();
   shuttingDownDropsWaitingWork();
   manyThreadsMayEnqueue();
   std::printf("%d passed, %d failed\n", passed, failed);

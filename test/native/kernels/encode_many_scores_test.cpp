@@ -20,7 +20,7 @@ std::vector<ManyScores> shapesFor(Test& test) {
   const std::string device = test.kernels().description();
   if (device.find("NVIDIA") != std::string::npos)
     return {{300, 16461, 72}, {130, 40003, 8}, {4500, 5000, 16}, {257, 18000, 200}};
-  return {{20, 4173, 72}};
+  return {{20, 4173, 72}, {9, 8493, 8}};
 }
 
 int64_t below(Random& random, int64_t bound) {
@@ -105,7 +105,8 @@ PRODUCT_TEST("many scores: top k", topKTests) {
     for (const Trend trend : {Trend::none, Trend::rising}) {
       const Problem problem = wholeNumbers(random, shape, trend);
       const Floats scores = scoresOf(problem);
-      for (const auto& [k, byMagnitude] : {std::pair<int64_t, bool>{1, false}, {32, false}, {32, true}, {201, false}}) {
+      for (const auto& [k, byMagnitude] :
+           {std::pair<int64_t, bool>{1, false}, {32, false}, {32, true}, {201, false}, {500, false}}) {
         Selection selection;
         selection.select = Select::topk;
         selection.k = k;

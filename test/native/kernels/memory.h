@@ -18,6 +18,7 @@ class ExactAllocator final : public Allocator {
     std::memset(memory, 0xff, bytes);
     return makeBlock(std::shared_ptr<void>(memory, std::free), bytes);
   }
+  Block allocateIfRoom(size_t bytes) override { return allocate(bytes); }
   MemoryStatistics statistics() const override { return {}; }
   void setLimit(uint64_t) override {}
   void resetPeak() override {}
