@@ -12,55 +12,71 @@ export interface HookVariance {
 /** A variance below this part of E|y|² is rounding, as in the metrics of all hooks together. */
 const roundingOfVariance = 1e-12;
 
+/** Σ over tokens of one hook's activations; f64. */
+interface HookSums {
+  /** Per column, [width] */
+  readonly target: Tensor;
+  /** Σ |y|² and Σ |x̂ - y|², [1]: of products in f64, as f32 ones would leave nothing of a variance beside a large mean. */
+  readonly squaredTarget: Tensor;
+  readonly squaredError: Tensor;
+}
+
 /** Explained variance of each hook of a crosscoder: one hook of large activations hides what happens at the others. */
 export class HookVarianceAccumulator {
   readonly #device: Device;
   readonly #hooks: readonly ActivationHook[];
-  /** Per column, f64 [sum of the widths]. */
-  readonly #sums: Readonly<Record<"target" | "squaredTarget" | "squaredError", Tensor>>;
+  readonly #sums: readonly HookSums[];
   #rows = 0;
 
   /** @param hooks whose columns lie side by side, in this order */
   constructor(device: Device, hooks: readonly ActivationHook[]) {
     this.#device = device;
     this.#hooks = hooks;
-    const columns = hooks.reduce((sum, { width }) => sum + width, 0);
-    const zeros = (): Tensor => device.zeros([columns], "f64");
-    this.#sums = { target: zeros(), squaredTarget: zeros(), squaredError: zeros() };
+    const zeros = (size: number): Tensor => device.zeros([size], "f64");
+    this.#sums = hooks.map(({ width }) => ({
+      target: zeros(width),
+      squaredTarget: zeros(1),
+      squaredError: zeros(1),
+    }));
   }
 
   /** @param target what was to be reconstructed, as `reconstruction` [rows, sum of the widths] */
   add(target: Tensor, reconstruction: Tensor): void {
     const { kernels } = this.#device;
     using residual = kernels.add(reconstruction, target, { scale: -1 });
-    using squaredError = kernels.multiply(residual, residual);
-    using squaredTarget = kernels.multiply(target, target);
-    kernels.accumulateColumnSums(target, this.#sums.target);
-    kernels.accumulateColumnSums(squaredTarget, this.#sums.squaredTarget);
-    kernels.accumulateColumnSums(squaredError, this.#sums.squaredError);
+    let first = 0;
+    for (const [hook, { width }] of this.#hooks.entries()) {
+      const sums = this.#sums[hook]!;
+      using ofTarget = kernels.sliceColumns(target, first, width);
+      using ofResidual = kernels.sliceColumns(residual, first, width);
+      kernels.accumulateColumnSums(ofTarget, sums.target);
+      kernels.dot(ofTarget, ofTarget, sums.squaredTarget);
+      kernels.dot(ofResidual, ofResidual, sums.squaredError);
+      first += width;
+    }
     this.#rows += target.shape[0]!;
   }
 
   async read(): Promise<readonly HookVariance[]> {
-    const { target, squaredTarget, squaredError } = this.#sums;
-    const [sums, squares, errors] = await Promise.all([target.read(), squaredTarget.read(), squaredError.read()]);
-    let column = 0;
-    return this.#hooks.map(({ name, width }) => {
-      let [meanSquare, squaredMean, error] = [0, 0, 0];
-      for (const end = column + width; column < end; column++) {
-        meanSquare += squares[column]! / this.#rows;
-        squaredMean += (sums[column]! / this.#rows) ** 2;
-        error += errors[column]! / this.#rows;
-      }
-      const variance = meanSquare - squaredMean;
-      return {
-        hook: name,
-        explainedVariance: variance > roundingOfVariance * meanSquare ? 1 - error / variance : null,
-      };
-    });
+    return await Promise.all(
+      this.#hooks.map(async ({ name }, hook) => {
+        const { target, squaredTarget, squaredError } = this.#sums[hook]!;
+        const [sums, squares, error] = await Promise.all([
+          target.read(),
+          squaredTarget.readScalar(),
+          squaredError.readScalar(),
+        ]);
+        const meanSquare = squares / this.#rows;
+        const variance = Array.from(sums).reduce((rest, sum) => rest - (sum / this.#rows) ** 2, meanSquare);
+        const varies = variance > roundingOfVariance * meanSquare;
+        return { hook: name, explainedVariance: varies ? 1 - error / this.#rows / variance : null };
+      }),
+    );
   }
 
   [Symbol.dispose](): void {
-    for (const sum of Object.values(this.#sums)) sum.dispose();
+    for (const { target, squaredTarget, squaredError } of this.#sums) {
+      for (const sum of [target, squaredTarget, squaredError]) sum.dispose();
+    }
   }
 }

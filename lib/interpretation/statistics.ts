@@ -12,7 +12,12 @@ export function pearson(a: readonly number[], b: readonly number[]): number {
     varianceA += da * da;
     varianceB += db * db;
   }
-  return varianceA === 0 || varianceB === 0 ? 0 : covariance / Math.sqrt(varianceA * varianceB);
+  return isConstant(a) || isConstant(b) ? 0 : covariance / Math.sqrt(varianceA * varianceB);
+}
+
+/** By its values: the mean of equal ones, and so their variance, may be rounded. */
+function isConstant(values: readonly number[]): boolean {
+  return values.every((value) => value === values[0]);
 }
 
 /**

@@ -14,6 +14,8 @@ export interface FeatureMatrix {
   transposedTimes(vector: Float64Array): Float64Array;
   /** Σ_r u_r x_rc², [columns]. */
   weightedSquares(weights: Float64Array): Float64Array;
+  /** X less these numbers, a column each; undefined where that would fill in what is not stored. */
+  less(offsets: Float64Array): FeatureMatrix | undefined;
   /** Of every column; the deviation is that of the population, as of scikit-learn's StandardScaler. */
   moments(): ColumnMoments;
   /** The rows of those numbers, in their order. */
@@ -109,6 +111,14 @@ export class DenseFeatures implements FeatureMatrix {
       }
     }
     return { mean, standardDeviation: standardDeviation.map((sum) => Math.sqrt(sum / this.rows)) };
+  }
+
+  less(offsets: Float64Array): DenseFeatures {
+    const data = Float64Array.from(this.#data);
+    for (let row = 0, i = 0; row < this.rows; row++) {
+      for (let column = 0; column < this.columns; column++) data[i++]! -= offsets[column]!;
+    }
+    return new DenseFeatures(data, this.rows, this.columns);
   }
 
   selectRows(rows: ArrayLike<number>): DenseFeatures {
@@ -207,6 +217,10 @@ export class SparseFeatures implements FeatureMatrix {
         Math.sqrt((sum + (this.rows - present[column]!) * mean[column]! ** 2) / this.rows),
       ),
     };
+  }
+
+  less(): undefined {
+    return undefined;
   }
 
   selectRows(rows: ArrayLike<number>): SparseFeatures {

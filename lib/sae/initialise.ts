@@ -48,7 +48,7 @@ export function initialParameters(
 /**
  * The encoder that is the pseudo-inverse of the decoder: W_enc = W_dec⁺, feature-major D (DᵀD)⁻¹ for dSae >= dIn, else
  * (DDᵀ)⁻¹ D. The inverse is found by Newton-Schulz iteration X <- X (2I - GX) from X = I / |G|_F, which
- * converges quadratically and needs only matrix products.
+ * converges quadratically and needs only matrix products, and mended by the same iteration of D⁺ itself.
  *
  * @param decoder f32 [dSae, dIn]
  * @returns f32 [dSae, dIn], the caller's to dispose
@@ -64,34 +64,51 @@ export async function pseudoInverse(decoder: Tensor, device: Device): Promise<Te
   using gram = wide ? multiply(transposed, transposed) : multiply(decoder, decoder);
   const size = Math.min(dSae, dIn);
 
-  using squares = device.zeros([1], "f64");
-  kernels.dot(gram, gram, squares);
-  const norm = Math.sqrt(await squares.readScalar());
   const identity = new Float32Array(size * size);
   for (let i = 0; i < size; i++) identity[i * size + i] = 1;
   using unit = device.tensor(identity, [size, size]);
 
-  const inverse = kernels.scale(unit, 1 / norm);
-  for (let iteration = 0; iteration < 60; iteration++) {
+  const squaredNorm = async (matrix: Tensor): Promise<number> => {
+    using squared = device.zeros([1], "f64");
+    kernels.dot(matrix, matrix, squared);
+    return await squared.readScalar();
+  };
+  using inverse = kernels.scale(unit, 1 / Math.sqrt(await squaredNorm(gram)));
+  let squaredError = Number.POSITIVE_INFINITY;
+  for (let iteration = 0; iteration < 60 && squaredError >= 1e-8 * size; iteration++) {
     using product = multiply(inverse, gram); // XG, so that error is (I - GX)ᵀ, as the next product wants it
     using error = kernels.add(unit, product, { scale: -1 });
-    using squaredError = device.zeros([1], "f64");
-    kernels.dot(error, error, squaredError);
+    const last = squaredError;
+    squaredError = await squaredNorm(error);
+    // Squared anew in each step once it is small, until rounding, which the square of D's condition multiplies, stops it.
+    if (last < 0.25 && squaredError > last / 4) break;
     using correction = multiply(inverse, error);
     kernels.add(inverse, correction, { out: inverse });
     using mirrored = kernels.transpose(inverse);
     kernels.add(inverse, mirrored, { out: inverse });
     kernels.scale(inverse, 0.5, { out: inverse });
-    if ((await squaredError.readScalar()) < 1e-8 * size) {
-      // 1e-4 per dimension before this step, its square after
-      using found = inverse;
-      return wide ? multiply(decoder, found) : multiply(found, transposed);
-    }
   }
-  inverse.dispose();
-  throw new MonosemError(
-    "ERR_INVALID_ARGUMENT",
-    `the decoder [${dSae}, ${dIn}] has no pseudo-inverse in float32: its rows do not span ${size} dimensions well enough; ` +
-      "initialise the encoder as the decoder's transpose instead",
-  );
+  if (!(squaredError < 0.25)) refuse();
+
+  // Y = (D⁺)ᵀ, which steps with D itself take on to where rounding is multiplied by D's condition alone.
+  const found = wide ? multiply(decoder, inverse) : multiply(inverse, transposed);
+  for (let step = 0; step < 4; step++) {
+    using foundTransposed = kernels.transpose(found);
+    using product = wide ? multiply(foundTransposed, transposed) : multiply(found, decoder); // D⁺D, or (DD⁺)ᵀ
+    using error = kernels.add(unit, product, { scale: -1 });
+    using correction = wide ? multiply(found, error) : multiply(error, foundTransposed);
+    kernels.add(found, correction, { out: found });
+    // 1e-4 per dimension before this step, its square after
+    if ((await squaredNorm(error)) < 1e-8 * size) return found;
+  }
+  found.dispose();
+  return refuse();
+
+  function refuse(): never {
+    throw new MonosemError(
+      "ERR_INVALID_ARGUMENT",
+      `the decoder [${dSae}, ${dIn}] has no pseudo-inverse in float32: its rows do not span ${size} dimensions well enough; ` +
+        "initialise the encoder as the decoder's transpose instead",
+    );
+  }
 }

@@ -78,12 +78,16 @@ function changeInPlace(kernels: Kernels, column: Tensor, change: LatentChange): 
   }
 }
 
-/** x + relu(bound - x) is max(x, bound), and x itself where that is the larger; sign -1: min(x, bound) likewise. */
+/** max(x, bound), or with sign -1 min(x, bound): each number is one of the two, without a sum that would round. */
 function raiseTo(kernels: Kernels, column: Tensor, bound: number, sign: 1 | -1): void {
   using gap = kernels.scale(column, -sign);
   addConstant(kernels, gap, sign * bound);
-  using missing = kernels.activation(gap, "relu");
-  kernels.add(column, missing, { scale: sign, out: column });
+  using isBeyond = kernels.activation(gap, "heaviside");
+  using ones = kernels.scale(isBeyond, 0);
+  addConstant(kernels, ones, 1);
+  using isWithin = kernels.add(ones, isBeyond, { scale: -1 });
+  kernels.multiply(column, isWithin, { out: column });
+  kernels.add(column, isBeyond, { scale: bound, out: column });
 }
 
 function addConstant(kernels: Kernels, column: Tensor, value: number): void {

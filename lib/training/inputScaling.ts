@@ -55,7 +55,9 @@ export class InputScaling {
     if (this.#layerNorm) {
       const { normalized, mean, standardDeviation } = kernels.standardiseRows(y, { epsilon: layerNormEpsilon });
       for (const handle of [normalized, mean, standardDeviation]) keep(handle);
-      return keep(kernels.scaleRows(error, standardDeviation));
+      const scaled = keep(kernels.scaleRows(error, standardDeviation));
+      // y is (standardDeviation + ε) normalized + mean, but an SAE's reconstruction is taken back by the deviation alone.
+      return kernels.add(scaled, normalized, { scale: -layerNormEpsilon, out: scaled });
     }
     if (this.#output === undefined) return error;
     const one = keep(this.#device.empty(this.#output.shape));

@@ -83,6 +83,8 @@ void Environment::settle(Napi::Env env, const Mailbox::Outcome& outcome) {
     }
   } catch (const Napi::Error& failed) {
     deferred.Reject(failed.Value());
+  } catch (const EngineError& failed) {
+    deferred.Reject(error({failed.code(), failed.what()}).Value());
   } catch (const std::exception& failed) {
     deferred.Reject(error({ErrorCode::internal, failed.what()}).Value());
   }

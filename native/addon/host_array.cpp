@@ -21,6 +21,17 @@ napi_typedarray_type arrayTypeOf(DType dtype) {
   }
 }
 
+// By JavaScript's constructor: where there is no memory it throws, while Node-API's own function ends the process.
+Napi::ArrayBuffer newArrayBuffer(Napi::Env env, size_t bytes) {
+  try {
+    const Napi::Object made = env.Global().Get("ArrayBuffer").As<Napi::Function>().New({Napi::Number::New(env, bytes)});
+    return made.As<Napi::ArrayBuffer>();
+  } catch (const Napi::Error& failed) {
+    throw EngineError(ErrorCode::outOfMemory, "cannot allocate " + std::to_string(bytes) +
+                                                  " bytes of the process's memory to read into: " + failed.Message());
+  }
+}
+
 }  // namespace
 
 const void* hostData(const Napi::Value& value, DType dtype, int64_t elements) {
@@ -41,7 +52,7 @@ const void* hostData(const Napi::Value& value, DType dtype, int64_t elements) {
 
 Napi::TypedArray newHostArray(Napi::Env env, DType dtype, int64_t elements, void** data) {
   const size_t bytes = bytesPerElement(dtype) * size_t(elements);
-  auto buffer = Napi::ArrayBuffer::New(env, bytes);
+  Napi::ArrayBuffer buffer = newArrayBuffer(env, bytes);
   *data = buffer.Data();
   napi_value array = nullptr;
   const napi_status status = napi_create_typedarray(env, arrayTypeOf(dtype), size_t(elements), buffer, 0, &array);

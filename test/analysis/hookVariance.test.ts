@@ -28,3 +28,23 @@ test("explained variance is of each hook's columns, over all batches; none where
   ]);
   await device.close();
 });
+
+test("beside a large mean nothing is lost of the variance, and a constant has none", async () => {
+  const device = await Device.open(testDevice, { threads: 1 });
+  using variances = new HookVarianceAccumulator(device, [
+    { name: "far", width: 1 },
+    { name: "constant", width: 2 },
+  ]);
+  const rows = 1000;
+  const target = new Float32Array(3 * rows).fill(7.7);
+  for (let row = 0; row < rows; row++) target[3 * row] = 1e5 + (row % 2);
+  const output = target.map((value, i) => (i % 3 === 0 ? value + 0.25 : 1.01 * value));
+  using y = device.tensor(target, [rows, 3]);
+  using reconstruction = device.tensor(output, [rows, 3]);
+  variances.add(y, reconstruction);
+  expect(await variances.read()).toEqual([
+    { hook: "far", explainedVariance: expect.closeTo(1 - 0.25 ** 2 / 0.25, 4) },
+    { hook: "constant", explainedVariance: null },
+  ]);
+  await device.close();
+});

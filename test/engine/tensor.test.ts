@@ -9,6 +9,14 @@ beforeAll(async () => {
 });
 afterAll(() => device.close());
 
+test("what does not fit into the process's memory is not read, and nothing ends", async () => {
+  using tensor = device.empty([2 ** 40]);
+  await expect((async () => await tensor.read())()).rejects.toMatchObject({
+    code: "ERR_OUT_OF_MEMORY",
+    message: expect.stringContaining("cannot allocate 4398046511104 bytes of the process's memory"),
+  });
+});
+
 test("a tensor reads back what it was made from, for every dtype", async () => {
   const arrays = {
     f32: new Float32Array([1.5, -0, Number.NaN, Number.POSITIVE_INFINITY, 3, 4]),

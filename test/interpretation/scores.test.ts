@@ -272,6 +272,7 @@ test("correlation and ROC area are those of their definitions", () => {
   expect(pearson([1, 2, 3], [2, 4, 6])).toBeCloseTo(1, 12);
   expect(pearson([1, 2, 3, 4], [1, 3, 2, 4])).toBeCloseTo(0.8, 12);
   expect(pearson([1, 1, 1], [1, 2, 3])).toBe(0);
+  expect(pearson([0.1, 0.1, 0.1], [0.7, 0.7, 0.7])).toBe(0); // whose means are rounded
   expect(auroc([3, 4], [1, 2])).toBe(1);
   expect(auroc([1, 3], [2, 3])).toBe(0.375);
 });

@@ -109,6 +109,18 @@ test("separable classes and a tiny penalty still converge: the gradient vanishes
   expect(bias).toBeCloseTo(0, 6);
 });
 
+test("columns whose mean is many times their deviation are fitted as any other", async () => {
+  const rows = golden.dense.map((row, i) => [...row, Math.fround(3.7) + (i % 3) * 2 ** -22, 1e6 + (i % 5)]);
+  const near = golden.dense.map((row, i) => [...row, i % 3, i % 5]);
+  const options = { penalty: 1 };
+  const far = await fitLogisticProbe(denseFeatures(rows), golden.labels, options);
+  const expected = await fitLogisticProbe(denseFeatures(near), golden.labels, options);
+  const [scores, of] = [probeScores(far, denseFeatures(rows)), probeScores(expected, denseFeatures(near))];
+  scores.forEach((score, row) => {
+    expect(score).toBeCloseTo(of[row]!, 5);
+  });
+});
+
 test("where the search begins does not change the probe", async () => {
   for (const [, features] of storages) {
     for (const standardise of [true, false]) {

@@ -74,6 +74,7 @@ describe("initialisation", () => {
     ["narrow", 4, 9],
     ["one latent", 1, 6],
     ["one dimension", 9, 1],
+    ["square, so ill-conditioned", 40, 40],
   ])(
     "the pseudo-inverse of a %s decoder times the decoder is the identity on the smaller side",
     async (_, dSae, dIn) => {

@@ -4,7 +4,7 @@ import type { Device } from "../../lib/engine/device.js";
 import type { HookedTransformer, NamedHook } from "../../lib/models/hookedTransformer.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { type InterventionOptions, interventions, latentIntervention } from "../../lib/steering/interventions.js";
-import type { LatentChange } from "../../lib/steering/latentChange.js";
+import { changeColumns, type LatentChange } from "../../lib/steering/latentChange.js";
 import { exactSae, HOOK, openTinyModel } from "../analysis/tinyModel.js";
 
 let device: Device;
@@ -218,4 +218,19 @@ test("changes that make no sense are refused", async () => {
     { metadata: { hookNames: [HOOK, "blocks.3.hook_resid_post"] } },
   );
   expect(() => interventions(model, crosscoder, changes)).toThrow(expect.objectContaining({ code: "ERR_UNSUPPORTED" }));
+});
+
+test("a clamp gives the bound itself, however far the value lies from it", async () => {
+  const values = [1000, 1e5, -1e5, 3.3333, 0.05];
+  using columns = device.tensor(Float32Array.from(values), [values.length, 1]);
+  for (const clamp of [
+    [Number.NEGATIVE_INFINITY, 0.001],
+    [0.001, Number.POSITIVE_INFINITY],
+    [0.01, 0.1],
+  ] as const) {
+    using changed = changeColumns(device.kernels, columns, [7], [{ latent: 7, clamp }]);
+    const [lowest, highest] = clamp.map(Math.fround) as [number, number];
+    const expected = values.map((value) => Math.min(highest, Math.max(lowest, Math.fround(value))));
+    expect(Array.from(await changed.readFloat32())).toEqual(expected);
+  }
 });
