@@ -7,6 +7,7 @@ import { MonosemError, throwIfAborted, untilAborted } from "../errors.js";
 import type { ContextPosition } from "./contexts.js";
 import { Harvest, type HarvestedRows, type HarvestOptions } from "./harvest.js";
 import type { ActivationHook, ActivationSource, Json, SourceState } from "./source.js";
+import { Turns } from "./turns.js";
 
 export interface ModelActivationOptions extends HarvestOptions {
   /** Activation vectors that are mixed with one another: the buffer takes bufferTokens * dIn * 4 bytes on the device. */
@@ -65,6 +66,7 @@ export class ActivationBuffer implements ActivationSource {
   #passFailure: unknown;
   /** Rows that may wait by now. */
   #aheadGoal = 0;
+  readonly #turns = new Turns();
   #disposed = false;
 
   private constructor(options: ModelActivationOptions, harvest: Harvest) {
@@ -104,13 +106,19 @@ export class ActivationBuffer implements ActivationSource {
   /**
    * The next activation vectors, f32 [batchSize, dIn]; never undefined.
    *
-   * @throws MonosemError as Harvest's `next`; ERR_ABORTED, after which serving can go on; ERR_DISPOSED
+   * @throws MonosemError as Harvest's `next`; ERR_INVALID_ARGUMENT for a batch size that is no positive integer;
+   *   ERR_ABORTED, after which serving can go on; ERR_DISPOSED, also when it is disposed before the rows are there
    */
   async next(batchSize: number, signal?: AbortSignal): Promise<Tensor> {
     this.#requireAlive();
     if (!Number.isSafeInteger(batchSize) || batchSize < 1) {
       throw new MonosemError("ERR_INVALID_ARGUMENT", `batchSize must be a positive integer, not ${batchSize}`);
     }
+    return await this.#turns.take(() => this.#next(batchSize, signal), signal, what);
+  }
+
+  async #next(batchSize: number, signal: AbortSignal | undefined): Promise<Tensor> {
+    this.#requireAlive();
     throwIfAborted(signal, what);
     await this.#fill(signal);
     const begin = { filling: this.#filling, served: this.#served };
@@ -135,6 +143,10 @@ export class ActivationBuffer implements ActivationSource {
 
   /** Everything: the buffer's content, its order, the random generator, and the place in the corpus. */
   async saveState(): Promise<SourceState> {
+    return await this.#turns.take(() => this.#saveState());
+  }
+
+  async #saveState(): Promise<SourceState> {
     this.#requireAlive();
     const state: Json = {
       ...this.#identity(),
@@ -155,7 +167,11 @@ export class ActivationBuffer implements ActivationSource {
   }
 
   /** @throws MonosemError ERR_CONFIG when the state was saved with other options; ERR_FORMAT for a damaged state */
-  async restoreState({ state, tensors }: SourceState): Promise<void> {
+  async restoreState(saved: SourceState): Promise<void> {
+    await this.#turns.take(() => this.#restoreState(saved));
+  }
+
+  async #restoreState({ state, tensors }: SourceState): Promise<void> {
     this.#requireAlive();
     const saved = (typeof state === "object" && state !== null ? state : {}) as Record<string, Json>;
     for (const [key, value] of Object.entries(this.#identity())) {
@@ -191,7 +207,9 @@ export class ActivationBuffer implements ActivationSource {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    void this.#forget();
+    this.#aheadGoal = 0;
+    // Whoever waits for activations first hears that there will be none.
+    void this.#turns.take(() => this.#forget());
   }
 
   [Symbol.dispose](): void {
@@ -226,6 +244,7 @@ export class ActivationBuffer implements ActivationSource {
   }
 
   #serve(rows: number): Tensor {
+    this.#requireAlive();
     const { rows: all, order } = this.#filling!;
     using indices = this.#device.tensor(order.slice(this.#served, this.#served + rows), [rows]);
     const batch = this.#device.kernels.gatherRows(all, indices);
@@ -262,6 +281,7 @@ export class ActivationBuffer implements ActivationSource {
     const queued: Promise<void>[] = [];
     for (;;) {
       await untilAborted(this.#ahead ?? Promise.resolve(), signal, what);
+      this.#requireAlive();
       const isEnough = this.#rowsWaiting() >= rows;
       if (isEnough) await untilAborted(Promise.all(queued), signal, what);
       if (this.#passFailure !== undefined) {

@@ -34,6 +34,9 @@ export interface ActivationSource {
   /**
    * The next `batchSize` activation vectors, f32 [batchSize, dIn], on the device; the caller disposes it.
    * Fewer rows at the end of a source that ends; undefined after it.
+   *
+   * Calls may overlap: each gets the rows after those of the call before it, as if they had been made one after the
+   * other. Whoever shares a source shares its rows.
    */
   next(batchSize: number, signal?: AbortSignal): Promise<Tensor | undefined>;
   /**
@@ -41,7 +44,7 @@ export interface ActivationSource {
    * infinity; undefined where none does. Sources need not know it.
    */
   findNonFinite?(rows: number): Promise<string | undefined>;
-  /** The state after the batches handed out so far. */
+  /** The state after the batches asked for so far: it waits for those that are not there yet. */
   saveState(): Promise<SourceState>;
   /** Continues where `saved` was taken. The source must have been opened on the same data with the same options. */
   restoreState(saved: SourceState): Promise<void>;

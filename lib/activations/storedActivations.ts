@@ -6,6 +6,7 @@ import { MonosemError, throwIfAborted, untilAborted } from "../errors.js";
 import { ActivationShards, type RowRange, type StoredRows } from "./activationShards.js";
 import { keyedPermutation } from "./permutation.js";
 import type { ActivationHook, ActivationSource, Json, SourceState } from "./source.js";
+import { Turns } from "./turns.js";
 
 export interface StoredActivationsOptions {
   /**
@@ -80,6 +81,7 @@ export class StoredActivations implements ActivationSource {
   readonly #groups = new Map<string, Promise<Group>>();
   #served = 0;
   #prepared: Prepared | undefined;
+  readonly #turns = new Turns();
   #disposed = false;
 
   private constructor(shards: ActivationShards, device: Device, options: StoredActivationsOptions) {
@@ -122,13 +124,19 @@ export class StoredActivations implements ActivationSource {
   /**
    * The next rows, f32 [batchSize, dIn]; never undefined.
    *
-   * @throws MonosemError ERR_ABORTED; ERR_FORMAT or ERR_IO when a file was changed or cannot be read; ERR_DISPOSED
+   * @throws MonosemError ERR_ABORTED; ERR_INVALID_ARGUMENT for a batch size that is no positive integer; ERR_FORMAT or
+   *   ERR_IO when a file was changed or cannot be read; ERR_DISPOSED, also when it is disposed before the rows are there
    */
   async next(batchSize: number, signal?: AbortSignal): Promise<Tensor> {
-    if (this.#disposed) throw new MonosemError("ERR_DISPOSED", "these stored activations were disposed");
+    this.#requireAlive();
     if (!Number.isSafeInteger(batchSize) || batchSize < 1) {
       throw new MonosemError("ERR_INVALID_ARGUMENT", `batchSize must be a positive integer, not ${batchSize}`);
     }
+    return await this.#turns.take(() => this.#serve(batchSize, signal), signal, what);
+  }
+
+  async #serve(batchSize: number, signal: AbortSignal | undefined): Promise<Tensor> {
+    this.#requireAlive();
     throwIfAborted(signal, what);
     const firstRow = this.#served;
     const { data } = this.#prepare(firstRow, batchSize);
@@ -140,6 +148,7 @@ export class StoredActivations implements ActivationSource {
       if (!signal?.aborted) this.#prepared = undefined;
       throw error;
     }
+    this.#requireAlive();
     this.#served = firstRow + batchSize;
     this.#prepare(this.#served, batchSize);
     return await this.#upload(rows, batchSize);
@@ -169,6 +178,11 @@ export class StoredActivations implements ActivationSource {
 
   /** Reads those rows again. */
   async findNonFinite(rows: number): Promise<string | undefined> {
+    return await this.#turns.take(() => this.#findNonFinite(rows));
+  }
+
+  async #findNonFinite(rows: number): Promise<string | undefined> {
+    this.#requireAlive();
     const count = Math.min(rows, this.#served);
     const firstRow = this.#served - count;
     const data = await this.#assemble(firstRow, count);
@@ -198,7 +212,10 @@ export class StoredActivations implements ActivationSource {
 
   /** The place in the stream; the files themselves are not part of the state. */
   async saveState(): Promise<SourceState> {
-    return { state: { ...this.#identity(), served: this.#served }, tensors: {} };
+    return await this.#turns.take(async () => ({
+      state: { ...this.#identity(), served: this.#served },
+      tensors: {},
+    }));
   }
 
   /** @throws MonosemError ERR_CONFIG when the state was saved from other files or with other options */
@@ -216,8 +233,10 @@ export class StoredActivations implements ActivationSource {
     if (!Number.isSafeInteger(served) || (served as number) < 0) {
       throw new MonosemError("ERR_FORMAT", `the saved state of stored activations has no row count: ${served}`);
     }
-    this.#served = served as number;
-    this.#prepared = undefined;
+    await this.#turns.take(async () => {
+      this.#served = served as number;
+      this.#prepared = undefined;
+    });
   }
 
   dispose(): void {
@@ -225,7 +244,7 @@ export class StoredActivations implements ActivationSource {
     this.#disposed = true;
     // Reading ahead ends first: a file that is closed under a read would be an error that nobody hears.
     const reading = [this.#prepared?.data, this.#everything, ...this.#groups.values()];
-    void Promise.allSettled(reading).then(() => this.#shards.close());
+    void this.#turns.take(() => Promise.allSettled(reading).then(() => this.#shards.close()));
     this.#groups.clear();
     this.#everything = undefined;
     this.#prepared = undefined;
@@ -233,6 +252,10 @@ export class StoredActivations implements ActivationSource {
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  #requireAlive(): void {
+    if (this.#disposed) throw new MonosemError("ERR_DISPOSED", "these stored activations were disposed");
   }
 
   #identity(): Record<string, string | number | boolean> {
@@ -347,7 +370,7 @@ export class StoredActivations implements ActivationSource {
     const data = this.#shards.allocate(rows);
     let row = 0;
     for (const range of ranges) {
-      if (this.#disposed) throw new MonosemError("ERR_DISPOSED", "these stored activations were disposed");
+      this.#requireAlive();
       await this.#shards.read(range, data, row);
       row += range.rows;
     }

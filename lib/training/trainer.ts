@@ -29,7 +29,7 @@ export interface TrainerOptions {
    */
   readonly sae: SaeTrainingConfig | readonly SaeTrainingConfig[];
   readonly training: TrainingConfig;
-  /** Remains the caller's to dispose. */
+  /** Remains the caller's to dispose. Trainers that share one share its rows: each needs its own to see all of them. */
   readonly source: ActivationSource;
   readonly device: Device;
   /**

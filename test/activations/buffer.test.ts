@@ -109,6 +109,33 @@ describe("ActivationBuffer", () => {
     }
   });
 
+  test("calls that overlap serve and save what calls one after the other do", async () => {
+    using sequential = await ActivationBuffer.create(optionsFor());
+    const expected = await serve(sequential, 5, 20, 33, 1);
+    using buffer = await ActivationBuffer.create(optionsFor());
+    const [first, second, state, ...rest] = await Promise.all([
+      serve(buffer, 5),
+      serve(buffer, 20),
+      buffer.saveState(),
+      serve(buffer, 33),
+      serve(buffer, 1),
+    ]);
+    expect([first, second, ...rest].flat()).toEqual(expected);
+    const next = await serve(sequential, 11);
+    expect(await serve(buffer, 11)).toEqual(next);
+    await buffer.restoreState(state);
+    expect(await serve(buffer, 33)).toEqual([expected[2]]);
+  });
+
+  test("those that wait for activations when the buffer is disposed hear of it", async () => {
+    const buffer = await ActivationBuffer.create(optionsFor());
+    const waiting = [buffer.next(5), buffer.next(50)];
+    buffer.dispose();
+    for (const one of await Promise.allSettled(waiting)) {
+      expect(one).toMatchObject({ status: "rejected", reason: { code: "ERR_DISPOSED" } });
+    }
+  });
+
   test("a state of another model, text, policy or buffer is refused, and so is a damaged one", async () => {
     using buffer = await ActivationBuffer.create(optionsFor());
     await serve(buffer, 5);

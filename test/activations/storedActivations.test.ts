@@ -144,6 +144,58 @@ describe("shuffled", () => {
   });
 });
 
+describe("calls that overlap", () => {
+  test.each([
+    ["in order", { shuffle: false }],
+    ["shuffled", { shuffle: true, seed: 3 }],
+    ["shuffled in groups", { shuffle: true, seed: 3, shuffleMemoryBytes: 12 * 40 }],
+  ])("serve and save what calls one after the other do, %s", async (_, options) => {
+    await writeShards(directory, [40, 60]);
+    const sequential = await open(directory, options);
+    const expected = await serve(sequential, 30, 7, 30, 1, 50);
+    const source = await open(directory, options);
+    const [first, second, , state, ...rest] = await Promise.all([
+      serve(source, 30),
+      serve(source, 7),
+      expect(source.next(9, AbortSignal.abort())).rejects.toMatchObject({ code: "ERR_ABORTED" }),
+      source.saveState(),
+      serve(source, 30),
+      serve(source, 1),
+      serve(source, 50),
+    ]);
+    expect([first, second, ...rest].flat()).toEqual(expected);
+    expect(state.state).toMatchObject({ served: 37 });
+    expect((await source.saveState()).state).toEqual((await sequential.saveState()).state);
+    await source.restoreState(state);
+    expect(await serve(source, 30)).toEqual([expected[2]]);
+  });
+
+  test("one that is aborted while it waits for its turn takes no rows, and does not wait", async () => {
+    await writeShards(directory, [40]);
+    const source = await open(directory);
+    const abort = new AbortController();
+    const settled: string[] = [];
+    const first = serve(source, 5).finally(() => settled.push("first"));
+    const aborted = source.next(5, abort.signal).finally(() => settled.push("aborted"));
+    const last = serve(source, 5);
+    abort.abort();
+    await expect(aborted).rejects.toMatchObject({ code: "ERR_ABORTED" });
+    expect(await first).toEqual([[0, 1, 2, 3, 4]]);
+    expect(await last).toEqual([[5, 6, 7, 8, 9]]);
+    expect(settled).toEqual(["aborted", "first"]);
+  });
+
+  test("those that wait when the source is disposed hear of it", async () => {
+    await writeShards(directory, [40]);
+    const source = await open(directory);
+    const waiting = [source.next(5), source.next(5)];
+    source.dispose();
+    for (const one of await Promise.allSettled(waiting)) {
+      expect(one).toMatchObject({ status: "rejected", reason: { code: "ERR_DISPOSED" } });
+    }
+  });
+});
+
 describe("resuming", () => {
   test.each([
     ["in order", { shuffle: false }],
