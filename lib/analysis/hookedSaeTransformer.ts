@@ -208,7 +208,7 @@ export class HookedSaeTransformer {
     run: (tokens: Tokens, options: ForwardOptions) => Promise<Tensor>,
   ): Promise<Tensor> {
     const { prependBos, ...rest } = options;
-    const { hooks = [], stopAtLayer } = rest;
+    const { hooks = [], stopAtLayer, signal } = rest;
     checkHooks(hooks);
     const tokens = this.model.modelTokens(input, this.#asTrained(input, { prependBos }));
     const { ids, positions } = await checkTokens(tokens, this.model.config);
@@ -218,7 +218,7 @@ export class HookedSaeTransformer {
     this.#checkSequences(rows);
     const passes = this.#attached
       .filter(({ output }) => isReached(output[0]!, stopAtLayer))
-      .map((attached) => new SaeInPass(attached, hooks, ids));
+      .map((attached) => new SaeInPass(attached, hooks, ids, signal));
     try {
       for (const pass of passes) await pass.readAhead(this.model, tokens);
       return await run(tokens, { ...rest, hooks: this.#hooks(options, passes) });
@@ -274,7 +274,7 @@ export class HookedSaeTransformer {
     const prompts = this.model.promptTokens(prompt, this.#asTrained(prompt, { prependBos }));
     this.#checkSequences(prompts.map((ids) => Int32Array.from(ids)));
     const ids = leftPadded(prompts);
-    const passes = this.#attached.map((attached) => new SaeInPass(attached, options.hooks ?? [], ids));
+    const passes = this.#attached.map((attached) => new SaeInPass(attached, options.hooks ?? [], ids, options.signal));
     return { prompts, rest: { ...options, hooks: this.#hooks(options, passes) } };
   }
 
@@ -327,6 +327,7 @@ interface Reconstructions {
 class SaeInPass {
   readonly #attached: Attached;
   readonly #userHooks: readonly NamedHook[];
+  readonly #signal: AbortSignal | undefined;
   readonly #ids: Int32Array;
   #passes = 0;
   /** Of a transcoder, from one of its hook points to the other. */
@@ -336,9 +337,10 @@ class SaeInPass {
   /** Of a crosscoder, from its first hook point on. */
   #reconstructions: Reconstructions | undefined;
 
-  constructor(attached: Attached, userHooks: readonly NamedHook[], ids: Int32Array) {
+  constructor(attached: Attached, userHooks: readonly NamedHook[], ids: Int32Array, signal: AbortSignal | undefined) {
     this.#attached = attached;
     this.#userHooks = userHooks;
+    this.#signal = signal;
     this.#ids = ids;
   }
 
@@ -508,7 +510,7 @@ class SaeInPass {
   /** What hooks make of `rows`, as rows; undefined where none replaces them. */
   async #seen(place: string, own: OwnHook, rows: Tensor, shape: readonly number[]): Promise<Tensor | undefined> {
     using activation = rows.reshape(shape);
-    using replacement = await answer({ name: `${place}.hook_sae_${own}`, activation }, this.#userHooks);
+    using replacement = await answer({ name: `${place}.hook_sae_${own}`, activation }, this.#userHooks, this.#signal);
     return replacement?.reshape(rows.shape);
   }
 }

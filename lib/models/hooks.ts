@@ -8,12 +8,15 @@
  */
 import { kindOf } from "../checkArguments.js";
 import { Tensor } from "../engine/tensor.js";
-import { MonosemError, throwIfAborted } from "../errors.js";
+import { MonosemError, throwIfAborted, untilAborted } from "../errors.js";
+
+/** In messages. */
+const what = "the run of the model";
 
 /**
  * Looks at an activation, and may replace it by returning another tensor of the same shape.
  *
- * The activation belongs to the model and is gone when the hook (or its promise) is done; to keep it, keep
+ * The activation belongs to the model and is gone when the hook (or its promise) is done, or the run is aborted; to keep it, keep
  * `activation.reshape(activation.shape)`, which shares its memory: the model never writes into an activation again, and
  * neither may a hook. A returned tensor belongs to the model from then on.
  */
@@ -85,13 +88,13 @@ export function* hookPoint(name: string, value: Tensor, shape: readonly number[]
  *   for a replacement that does not fit; whatever a hook throws
  */
 export async function runPass(pass: ForwardPass, hooks: readonly NamedHook[], signal?: AbortSignal): Promise<Tensor> {
-  throwIfAborted(signal, "the run of the model");
+  throwIfAborted(signal, what);
   let step = pass.next();
   while (!step.done) {
     let replacement: Tensor | undefined;
     try {
-      throwIfAborted(signal, "the run of the model");
-      replacement = await answer(step.value, hooks);
+      throwIfAborted(signal, what);
+      replacement = await answer(step.value, hooks, signal);
     } catch (error) {
       pass.return(undefined as never); // frees what the pass holds
       throw error;
@@ -106,13 +109,17 @@ export async function runPass(pass: ForwardPass, hooks: readonly NamedHook[], si
  *
  * @throws MonosemError as `runPass`
  */
-export async function answer(call: HookCall, hooks: readonly NamedHook[]): Promise<Tensor | undefined> {
+export async function answer(
+  call: HookCall,
+  hooks: readonly NamedHook[],
+  signal: AbortSignal | undefined,
+): Promise<Tensor | undefined> {
   let replacement: Tensor | undefined;
   try {
     for (const { name, hook } of hooks) {
       if (name !== call.name) continue;
       const current: Tensor = replacement ?? call.activation;
-      const returned = await hook(current, name);
+      const returned = await resultOf(hook, current, name, signal);
       if (returned === undefined || returned === current) continue;
       checkReturned(name, returned);
       replacement?.dispose();
@@ -124,6 +131,28 @@ export async function answer(call: HookCall, hooks: readonly NamedHook[]): Promi
     throw error;
   }
   return replacement;
+}
+
+/**
+ * What a hook returns. A run that is aborted does not wait for it: what the hook returns after that nobody uses, so it is
+ * freed, and what it throws nobody hears.
+ */
+async function resultOf(
+  hook: Hook,
+  activation: Tensor,
+  name: string,
+  signal: AbortSignal | undefined,
+): Promise<Awaited<ReturnType<Hook>>> {
+  const work = Promise.resolve(hook(activation, name));
+  try {
+    return await untilAborted(work, signal, what);
+  } catch (error) {
+    const free = (late: unknown): void => {
+      if (late instanceof Tensor && late !== activation) late.dispose();
+    };
+    work.then(free, () => undefined);
+    throw error;
+  }
 }
 
 function checkReturned(name: string, returned: Tensor): void {

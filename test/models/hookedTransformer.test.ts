@@ -254,7 +254,49 @@ describe("stopping early", () => {
     await expect(run).rejects.toMatchObject({ code: "ERR_ABORTED" });
     await expect(model.forward(tokens, { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: "ERR_ABORTED" });
   });
+
+  test.each<[string, (replacement: () => Tensor) => Promise<Tensor>]>([
+    ["never settles", () => new Promise(() => {})],
+    ["throws after the abort", (_) => later(() => Promise.reject(new Error("too late")))],
+    ["returns a tensor after the abort", (replacement) => later(async () => replacement())],
+    ["returns a tensor at the abort", async (replacement) => replacement()],
+  ])("an aborted run does not wait for a hook that %s, and keeps nothing", async (_, work) => {
+    await device.synchronize();
+    const before = device.memory().currentBytes;
+    const controller = new AbortController();
+    const made: Tensor[] = [];
+    const hook: NamedHook["hook"] = ({ shape }) => {
+      controller.abort();
+      return work(() => {
+        made.push(device.zeros(shape));
+        return made[0]!;
+      });
+    };
+    const run = model.forward(tokens, { hooks: [{ name: "hook_embed", hook }], signal: controller.signal });
+    await expect(run).rejects.toMatchObject({ code: "ERR_ABORTED" });
+    await later(async () => undefined);
+    for (const tensor of made) expect(() => device.kernels.scale(tensor, 1)).toThrow(/disposed/);
+    await device.synchronize();
+    expect(device.memory().currentBytes).toBe(before);
+  });
+
+  test("a hook that is at work when the signal fires is not waited for", async () => {
+    const controller = new AbortController();
+    const hook = (): Promise<void> => {
+      setImmediate(() => controller.abort());
+      return new Promise(() => {});
+    };
+    const hooks = [{ name: "hook_embed", hook }];
+    const { signal } = controller;
+    await expect(model.forward(tokens, { hooks, signal })).rejects.toMatchObject({ code: "ERR_ABORTED" });
+  });
 });
+
+/** What comes of some work, once everything else has had its turn. */
+async function later<T>(work: () => Promise<T>): Promise<T> {
+  for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+  return await work();
+}
 
 describe("tokens", () => {
   test("ids may come as a tensor, and a sequence's result does not depend on the others", async () => {
