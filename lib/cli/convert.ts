@@ -6,6 +6,7 @@ import { MonosemError } from "../errors.js";
 import { publishedFormatOf } from "../pretrained/formats.js";
 import { known, type SaeMetadata } from "../sae/metadata.js";
 import { Sae } from "../sae/sae.js";
+import { isUnfinishedSaeLensFolder } from "../sae/saeLensFolder.js";
 import { loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import { type DeviceFlags, deviceOption, positiveNumber, threadsOption, withDevice } from "./options.js";
@@ -101,13 +102,13 @@ function unknownOf({ config: { hookWidths, transcoder }, metadata }: Sae): reado
   ];
 }
 
-/** A folder with other files could be recognised as two formats afterwards. */
+/** A folder with other files could be recognised as two formats afterwards; what a killed conversion left is none. */
 async function refuseFilled(output: string): Promise<void> {
   const files = await readdir(output).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return [];
     throw new MonosemError("ERR_CONFIG", `cannot write to ${output}: ${error.message}`, { cause: error });
   });
-  if (files.length > 0) {
+  if (!isUnfinishedSaeLensFolder(files)) {
     throw new MonosemError("ERR_CONFIG", `${output} is not empty (${files.slice(0, 3).join(", ")}): name a new folder`);
   }
 }

@@ -7,6 +7,7 @@ import { type FileHandle, mkdir, open, readdir, rename, rm } from "node:fs/promi
 import { basename, dirname, join, resolve } from "node:path";
 import { MonosemError } from "../errors.js";
 import { isTaken } from "./exists.js";
+import { isRunning } from "./processes.js";
 
 /** Content of a file: text (UTF-8), bytes, or a function that writes to the open file. */
 export type FileContent = string | Uint8Array | ((handle: FileHandle) => Promise<void>);
@@ -121,6 +122,58 @@ export async function writeDirectoryAtomically(
   }
 }
 
+/** Two files that mean something only together. */
+export interface FilePair {
+  /** What readers open first: without it, they refuse the other. */
+  readonly key: string;
+  readonly other: string;
+}
+
+/**
+ * Replaces two files of a folder that mean something only together, and leaves its other files alone. `fill` writes both
+ * into a temporary folder inside; then the old key is taken away before the other file changes, and the new one comes last:
+ * a kill at any moment leaves the old pair, the new one, or no key, which readers refuse; never halves of both.
+ *
+ * What killed writers left in the folder is removed.
+ *
+ * @throws MonosemError ERR_IO naming the folder; errors of `fill` that are already MonosemErrors pass unchanged. The old
+ *   pair is then in place, unless the file system refused the very last renaming.
+ */
+export async function replacePairOfFiles(
+  directory: string,
+  { key, other }: FilePair,
+  fill: (temporaryDirectory: string) => Promise<void>,
+): Promise<void> {
+  const temporary = temporaryName(join(directory, key));
+  const previousKey = join(temporary, `previous-${key}`);
+  try {
+    for (const name of await readdir(directory)) {
+      if (isDeadTemporary(name)) await rm(join(directory, name), { recursive: true, force: true });
+    }
+    await mkdir(temporary);
+    await fill(temporary);
+    await syncTree(temporary);
+    const replaced = await isTaken(join(directory, key));
+    if (replaced) {
+      await rename(join(directory, key), previousKey);
+      await syncDirectory(directory);
+    }
+    try {
+      await rename(join(temporary, other), join(directory, other));
+    } catch (error) {
+      if (replaced) await rename(previousKey, join(directory, key));
+      throw error;
+    }
+    await syncDirectory(directory);
+    await rename(join(temporary, key), join(directory, key));
+    await syncDirectory(directory);
+    await rm(temporary, { recursive: true, force: true });
+  } catch (error) {
+    await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
+    throw ioError(`cannot write into the folder ${directory}`, error);
+  }
+}
+
 /**
  * Removes the temporaries that killed writers left in a directory; a directory that is missing has none. Only for one that
  * no other process writes to.
@@ -137,7 +190,13 @@ export async function removeTemporaries(directory: string): Promise<void> {
   }
 }
 
-const temporaryPattern = /^\..+\.\d+\.[0-9a-f]{12}\.tmp$/;
+const temporaryPattern = /^\..+\.(\d+)\.[0-9a-f]{12}\.tmp$/;
+
+/** Whether a name is that of a temporary whose writer has ended without removing it. */
+export function isDeadTemporary(name: string): boolean {
+  const pid = temporaryPattern.exec(name)?.[1];
+  return pid !== undefined && !isRunning(Number(pid));
+}
 
 function temporaryName(path: string): string {
   return join(dirname(path), `.${basename(path)}.${process.pid}.${randomBytes(6).toString("hex")}.tmp`);

@@ -421,8 +421,8 @@ export class Sae {
   }
 
   /**
-   * Writes a SAELens folder, which SAELens 6 loads unchanged where it knows the architecture. Each file appears whole or
-   * not at all, the weights first.
+   * Writes a SAELens folder, which SAELens 6 loads unchanged where it knows the architecture. Where the folder holds an SAE
+   * already, a kill at any moment leaves that one, the new one, or a folder without cfg.json, which does not load.
    *
    * @throws MonosemError ERR_NON_FINITE when a parameter holds NaN or infinity; ERR_IO when the file system refuses.
    */

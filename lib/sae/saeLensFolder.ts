@@ -5,11 +5,12 @@
  * What is written loads in SAELens unchanged. What is read must be understood to the last key that changes numbers: an
  * option that this library does not compute is refused by name.
  */
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import type { Json } from "../activations/source.js";
 import { MonosemError } from "../errors.js";
-import { writeFileAtomically } from "../formats/atomicFile.js";
+import { isDeadTemporary, replacePairOfFiles } from "../formats/atomicFile.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { type SafetensorsDType, SafetensorsFile, writeSafetensors } from "../formats/safetensors.js";
@@ -49,9 +50,16 @@ export async function writeSaeLensFolder(
     savedAs,
     { shape: savedTransposed ? [...shape].reverse() : shape, data: weights[name]! },
   ]);
-  await writeSafetensors(join(directory, weightsFile), Object.fromEntries(tensors));
   const cfg = saeLensCfg(config, metadata);
-  await writeFileAtomically(join(directory, configFile), `${JSON.stringify(cfg, null, 2)}\n`);
+  await replacePairOfFiles(directory, { key: configFile, other: weightsFile }, async (folder) => {
+    await writeSafetensors(join(folder, weightsFile), Object.fromEntries(tensors));
+    await writeFile(join(folder, configFile), `${JSON.stringify(cfg, null, 2)}\n`);
+  });
+}
+
+/** Whether the names in a folder are those that a killed `writeSaeLensFolder` leaves, and nothing else. */
+export function isUnfinishedSaeLensFolder(names: readonly string[]): boolean {
+  return names.every((name) => name === weightsFile || isDeadTemporary(name));
 }
 
 /** SAELens' names of what is done with activations. */

@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -34,6 +35,17 @@ test("convert rewrites a folder or a file as a SAELens folder, which every comma
     const info = JSON.parse((await runCli("info", output, "--json")).stdout);
     expect(info).toMatchObject({ kind: "sae", format: "SAELens", dIn: 6, dSae: 20 });
   }
+});
+
+test("what a killed conversion left in the folder does not stand in the way of the next", async () => {
+  const output = await temporaryFolder();
+  const { pid: dead } = spawnSync(process.execPath, ["--version"]);
+  for (const name of ["sae_weights.safetensors", `.cfg.json.${dead}.0123456789ab.tmp`]) {
+    await writeFile(join(output, name), "half");
+  }
+  expect(await runCli("convert", gemma, output)).toMatchObject({ exitCode: 0, stderr: "" });
+  expect((await readdir(output)).sort()).toEqual(["cfg.json", "sae_weights.safetensors"]);
+  expect((await runCli("convert", gemma, output)).stderr).toContain("is not empty (cfg.json, sae_weights.safetensors)");
 });
 
 test("convert says what a folder that was moved no longer tells, and takes it from flags", async () => {

@@ -1,11 +1,16 @@
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { MonosemError } from "../../lib/errors.js";
-import { removeTemporaries, writeDirectoryAtomically, writeFileAtomically } from "../../lib/formats/atomicFile.js";
+import {
+  removeTemporaries,
+  replacePairOfFiles,
+  writeDirectoryAtomically,
+  writeFileAtomically,
+} from "../../lib/formats/atomicFile.js";
 
 let directory: string;
 beforeEach(async () => {
@@ -118,6 +123,77 @@ describe("writeDirectoryAtomically", () => {
     expect(await content("sae")).toBe("one");
     await writeDirectoryAtomically(path, fillWith("two"));
     expect(await readdir(directory)).toEqual(["sae"]);
+  });
+});
+
+describe("replacePairOfFiles", () => {
+  const pair = { key: "key", other: "other" };
+  const fillWith = (text: string) => async (temporary: string) => {
+    await writeFile(join(temporary, "other"), text);
+    await writeFile(join(temporary, "key"), text);
+  };
+  const content = async (): Promise<string[]> =>
+    Promise.all(["key", "other"].map((name) => readFile(join(directory, name), "utf8").catch(() => "none")));
+
+  test("replaces both, keeps other files and what a living process writes, and sweeps what a dead one left", async () => {
+    const { pid: dead } = spawnSync(process.execPath, ["--version"]);
+    const living = `.other.${process.pid}.0123456789ab.tmp`;
+    for (const name of ["README.md", living, `.other.${dead}.0123456789ab.tmp`]) {
+      await writeFile(join(directory, name), "");
+    }
+    await replacePairOfFiles(directory, pair, fillWith("one"));
+    await replacePairOfFiles(directory, pair, fillWith("two"));
+    expect(await content()).toEqual(["two", "two"]);
+    expect((await readdir(directory)).sort()).toEqual([living, "README.md", "key", "other"].sort());
+  });
+
+  test("keeps the old pair when the new one cannot be written or put in place", async () => {
+    await replacePairOfFiles(directory, pair, fillWith("one"));
+    const full = replacePairOfFiles(directory, pair, () => Promise.reject(new Error("disk full")));
+    await expect(full).rejects.toMatchObject({ code: "ERR_IO", message: expect.stringContaining("disk full") });
+    const half = replacePairOfFiles(directory, pair, (temporary) => writeFile(join(temporary, "key"), "two"));
+    await expect(half).rejects.toMatchObject({ code: "ERR_IO", message: expect.stringContaining(directory) });
+    expect(await content()).toEqual(["one", "one"]);
+    expect((await readdir(directory)).sort()).toEqual(["key", "other"]);
+  });
+
+  test("a kill before any change of a name leaves the old pair, the new one or no key, and the next call repairs it", async () => {
+    const module = new URL("../../lib/formats/atomicFile.ts", import.meta.url).pathname;
+    const program = `
+      import files from "node:fs/promises";
+      import { syncBuiltinESMExports } from "node:module";
+      import { createServer } from "vite";
+      const server = await createServer({ configFile: false, logLevel: "silent", server: { middlewareMode: true, ws: false }, optimizeDeps: { noDiscovery: true } });
+      const { replacePairOfFiles } = await server.ssrLoadModule(${JSON.stringify(module)});
+      let left = Number(process.argv[1]);
+      for (const name of ["mkdir", "rename", "rm"]) {
+        const original = files[name];
+        files[name] = (...args) => {
+          if (left-- === 0) process.kill(process.pid, "SIGKILL");
+          return original(...args);
+        };
+      }
+      syncBuiltinESMExports();
+      await replacePairOfFiles(${JSON.stringify(directory)}, { key: "key", other: "other" }, async (folder) => {
+        await files.writeFile(folder + "/other", "new");
+        await files.writeFile(folder + "/key", "new");
+      });
+      process.exit(0);
+    `;
+    const seen = new Set<string>();
+    for (let calls = 0; ; calls++) {
+      await replacePairOfFiles(directory, pair, fillWith("old"));
+      expect((await readdir(directory)).sort()).toEqual(["key", "other"]);
+      const child = spawnSync(process.execPath, ["--input-type=module", "-e", program, String(calls)]);
+      const left = (await content()).join(" ");
+      seen.add(left);
+      expect(left).toMatch(/^(old old|new new|none (old|new))$/);
+      if (child.signal === null) {
+        expect(child.status, String(child.stderr)).toBe(0);
+        break;
+      }
+    }
+    expect(seen).toContain("none new");
   });
 });
 
