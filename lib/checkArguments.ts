@@ -32,6 +32,12 @@ export function refuseArgument(what: string, expected: string, found: unknown): 
   throw new MonosemError("ERR_INVALID_ARGUMENT", `${what} must be ${expected}, found ${kindOf(found)}`);
 }
 
+/** @throws MonosemError ERR_INVALID_ARGUMENT for what is neither an AbortSignal nor undefined */
+export function checkSignal(what: string, signal: unknown): void {
+  if (signal === undefined || signal instanceof AbortSignal) return;
+  refuseArgument(`${what}: signal`, "an AbortSignal (new AbortController().signal)", signal);
+}
+
 /** What a value is, in a few words: "undefined", "a text", "a Float32Array", "a list". */
 export function kindOf(value: unknown): string {
   if (value === undefined || value === null) return String(value);

@@ -358,6 +358,7 @@ export { type ArchitectureName, architectureNames, registerArchitecture } from "
 export type {
   CheckedSaeConfig,
   CommonTrainingOptions,
+  NewSaeConfig,
   SaeConfig,
   SaeNormalization,
   SaeTrainingConfig,

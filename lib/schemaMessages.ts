@@ -1,5 +1,6 @@
 /** What zod finds wrong with a value, said to somebody who wrote a configuration and need not know zod. */
 import type { z } from "zod";
+import { kindOf } from "./checkArguments.js";
 
 /** A value that a schema accepts, or every problem as `problemText` says it. */
 export type Checked<T> =
@@ -20,7 +21,15 @@ export function problemText(issue: z.core.$ZodIssue): string {
   if (path.length === 0) return message;
   const place = path.join(".");
   if (code === "custom" && isObject(input)) return `${place}: ${message}`;
-  return `${place}: ${message} (${input === undefined ? "missing" : `found ${shortened(JSON.stringify(input))}`})`;
+  return `${place}: ${message} (${input === undefined ? "missing" : `found ${valueText(input)}`})`;
+}
+
+/** As it stands in a file; what comes from a program need not be anything that JSON has. */
+function valueText(value: unknown): string {
+  if (typeof value === "number") return String(value);
+  const isJson = typeof value !== "object" || value === null || Array.isArray(value) || kindOf(value) === "an object";
+  if (!isJson || ["bigint", "function", "symbol"].includes(typeof value)) return kindOf(value);
+  return shortened(JSON.stringify(value));
 }
 
 /** A file may hold anything, of any length. */
@@ -49,6 +58,7 @@ const parts: Readonly<Record<string, string>> = { string: "characters", array: "
 export function requirement(issue: z.core.$ZodRawIssue): string | undefined {
   switch (issue.code) {
     case "invalid_type":
+      if (issue.input === Number.POSITIVE_INFINITY || issue.input === Number.NEGATIVE_INFINITY) return "must be finite";
       return `must be ${nouns[issue.expected] ?? issue.expected}`;
     case "invalid_value":
       return `must be ${anyOf(issue.values.map((value) => JSON.stringify(value)))}`;

@@ -7,6 +7,8 @@ import { Sae } from "../lib/sae/sae.js";
 import { Trainer } from "../lib/training/trainer.js";
 import { exactSae, HOOK, modelDirectory, openTinyModel } from "./analysis/tinyModel.js";
 import { testDevice } from "./testDevice.js";
+import { ArraySource } from "./training/arraySource.js";
+import { activations, dIn, sae as trained, training } from "./training/smallRun.js";
 
 let device: Device;
 let model: HookedTransformer;
@@ -104,6 +106,14 @@ describe("a wrong argument is refused by what was expected and what was found", 
       () => HookedTransformer.load(modelDirectory, wrong({})),
     ],
     [/^Trainer\.create: device must be a Device/, () => Trainer.create(wrong({ device: "cpu" }))],
+    [/^Trainer\.create: output must be the path of a folder, found the number 3$/, () => train({ output: 3 })],
+    [/^Trainer\.create: resume must be true or false, found the text "yes"$/, () => train({ resume: "yes" })],
+    [/^Trainer\.create: metadata must be an object, found an empty list$/, () => train({ metadata: [] })],
+    [/^Trainer\.create: signal must be an AbortSignal .*found an object$/, () => train({ signal: {} })],
+    [/^trainer\.run: signal must be an AbortSignal .*found the number 3$/, async () => run({ signal: 3 })],
+    [/^trainer\.run: there is no option "abort"; there are signal$/, async () => run({ abort: 3 })],
+    [/^trainer\.run: options must be an object, found null$/, async () => run(null)],
+    [/^Sae\.create: config must be an object, found undefined$/, () => Sae.create(wrong(undefined), device, 0)],
     [/^encode: the activations must be a Tensor .*found a Float32Array$/, () => sae.encode(wrong(zeros))],
     [
       /^decode: the activations must be a Tensor/,
@@ -133,6 +143,16 @@ describe("a wrong argument is refused by what was expected and what was found", 
     const error = await new Promise((resolve) => resolve(call())).catch((thrown: unknown) => thrown);
     expect(error).toMatchObject({ code: "ERR_INVALID_ARGUMENT", message: expect.stringMatching(message) });
   });
+
+  function train(options: object): Promise<Trainer> {
+    const source = new ArraySource(activations, dIn, device);
+    return Trainer.create({ sae: trained, training, source, device, ...options });
+  }
+
+  async function run(options: unknown): Promise<unknown> {
+    using trainer = await train({});
+    return await trainer.run(wrong(options)).next();
+  }
 
   function normalised(): Sae {
     return new Sae({ ...sae.config, normalizeActivations: "layer-norm" }, sae.parameters, device);

@@ -79,6 +79,13 @@ export type SaeTrainingConfig = {
     CommonTrainingOptions;
 }[ArchitectureName];
 
+/** A configuration in which `applyBDecToInput` may be missing: then as `parseConfig` has it, true but for a transcoder. */
+export type NewSaeConfig = MayOmitBDec<SaeConfig | SaeTrainingConfig>;
+
+type MayOmitBDec<Config extends SaeShape> = Config extends unknown
+  ? Omit<Config, "applyBDecToInput"> & Partial<Pick<Config, "applyBDecToInput">>
+  : never;
+
 export function encoderOf(config: SaeConfig): ConfiguredEncoder {
   return architectureNamed(config.architecture).configure(config);
 }

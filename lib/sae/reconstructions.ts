@@ -1,4 +1,5 @@
 /** A source's activations through an SAE, batch after batch. */
+import { nextBatch } from "../activations/nextBatch.js";
 import type { ActivationSource } from "../activations/source.js";
 import type { Codes } from "../engine/codes.js";
 import type { Tensor } from "../engine/tensor.js";
@@ -29,7 +30,7 @@ export interface ReconstructedBatch {
  * encodes and what it reconstructs side by side, in this order.
  *
  * @param inspect - sees each batch before the SAE does
- * @throws MonosemError as `requireWidth`; ERR_ABORTED by the signal.
+ * @throws MonosemError as `requireWidth` and `nextBatch`; ERR_ABORTED by the signal.
  */
 export async function* reconstructions(
   sae: Sae,
@@ -42,7 +43,7 @@ export async function* reconstructions(
   const { kernels } = sae.device;
   for (let seen = 0; seen < tokens; ) {
     throwIfAborted(signal, "the evaluation");
-    using batch = await source.next(Math.min(batchSize, tokens - seen), signal);
+    using batch = await nextBatch(source, Math.min(batchSize, tokens - seen), sae.device, signal);
     if (batch === undefined) break;
     await inspect?.(batch);
     using x = transcoder ? kernels.sliceColumns(batch, 0, dIn) : batch;

@@ -10,7 +10,7 @@ import { readPublishedSae } from "../pretrained/formats.js";
 import { metadataOf, publishedSae } from "../pretrained/registry.js";
 import type { ConfiguredEncoder, SaeParameters } from "./architecture.js";
 import { architectureNamed } from "./architectures.js";
-import { type CheckedSaeConfig, encoderOf, parseSaeConfig, type SaeConfig, type SaeTrainingConfig } from "./config.js";
+import { type CheckedSaeConfig, encoderOf, type NewSaeConfig, parseSaeConfig, type SaeConfig } from "./config.js";
 import { initialParameters, pseudoInverse } from "./initialise.js";
 import type { SaeMetadata } from "./metadata.js";
 import { parameterLayout } from "./parameterLayout.js";
@@ -86,16 +86,13 @@ export class Sae {
    * A new SAE: random decoder directions, the encoder its transpose, zero biases. The same seed gives the same SAE.
    *
    * @param config may be a training configuration, on which the architecture's initial values can depend
-   * @throws MonosemError ERR_CONFIG for a bad configuration.
+   * @throws MonosemError ERR_CONFIG for a bad configuration, ERR_INVALID_ARGUMENT for another bad argument.
    */
-  static create(
-    config: SaeConfig | SaeTrainingConfig,
-    device: Device,
-    seed: number,
-    options: SaeCreateOptions = {},
-  ): Sae {
+  static create(config: NewSaeConfig, device: Device, seed: number, options: SaeCreateOptions = {}): Sae {
     requireDevice("Sae.create", device);
-    const parsed = parseSaeConfig(config);
+    if (typeof config !== "object" || config === null) refuseArgument("Sae.create: config", "an object", config);
+    const { applyBDecToInput = config.transcoder !== true } = config;
+    const parsed = parseSaeConfig({ ...config, applyBDecToInput });
     const { initialDecoderNorm } = architectureNamed(parsed.architecture);
     const { decoderNorm = initialDecoderNorm, metadata } = options;
     const parameters = initialParameters({ ...config, ...parsed }, { decoderNorm, seed }, device);

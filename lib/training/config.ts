@@ -355,15 +355,8 @@ export function parseConfig(json: unknown, overrides: readonly string[] = [], na
   const data = isObject(sections.data) ? sections.data : {};
   const stored = "activations" in data;
   const target = stored ? data.targetTensor : data.targetHook;
-  const steps = trainingSchema.safeParse(sections.training).data?.steps;
-  // the branches are chosen by hand, so that a problem is reported against the one meant and not against all
-  const oneSae = (sae: unknown): z.ZodType => {
-    const architecture = knownArchitectures().get(String(isObject(sae) ? sae.architecture : undefined));
-    const known = [...knownArchitectures().keys()];
-    return architecture === undefined
-      ? z.looseObject({ architecture: z.enum(known) })
-      : saeSchema(architecture, target !== undefined, steps);
-  };
+  const steps = stepsIn(sections.training);
+  const oneSae = (sae: unknown): z.ZodType => schemaOfSae(sae, target !== undefined, steps);
   const schema = z
     .strictObject({
       sae: Array.isArray(sections.sae) ? listOfSaes(sections.sae.map(oneSae)) : singleSae(oneSae(sections.sae)),
@@ -378,16 +371,57 @@ export function parseConfig(json: unknown, overrides: readonly string[] = [], na
       if (saes.every(({ hook }) => hook !== undefined)) return;
       context.addIssue({ code: "custom", path: ["data", "hook"], message: "is needed unless every SAE names its own" });
     });
-  const result = schema.safeParse(config, { reportInput: true, error: requirement });
-  if (!result.success) {
-    const problems = result.error.issues.flatMap((issue) =>
-      issue.code === "unrecognized_keys"
-        ? issue.keys.map((key) => `${[...issue.path, key].join(".")}: ${unknownKey(key, issue.path[0], stored)}`)
-        : problemText(issue),
-    );
-    throw new MonosemError("ERR_CONFIG", `${name}: ${problems.join("\n  ")}`);
-  }
-  return withHooks(result.data as unknown as RunConfig);
+  return withHooks(checkedRun(schema, config, name, stored) as RunConfig);
+}
+
+/**
+ * The sections of a run that is put together in a program, checked as `parseConfig` checks them, with what is missing
+ * filled in. What `parseConfig` gave passes unchanged.
+ *
+ * @param name - what messages call them
+ * @throws MonosemError ERR_CONFIG as `parseConfig`
+ */
+export function checkedSections(
+  { sae, training }: { readonly sae: unknown; readonly training: unknown },
+  name: string,
+): Pick<RunConfig, "sae" | "training"> {
+  const steps = stepsIn(training);
+  const oneSae = (one: unknown): z.ZodType => schemaOfSae(one, false, steps);
+  // Names belong to the list as the trainer sees it; z.tuple wants at least one entry.
+  const list = (saes: readonly unknown[]): z.ZodType =>
+    saes.length === 0 ? z.array(z.unknown()) : z.tuple(saes.map(oneSae) as [z.ZodType, ...z.ZodType[]]);
+  const schema = z
+    .strictObject({ sae: Array.isArray(sae) ? list(sae) : oneSae(sae), training: trainingSchema })
+    .superRefine((sections, context) => {
+      if (steps !== undefined) refuseEmptySelections(sections as unknown as RunConfig, context);
+    });
+  return checkedRun(schema, { sae, training }, name, true) as Pick<RunConfig, "sae" | "training">;
+}
+
+/** The number of steps that a section `training` says, if it is without mistakes. */
+function stepsIn(training: unknown): number | undefined {
+  return trainingSchema.safeParse(training).data?.steps;
+}
+
+/** The branches are chosen by hand, so that a problem is reported against the one meant and not against all. */
+function schemaOfSae(sae: unknown, targetInData: boolean, steps: number | undefined): z.ZodType {
+  const known = knownArchitectures();
+  const architecture = known.get(String(isObject(sae) ? sae.architecture : undefined));
+  return architecture === undefined
+    ? z.looseObject({ architecture: z.enum([...known.keys()]) })
+    : saeSchema(architecture, targetInData, steps);
+}
+
+/** @param stored - which kind of `data` was chosen */
+function checkedRun(schema: z.ZodType, run: unknown, name: string, stored: boolean): unknown {
+  const result = schema.safeParse(run, { reportInput: true, error: requirement });
+  if (result.success) return result.data;
+  const problems = result.error.issues.flatMap((issue) =>
+    issue.code === "unrecognized_keys"
+      ? issue.keys.map((key) => `${[...issue.path, key].join(".")}: ${unknownKey(key, issue.path[0], stored)}`)
+      : problemText(issue),
+  );
+  throw new MonosemError("ERR_CONFIG", `${name}: ${problems.join("\n  ")}`);
 }
 
 /** A batch of which no latent is selected would teach nothing. */

@@ -1,3 +1,4 @@
+import { nextBatch } from "../activations/nextBatch.js";
 import type { ActivationSource } from "../activations/source.js";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
@@ -31,7 +32,7 @@ export interface MeasurementOptions {
  * was, so that training starts with the same batches as without the measurement.
  *
  * @throws MonosemError ERR_CONFIG when the source is empty or all its activations are zero in some of the columns,
- *   ERR_NON_FINITE when one is NaN or infinite, with `skipNonFinite` when every batch holds such a one.
+ *   ERR_NON_FINITE when one is NaN or infinite, with `skipNonFinite` when every batch holds such a one; as `nextBatch`.
  */
 export async function measureInputs(
   source: ActivationSource,
@@ -49,7 +50,7 @@ export async function measureInputs(
   const sums = new Map(measured.map((columns) => [keyOf(columns), 0]));
   try {
     while (seen < sampleTokens) {
-      using batch = await source.next(options.batchSize, options.signal);
+      using batch = await nextBatch(source, options.batchSize, device, options.signal);
       if (batch === undefined) break;
       const batchRows = batch.shape[0]!;
       seen += batchRows;

@@ -4,8 +4,9 @@
  */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { checkSource, nextBatch } from "../activations/nextBatch.js";
 import type { ActivationSource, Json } from "../activations/source.js";
-import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
+import { checkOptions, checkSignal, type OptionNames, refuseArgument } from "../checkArguments.js";
 import { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { isAborted, MonosemError } from "../errors.js";
@@ -14,7 +15,7 @@ import { makeDirectory } from "../formats/makeDirectory.js";
 import type { SaeTrainingConfig } from "../sae/config.js";
 import type { Sae, SaeMetadata } from "../sae/sae.js";
 import { type Checkpoint, type CheckpointArray, readLatestCheckpoint, writeCheckpoint } from "./checkpoint.js";
-import { badStepsInARow, type RunConfig, type TrainingConfig } from "./config.js";
+import { badStepsInARow, checkedSections, type RunConfig, type TrainingConfig } from "./config.js";
 import { columnsOf, type SaeColumns } from "./hookColumns.js";
 import { measureInputs } from "./inputStatistics.js";
 import { isLogged, MetricsLog } from "./metricsLog.js";
@@ -25,7 +26,8 @@ import { learningRate, warmup } from "./schedules.js";
 export interface TrainerOptions {
   /**
    * The SAE to train, or several that are to see the same batches: each then has a `name`, may have its own `hook`,
-   * `targetHook` and `seed`, and is written to a folder of its name.
+   * `targetHook` and `seed`, and is written to a folder of its name. What is missing in it and in `training` has
+   * `parseConfig`'s defaults.
    */
   readonly sae: SaeTrainingConfig | readonly SaeTrainingConfig[];
   readonly training: TrainingConfig;
@@ -102,15 +104,18 @@ export class Trainer {
    * Prepares a run: new SAEs (or `sae.init`), with the input scale and the geometric median measured on the source's
    * first activations where the configuration asks for them; or the state of the newest checkpoint, with `resume`.
    *
-   * @throws MonosemError ERR_CONFIG when source, `init` or checkpoint do not fit the configuration, or when `output`
-   *   holds something already and `resume` is not set; ERR_FORMAT when every checkpoint is damaged; those of
-   *   `Sae.load` for `init`; ERR_IO.
+   * @throws MonosemError ERR_CONFIG for mistakes in `sae` and `training`, as `parseConfig`; when source, `init` or
+   *   checkpoint do not fit the configuration, or when `output` holds something already and `resume` is not set;
+   *   ERR_INVALID_ARGUMENT for another argument that is not what it must be, and for a source that gives what is no
+   *   tensor; ERR_SHAPE_MISMATCH, ERR_DTYPE_MISMATCH or ERR_DEVICE_MISMATCH for one that gives other tensors than it
+   *   promises; ERR_FORMAT when every checkpoint is damaged; those of `Sae.load` for `init`; ERR_IO.
    */
   static async create(options: TrainerOptions): Promise<Trainer> {
-    checkOptions("Trainer.create", options, optionNames);
-    if (!(options.device instanceof Device)) {
-      refuseArgument("Trainer.create: device", "a Device (await Device.open())", options.device);
-    }
+    checkTrainerOptions(options);
+    return await Trainer.#create({ ...options, ...checkedSections(options, "Trainer.create") });
+  }
+
+  static async #create(options: TrainerOptions): Promise<Trainer> {
     const { sae, training, output, resume = false } = options;
     const each = saeOptions(options);
     if (output !== undefined) await prepareOutput(output, resume);
@@ -152,9 +157,13 @@ export class Trainer {
    *
    * @throws MonosemError ERR_ABORTED; ERR_NON_FINITE naming the step in which activations, the loss or a gradient stopped
    *   being numbers, unless `onNonFinite` has another answer; ERR_CONFIG when the activations end before the last step;
+   *   ERR_INVALID_ARGUMENT for a signal that is none; as `create` for a source that gives other things than it promises;
    *   ERR_IO when the file system refuses.
    */
-  async *run({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainingProgress, void, undefined> {
+  async *run(options: { signal?: AbortSignal } = {}): AsyncGenerator<TrainingProgress, void, undefined> {
+    checkOptions("trainer.run", options, { signal: true });
+    const { signal } = options;
+    checkSignal("trainer.run", signal);
     if (this.#state !== "ready") throw new MonosemError("ERR_INVALID_ARGUMENT", "a trainer runs once; create another");
     this.#state = "running";
     const { training, output } = this.#options;
@@ -259,7 +268,8 @@ export class Trainer {
     batchSize: number,
     signal: AbortSignal | undefined,
   ): Promise<Tensor | undefined> {
-    const batch = await source.next(batchSize, signal).catch((error: unknown) => {
+    const { device } = this.#options;
+    const batch = await nextBatch(source, batchSize, device, signal).catch((error: unknown) => {
       if (!signal?.aborted || !isAborted(error)) throw error;
       return "aborted" as const;
     });
@@ -391,6 +401,24 @@ export class Trainer {
     this.#savedStep = this.#step;
     this.#failures = 0;
   }
+}
+
+/** What `checkedSections` does not look at. */
+function checkTrainerOptions(options: TrainerOptions): void {
+  const what = "Trainer.create";
+  checkOptions(what, options, optionNames);
+  const { device, source, output, resume, metadata, runConfig, signal } = options;
+  if (!(device instanceof Device)) refuseArgument(`${what}: device`, "a Device (await Device.open())", device);
+  checkSource(`${what}: source`, source);
+  if (output !== undefined && (typeof output !== "string" || output === "")) {
+    refuseArgument(`${what}: output`, "the path of a folder", output);
+  }
+  if (resume !== undefined && typeof resume !== "boolean") refuseArgument(`${what}: resume`, "true or false", resume);
+  for (const [name, value] of Object.entries({ metadata, runConfig })) {
+    const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
+    if (value !== undefined && !isObject) refuseArgument(`${what}: ${name}`, "an object", value);
+  }
+  checkSignal(what, signal);
 }
 
 interface Place {

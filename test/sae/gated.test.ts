@@ -133,7 +133,7 @@ describe("training", () => {
     activations[300 * 16] = Number.NaN;
     const trainer = await Trainer.create({
       sae: { ...gated, ...shape },
-      training: { ...training, batchSize: 256, steps: 4 },
+      training: { ...training, batchSize: 256, steps: 5 },
       source: new ArraySource(activations, 16, device),
       device,
     });

@@ -240,7 +240,7 @@ describe("training", () => {
     activations[300 * 16] = Number.NaN;
     const trainer = await Trainer.create({
       sae: { ...jumprelu, ...shape },
-      training: { ...training, batchSize: 256, steps: 4 },
+      training: { ...training, batchSize: 256, steps: 5 },
       source: new ArraySource(activations, 16, device),
       device,
     });

@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
 import { SafetensorsFile, type SafetensorsInput, writeSafetensors } from "../../lib/formats/safetensors.js";
-import { parseSaeConfig, type SaeConfig } from "../../lib/sae/config.js";
+import { type NewSaeConfig, parseSaeConfig, type SaeConfig } from "../../lib/sae/config.js";
 import { pseudoInverse } from "../../lib/sae/initialise.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { testDevice } from "../testDevice.js";
@@ -61,6 +61,17 @@ describe("initialisation", () => {
       expect((await encoderBias!.readFloat32()).every((value) => value === 0)).toBe(true);
       expect((await decoderBias.readFloat32()).every((value) => value === 0)).toBe(true);
     }
+  });
+
+  test("the encoder sees x - b_dec unless the configuration says otherwise or the SAE is a transcoder", () => {
+    const { applyBDecToInput: _, ...rest } = topk;
+    const created = (config: object): boolean =>
+      Sae.create({ ...rest, ...config } as NewSaeConfig, device, 1).config.applyBDecToInput;
+    expect(created({})).toBe(true);
+    expect(created({ applyBDecToInput: undefined })).toBe(true);
+    expect(created({ applyBDecToInput: false })).toBe(false);
+    expect(created({ transcoder: true, dOut: 3 })).toBe(false);
+    expect(() => created({ applyBDecToInput: null })).toThrow(/applyBDecToInput: must be true or false \(found null\)/);
   });
 
   test("the same seed gives the same SAE, another one another", async () => {

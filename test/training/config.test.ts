@@ -1,6 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { MonosemError } from "../../lib/errors.js";
-import { parseConfig } from "../../lib/training/config.js";
+import { defineArchitecture, positive, positiveInteger } from "../../lib/sae/architecture.js";
+import { architectureNames, registerArchitecture } from "../../lib/sae/architectures.js";
+import { checkedSections, parseConfig } from "../../lib/training/config.js";
 
 const topk = {
   sae: { architecture: "topk", dIn: 64, dSae: 512, k: 16 },
@@ -342,5 +344,91 @@ describe("--set overrides", () => {
   ])("%s is refused", (_, override, message) => {
     expect(problem(topk, [override])).toMatch(message);
     expect({}).not.toHaveProperty("polluted");
+  });
+});
+
+describe("sections that a program gives", () => {
+  registerArchitecture(
+    defineArchitecture<"from-outside", { k: number }, { sharpness: number }, never>({
+      name: "from-outside",
+      options: { k: positiveInteger },
+      trainingOptions: { sharpness: positive.default(2) },
+      parameters: {},
+      homogeneous: true,
+      initialDecoderNorm: 1,
+      decoderUnitNorm: true,
+      saved: { name: "from-outside" },
+      encode: () => {
+        throw new Error("not used here");
+      },
+      gradients: () => {
+        throw new Error("not used here");
+      },
+    }),
+  );
+  /** What each architecture needs; the options of the others are left out. */
+  const needed = { dIn: 64, dSae: 512, k: 16, l1Coefficient: 1, l0Coefficient: 1, targetL0: 8, widths: [128, 256] };
+  const forms = {
+    "one SAE": (sae: object) => sae,
+    "several SAEs": (sae: object) => [sae, { ...sae, name: "second", hook: ["a", "b"], hookWidths: [32, 32] }],
+    "a transcoder": (sae: object) => ({ ...sae, targetHook: "b", hook: "a", dOut: 32, skip: true }),
+    "steps in tokens, and nothing clipped": (sae: object) => sae,
+  };
+
+  test.each(
+    [...architectureNames, "from-outside"].flatMap((name) => Object.keys(forms).map((form) => [name, form] as const)),
+  )("pass unchanged as parseConfig gave them: %s, %s", (architecture, form) => {
+    const sae = forms[form as keyof typeof forms]({ ...needed, architecture });
+    const inTokens = { tokens: 90_000, clipGradNorm: null, lrSchedule: "cosine", onNonFinite: "skip" };
+    const training = form.startsWith("steps") ? inTokens : { steps: 500, lrWarmupSteps: 20 };
+    const run = parseConfig({ ...topk, sae, training });
+    expect(checkedSections(run, "the run")).toEqual({ sae: run.sae, training: run.training });
+    const given = { sae: Array.isArray(run.sae) ? run.sae : sae, training };
+    expect(checkedSections(given, "the run")).toEqual({ sae: run.sae, training: run.training });
+  });
+
+  test.each<[Record<string, unknown>, string]>([
+    [{ steps: undefined }, 'training.steps: exactly one of "steps" and "tokens" is needed'],
+    [{ steps: Number.NaN }, "training.steps: must be a number (found NaN)"],
+    [{ steps: -1 }, "training.steps: must be greater than 0 (found -1)"],
+    [{ steps: 2.5 }, "training.steps: must be an integer (found 2.5)"],
+    [{ steps: "2" }, 'training.steps: must be a number (found "2")'],
+    [{ steps: Number.POSITIVE_INFINITY }, "training.steps: must be finite (found Infinity)"],
+    [{ steps: 5n }, "training.steps: must be a number (found the bigint 5)"],
+    [{ lr: null }, "training.lr: must be a number (found null)"],
+    [{ lr: () => 1e-3 }, "training.lr: must be a number (found a function)"],
+    [{ lr: new Float32Array(1) }, "training.lr: must be a number (found a Float32Array)"],
+    [{ lrSchedule: "linear" }, 'training.lrSchedule: must be "constant" or "cosine" (found "linear")'],
+    [{ onNonFinite: "ignore" }, 'training.onNonFinite: must be "stop", "skip" or "rollback" (found "ignore")'],
+    [{ lrWarmupSteps: Number.NaN }, "training.lrWarmupSteps: must be a number (found NaN)"],
+    [{ lrWarmupSteps: -5 }, "training.lrWarmupSteps: must be at least 0 (found -5)"],
+    [{ logEvery: 0 }, "training.logEvery: must be greater than 0 (found 0)"],
+    [{ stepz: 3 }, 'training.stepz: unknown key; did you mean "steps"?'],
+  ])("training with %o is refused", (changes, message) => {
+    const sections = { sae: topk.sae, training: { steps: 500, ...changes } };
+    expect(() => checkedSections(sections, "the run")).toThrow(
+      expect.objectContaining({ code: "ERR_CONFIG", message: `the run: ${message}` }),
+    );
+  });
+
+  test.each<[unknown, string]>([
+    [undefined, "sae: must be an object (missing)"],
+    [{ ...topk.sae, architecture: "top" }, 'sae.architecture: must be "relu", '],
+    [{ ...topk.sae, bDecInit: "mean" }, 'sae.bDecInit: must be "zero" or "geometric-median" (found "mean")'],
+    [{ ...topk.sae, resampleEvery: "x" }, 'sae.resampleEvery: must be a number (found "x")'],
+    [{ ...topk.sae, deadAfterTokens: -1 }, "sae.deadAfterTokens: must be greater than 0 (found -1)"],
+    [{ ...topk.sae, deadAfterTokens: Number.NaN }, "sae.deadAfterTokens: must be a number (found NaN)"],
+    [[topk.sae, { ...topk.sae, k: 0 }], "sae.1.k: must be greater than 0 (found 0)"],
+    [{ ...topk.sae, architecture: "batchtopk", k: 1e-5 }, "sae.k: must select at least one latent per batch"],
+  ])("sae %o is refused", (sae, message) => {
+    expect(() => checkedSections({ sae, training: { steps: 500 } }, "the run")).toThrow(
+      expect.objectContaining({ code: "ERR_CONFIG", message: expect.stringContaining(`the run: ${message}`) }),
+    );
+  });
+
+  test("without clipGradNorm the gradient is clipped at 1, with null it is not", () => {
+    const norm = (clipGradNorm: unknown): unknown =>
+      checkedSections({ sae: topk.sae, training: { steps: 5, clipGradNorm } }, "the run").training.clipGradNorm;
+    expect([norm(undefined), norm(null), norm(3)]).toEqual([1, null, 3]);
   });
 });

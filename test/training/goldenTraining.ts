@@ -21,7 +21,11 @@ export interface GoldenRun {
 
 /** From the golden's initial weights through all its steps. */
 export async function trainGolden(golden: Golden, device: Device): Promise<GoldenRun> {
-  const { sae: config, training, hooks } = golden;
+  const { sae: config, hooks } = golden;
+  const { steps, lr, lrDecaySteps } = golden.training;
+  // Golden runs that end in the middle of their decay have the rates of a decay over all steps, from a lower rate.
+  const part = Math.min(1, steps / lrDecaySteps);
+  const training = { ...golden.training, lr: lr * part, lrDecaySteps: lrDecaySteps * part };
   const width = hooks.reduce((sum, hook) => sum + hook.width, 0);
   const source = new ArraySource(golden.activations, width, device, { hooks });
   using start = new Sae(parseSaeConfig(config), golden.initialParameters(device), device);

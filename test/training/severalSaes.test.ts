@@ -177,13 +177,13 @@ describe("a transcoder", () => {
     const { targetHook: _, ...without } = transcoder;
     await expect(train({ sae: without, source: twoHooks() })).rejects.toThrow(/needs a targetHook/);
     await expect(
-      train({ sae: { ...sae, dIn: 5, hook: "left", targetHook: "right" }, source: twoHooks() }),
+      train({ sae: { ...sae, transcoder: false, dIn: 5, hook: "left", targetHook: "right" }, source: twoHooks() }),
     ).rejects.toThrow(/is not a transcoder/);
   });
 
   test("cannot subtract the decoder bias or use layer norm", async () => {
     await expect(train({ sae: { ...transcoder, applyBDecToInput: true }, source: twoHooks() })).rejects.toThrow(
-      /applyBDecToInput must be false/,
+      /sae\.applyBDecToInput: must be false/,
     );
     await expect(
       train({ sae: { ...transcoder, normalizeActivations: "layer-norm" }, source: twoHooks() }),

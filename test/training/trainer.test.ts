@@ -10,6 +10,7 @@ import { MonosemError, untilAborted } from "../../lib/errors.js";
 import type { SaeTrainingConfig } from "../../lib/sae/config.js";
 import { geometricMedian } from "../../lib/sae/geometricMedian.js";
 import { Sae } from "../../lib/sae/sae.js";
+import { checkedSections } from "../../lib/training/config.js";
 import { DeadLatents } from "../../lib/training/deadLatents.js";
 import { Trainer, type TrainerOptions, type TrainingProgress } from "../../lib/training/trainer.js";
 import { relativeError } from "../sae/goldens.js";
@@ -90,7 +91,9 @@ describe("a run", () => {
     const lines = (await readFile(join(output("run"), "metrics.jsonl"), "utf8")).trimEnd().split("\n");
     expect(lines.map((line) => JSON.parse(line))).toEqual(progress);
     expect(progress.map(({ step, tokens }) => [step, tokens])).toEqual([4, 8, 12, 16, 20].map((s) => [s, s * 32]));
-    expect(JSON.parse(await readFile(join(output("run"), "config.json"), "utf8"))).toEqual({ sae, training });
+    expect(JSON.parse(await readFile(join(output("run"), "config.json"), "utf8"))).toEqual(
+      checkedSections({ sae, training }, "the run"),
+    );
     expect((await readdir(join(output("run"), "checkpoints"))).sort()).toEqual(["step-18", "step-20"]);
     const loaded = await Sae.load(join(output("run"), "sae"), device);
     expect(loaded.metadata.hookName).toBe("blocks.1.hook_resid_post");
@@ -236,7 +239,7 @@ describe("resuming continues bit for bit", () => {
     const k = { ...sae, initialK: 6, kAnnealSteps: training.steps } as SaeTrainingConfig;
     await expect(createTrainer({ sae: k })).rejects.toMatchObject({
       code: "ERR_CONFIG",
-      message: expect.stringContaining(`kAnnealSteps must be less than the run's steps (${training.steps})`),
+      message: expect.stringContaining(`sae.kAnnealSteps: must be less than the run's steps (${training.steps})`),
     });
     const { k: _, ...rest } = sae as SaeTrainingConfig & { k: number };
     const p = { ...rest, architecture: "relu", l1Coefficient: 1, pEnd: 0.5, pAnnealSteps: training.steps + 1 };
@@ -409,7 +412,8 @@ describe("input scaling", () => {
   test("an SAE to start from is taken in the activations' scale: training it for no step returns it", async () => {
     await train({ output: output("first"), sae: scaled });
     const init = join(output("first"), "sae");
-    const trainer = await createTrainer({ sae: { ...scaled, init }, training: { ...training, steps: 1, lr: 1e-30 } });
+    const none = { ...training, steps: 1, lr: 1e-30, lrWarmupSteps: 0, l1WarmupSteps: 0 };
+    const trainer = await createTrainer({ sae: { ...scaled, init }, training: none });
     await runToEnd(trainer);
     const before = await Sae.load(init, device);
     for (const name of parameterNames) {
