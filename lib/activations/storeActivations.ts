@@ -4,6 +4,8 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
+import { removeTemporaries } from "../formats/atomicFile.js";
+import { FolderLock } from "../formats/folderLock.js";
 import { bfloat16FromFloat32 } from "../formats/halfPrecision.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { SafetensorsWriter } from "../formats/safetensors.js";
@@ -35,8 +37,9 @@ const defaultShardBytes = 2 ** 28;
  * call continues after the last whole shard and produces the same files; when everything is there, it does nothing.
  *
  * @returns what manifest.json says
- * @throws MonosemError ERR_CONFIG when the folder holds activations stored with other options, or other files;
- *   ERR_ABORTED, with all whole shards kept; ERR_NON_FINITE when the model produced NaN or infinity; as Harvest; ERR_IO
+ * @throws MonosemError ERR_CONFIG when the folder holds activations stored with other options, or other files, or when
+ *   another process works there; ERR_ABORTED, with all whole shards kept; ERR_NON_FINITE when the model produced NaN or
+ *   infinity; as Harvest; ERR_IO
  */
 export async function storeActivations(
   directory: string,
@@ -47,7 +50,10 @@ export async function storeActivations(
     if (!(value >= 1)) throw new MonosemError("ERR_INVALID_ARGUMENT", `${name} must be positive, not ${value}`);
   }
   const harvest = new Harvest({ ...options, repeat: false });
+  await makeDirectory(directory);
+  using _lock = await FolderLock.acquire(directory, { what: "the folder of activations", signal: options.signal });
   let manifest = await beginOrContinue(directory, options, dtype, harvest);
+  await removeTemporaries(directory);
   harvest.seek(manifest.position);
   const rowsPerShard = Math.ceil(shardBytes / (harvest.dIn * (dtype === "F32" ? 4 : 2)));
   while (!manifest.complete) {
@@ -112,7 +118,7 @@ async function beginOrContinue(
   };
   const found = await readManifest(directory);
   if (found === undefined) {
-    await makeEmptyDirectory(directory);
+    await requireEmptyDirectory(directory);
     const shards: ActivationManifest["shards"] = [];
     const position = harvest.position;
     return { formatVersion: 1, ...identity, rows: 0, shards, complete: false, position };
@@ -133,8 +139,7 @@ async function beginOrContinue(
 }
 
 /** Shards without a manifest are what an interruption before the first manifest left: they are written again. */
-async function makeEmptyDirectory(directory: string): Promise<void> {
-  await makeDirectory(directory);
+async function requireEmptyDirectory(directory: string): Promise<void> {
   const names = await readdir(directory).catch((error: Error) => {
     throw new MonosemError("ERR_IO", `cannot read the folder ${directory}: ${error.message}`, { cause: error });
   });

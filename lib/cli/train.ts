@@ -84,7 +84,8 @@ async function train(path: string, flags: TrainArguments, signal: AbortSignal): 
     `configuration ${path}`,
   );
   for (const advice of adviceBefore(config)) process.stderr.write(`${advice}\n`);
-  await prepareOutput(config.output, flags.resume); // before a model is loaded
+  // Refuses what cannot be used before a model is loaded; the trainer takes the folder for as long as it works.
+  (await prepareOutput(config.output, flags.resume, signal)).release();
   await withDevice(config, async (device) => {
     using data = await beforeFirstStep(openData(config, device, signal), path, flags);
     const creating = Trainer.create({

@@ -9,6 +9,7 @@ import { hooksForSae } from "../analysis/saeHook.js";
 import { architectureText } from "../analysis/trainedArchitecture.js";
 import { isAborted, MonosemError, throwIfAborted } from "../errors.js";
 import { removeTemporaries } from "../formats/atomicFile.js";
+import { FolderLock, folderLockFile } from "../formats/folderLock.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { NearestRows } from "../sae/nearestRows.js";
 import { FeaturePass, type FeaturePassOptions, type PassContext } from "./featurePass.js";
@@ -58,7 +59,8 @@ const NEIGHBOURS = 10;
  *
  * @returns the store, open
  * @throws MonosemError ERR_ABORTED, with the state kept; ERR_CONFIG for a folder that holds other files, an unfinished pass
- *   and no `resume`, or a pass with other options, and if model, hook and SAE do not belong together; ERR_NON_FINITE; ERR_IO
+ *   and no `resume`, or a pass with other options, or in which another process works, and if model, hook and SAE do not belong
+ *   together; ERR_NON_FINITE; ERR_IO
  */
 export async function buildFeatureStore(folder: string, options: FeatureStoreOptions): Promise<FeatureStore> {
   const { signal, resume = false, saveEverySeconds = 300 } = options;
@@ -66,6 +68,8 @@ export async function buildFeatureStore(folder: string, options: FeatureStoreOpt
     throw new MonosemError("ERR_INVALID_ARGUMENT", `saveEverySeconds must be 0 or positive, found ${saveEverySeconds}`);
   }
   const identity = await identityOf(options);
+  await makeDirectory(folder);
+  using _lock = await FolderLock.acquire(folder, { what: "the folder of the feature store", signal });
   await prepareFolder(folder, resume);
   const [statePath, storePath] = [join(folder, stateFile), join(folder, storeFile)];
   const names = await readdir(folder);
@@ -112,9 +116,9 @@ export async function buildFeatureStore(folder: string, options: FeatureStoreOpt
 }
 
 async function prepareFolder(folder: string, resume: boolean): Promise<void> {
-  await makeDirectory(folder);
   await removeTemporaries(folder);
   for (const name of await readdir(folder)) {
+    if (name === folderLockFile) continue;
     if (name !== storeFile && name !== stateFile) {
       throw new MonosemError(
         "ERR_CONFIG",

@@ -198,7 +198,8 @@ export function isDeadTemporary(name: string): boolean {
   return pid !== undefined && !isRunning(Number(pid));
 }
 
-function temporaryName(path: string): string {
+/** A hidden name beside `path` that no other writer has, and that `removeTemporaries` knows. */
+export function temporaryName(path: string): string {
   return join(dirname(path), `.${basename(path)}.${process.pid}.${randomBytes(6).toString("hex")}.tmp`);
 }
 

@@ -11,6 +11,7 @@ import { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { isAborted, MonosemError } from "../errors.js";
 import { removeTemporaries, writeFileAtomically } from "../formats/atomicFile.js";
+import { FolderLock, folderLockFile } from "../formats/folderLock.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import type { SaeTrainingConfig } from "../sae/config.js";
 import type { Sae, SaeMetadata } from "../sae/sae.js";
@@ -83,6 +84,8 @@ const stepsAhead = 2;
 export class Trainer {
   readonly #options: TrainerOptions;
   readonly #trainings: readonly SaeTraining[];
+  /** On the output folder, from `create` to the end of `run`. */
+  readonly #lock: FolderLock | undefined;
   #step: number;
   #tokens: number;
   #savedStep: number | undefined;
@@ -91,9 +94,13 @@ export class Trainer {
   #failures = 0;
   #state: "ready" | "running" | "ended" = "ready";
 
-  private constructor(options: TrainerOptions, trainings: readonly SaeTraining[], checkpoint: Checkpoint | undefined) {
+  private constructor(
+    options: TrainerOptions,
+    { trainings, checkpoint, lock }: TrainerStart & { readonly lock: FolderLock | undefined },
+  ) {
     this.#options = options;
     this.#trainings = trainings;
+    this.#lock = lock;
     this.#step = checkpoint?.step ?? 0;
     this.#tokens = checkpoint?.tokens ?? 0;
     this.#skippedSteps = checkpoint?.skippedSteps ?? 0;
@@ -104,11 +111,13 @@ export class Trainer {
    * Prepares a run: new SAEs (or `sae.init`), with the input scale and the geometric median measured on the source's
    * first activations where the configuration asks for them; or the state of the newest checkpoint, with `resume`.
    *
+   * From here to the end of `run`, or to `dispose`, no other run can be started or resumed in `output`.
+   *
    * @throws MonosemError ERR_CONFIG for mistakes in `sae` and `training`, as `parseConfig`; when source, `init` or
-   *   checkpoint do not fit the configuration, or when `output` holds something already and `resume` is not set;
-   *   ERR_INVALID_ARGUMENT for another argument that is not what it must be, and for a source that gives what is no
-   *   tensor; ERR_SHAPE_MISMATCH, ERR_DTYPE_MISMATCH or ERR_DEVICE_MISMATCH for one that gives other tensors than it
-   *   promises; ERR_FORMAT when every checkpoint is damaged; those of `Sae.load` for `init`; ERR_IO.
+   *   checkpoint do not fit the configuration, when `output` holds something already and `resume` is not set, or when
+   *   another run is at work there; ERR_INVALID_ARGUMENT for another argument that is not what it must be, and for a source
+   *   that gives what is no tensor; ERR_SHAPE_MISMATCH, ERR_DTYPE_MISMATCH or ERR_DEVICE_MISMATCH for one that gives other
+   *   tensors than it promises; ERR_FORMAT when every checkpoint is damaged; those of `Sae.load` for `init`; ERR_IO.
    */
   static async create(options: TrainerOptions): Promise<Trainer> {
     checkTrainerOptions(options);
@@ -116,21 +125,15 @@ export class Trainer {
   }
 
   static async #create(options: TrainerOptions): Promise<Trainer> {
-    const { sae, training, output, resume = false } = options;
+    const { output, resume = false, signal } = options;
     const each = saeOptions(options);
-    if (output !== undefined) await prepareOutput(output, resume);
-    const checkpoint = output !== undefined && resume ? await readLatestCheckpoint(checkpointsIn(output)) : undefined;
-    const trainings = checkpoint ? await resumed(options, each, checkpoint) : await begun(options, each);
-    if (output !== undefined) {
-      const record = options.runConfig ?? { sae, training };
-      await writeFileAtomically(join(output, "config.json"), `${JSON.stringify(record, null, 2)}\n`); // first: see prepareOutput
-      for (const { name } of named(sae)) {
-        if (name === undefined) continue;
-        await makeDirectory(join(output, name));
-        await removeTemporaries(join(output, name));
-      }
+    const lock = output === undefined ? undefined : await prepareOutput(output, resume, signal);
+    try {
+      return new Trainer(options, { ...(await beginOrResume(options, each)), lock });
+    } catch (error) {
+      lock?.release();
+      throw error;
     }
-    return new Trainer(options, trainings, checkpoint);
   }
 
   /** The SAE, the first of several; in the scale of the activations once `run` has ended, in the scaled one until then. */
@@ -168,12 +171,13 @@ export class Trainer {
     this.#state = "running";
     const { training, output } = this.#options;
     const { steps, checkpointEvery } = training;
-    let logs = await this.#openLogs();
+    let logs: MetricsLog[] = [];
     const queued: Promise<void>[] = [];
     const settled = async (): Promise<void> => {
       while (queued.length > 0) await queued.shift();
     };
     try {
+      logs = await this.#openLogs();
       while (this.#step < steps) {
         try {
           if (signal?.aborted) {
@@ -201,18 +205,24 @@ export class Trainer {
           }
         }
       }
+      await this.#lock?.requireHeld();
       for (const [i, { name }] of named(this.#options.sae).entries()) {
         this.#trainings[i]!.finish();
         if (output !== undefined) await this.saes[i]!.save(join(output, name ?? "", "sae"));
       }
       this.#state = "ended";
     } finally {
-      for (const log of logs) await log.close();
+      try {
+        for (const log of logs) await log.close();
+      } finally {
+        this.#lock?.release();
+      }
     }
   }
 
-  /** Frees the optimizers' state. The SAEs remain, for their user to dispose. */
+  /** Frees the optimizers' state, and the output folder for other runs. The SAEs remain, for their user to dispose. */
   dispose(): void {
+    this.#lock?.release();
     for (const training of this.#trainings) training.dispose();
   }
 
@@ -388,6 +398,7 @@ export class Trainer {
       for (const [key, array] of Object.entries(state.arrays)) arrays[`${prefixOf(name)}${key}`] = array;
       inputScales[name ?? ""] = state.inputScales;
     }
+    await this.#lock?.requireHeld();
     for (const log of logs) await log.flush(); // lines up to a checkpoint must survive whatever the checkpoint survives
     await writeCheckpoint(checkpointsIn(output), {
       step: this.#step,
@@ -497,36 +508,70 @@ function checkpointsIn(output: string): string {
 }
 
 /**
- * Makes the folder of a run.
+ * Makes the folder of a run, takes it for this process, and removes what a killed one left half-written.
  *
- * @throws MonosemError ERR_CONFIG when it holds something already and `resume` is not set, or something that is no run;
- *   ERR_IO
+ * @throws MonosemError ERR_CONFIG when it holds something already and `resume` is not set, or something that is no run, or
+ *   when another process works there; ERR_IO
  */
-export async function prepareOutput(output: string, resume: boolean): Promise<void> {
+export async function prepareOutput(
+  output: string,
+  resume: boolean,
+  signal: AbortSignal | undefined,
+): Promise<FolderLock> {
+  await makeDirectory(output);
+  const lock = await FolderLock.acquire(output, { what: "the output folder", signal });
   try {
-    await makeDirectory(output);
-    const names = await readdir(output);
-    const isRun = names.includes("config.json") || names.includes("checkpoints");
-    const other = names.find((name) => !name.startsWith(".")); // what begins so may be a killed run's temporary file
-    if (resume && !isRun && other !== undefined) {
-      throw new MonosemError(
-        "ERR_CONFIG",
-        `the output folder ${output} holds no run that could be resumed, but other files (${other}): choose another`,
-      );
-    }
-    if (!resume && names.length > 0) {
-      throw new MonosemError(
-        "ERR_CONFIG",
-        `the output folder ${output} is not empty: resume the run in it, remove it, or choose another`,
-      );
-    }
+    await requireFolderForRun(output, resume);
     await removeTemporaries(output);
+    return lock;
   } catch (error) {
-    if (error instanceof MonosemError) throw error;
-    throw new MonosemError("ERR_IO", `cannot use the output folder ${output}: ${(error as Error).message}`, {
-      cause: error,
-    });
+    lock.release();
+    throw error;
   }
+}
+
+async function requireFolderForRun(output: string, resume: boolean): Promise<void> {
+  const all = await readdir(output).catch((error: Error) => {
+    throw new MonosemError("ERR_IO", `cannot use the output folder ${output}: ${error.message}`, { cause: error });
+  });
+  const names = all.filter((name) => name !== folderLockFile);
+  const isRun = names.includes("config.json") || names.includes("checkpoints");
+  const other = names.find((name) => !name.startsWith(".")); // what begins so may be a killed run's temporary file
+  if (resume && !isRun && other !== undefined) {
+    throw new MonosemError(
+      "ERR_CONFIG",
+      `the output folder ${output} holds no run that could be resumed, but other files (${other}): choose another`,
+    );
+  }
+  if (!resume && names.length > 0) {
+    throw new MonosemError(
+      "ERR_CONFIG",
+      `the output folder ${output} is not empty: resume the run in it, remove it, or choose another`,
+    );
+  }
+}
+
+interface TrainerStart {
+  readonly trainings: readonly SaeTraining[];
+  readonly checkpoint: Checkpoint | undefined;
+}
+
+/** The start of a new run, or of one that continues; its folder says how it was configured from here on. */
+async function beginOrResume(options: TrainerOptions, each: readonly SaeTrainingOptions[]): Promise<TrainerStart> {
+  const { sae, training, output, resume = false } = options;
+  const checkpoint = output !== undefined && resume ? await readLatestCheckpoint(checkpointsIn(output)) : undefined;
+  const trainings = checkpoint ? await resumed(options, each, checkpoint) : await begun(options, each);
+  if (output !== undefined) {
+    const record = options.runConfig ?? { sae, training };
+    // first: a folder without it is not taken for a run
+    await writeFileAtomically(join(output, "config.json"), `${JSON.stringify(record, null, 2)}\n`);
+    for (const { name } of named(sae)) {
+      if (name === undefined) continue;
+      await makeDirectory(join(output, name));
+      await removeTemporaries(join(output, name));
+    }
+  }
+  return { trainings, checkpoint };
 }
 
 /** The start of a new run. */

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
@@ -100,6 +100,21 @@ test("interrupted after any pass, storing continues and gives the same files", a
     await storeActivations(path, optionsFor()); // everything is there
     expect(await filesOf(path)).toEqual(expected);
   }
+});
+
+test("one process at a time stores in a folder, and sweeps what a killed one left", async () => {
+  const whole = join(directory, "whole");
+  await storeActivations(whole, optionsFor());
+  const path = join(directory, "both");
+  await mkdir(path);
+  await writeFile(join(path, ".activations-00000.safetensors.123.0123456789ab.tmp"), "half");
+  const others: Promise<unknown>[] = [];
+  const onProgress = (): void => void others.push(storeActivations(path, optionsFor()).catch((error) => error));
+  await storeActivations(path, optionsFor({ onProgress }));
+  for (const other of await Promise.all(others)) {
+    expect(other).toMatchObject({ code: "ERR_CONFIG", message: /is in use by/ });
+  }
+  expect(await filesOf(path)).toEqual(await filesOf(whole));
 });
 
 test("NaN is refused, and so are folders with other activations or other files", async () => {

@@ -166,6 +166,17 @@ test("the batch size changes nothing but the rounding of the model's products", 
   }
 });
 
+test("one pass at a time works in a folder", async () => {
+  const folder = newFolder();
+  const others: Promise<unknown>[] = [];
+  const onProgress = (): void => {
+    if (others.length === 0) others.push(buildFeatureStore(folder, options({ resume: true })).catch((error) => error));
+  };
+  await (await buildFeatureStore(folder, options({ onProgress }))).close();
+  expect(await Promise.all(others)).toMatchObject([{ code: "ERR_CONFIG", message: /is in use by/ }]);
+  expect(await readdir(folder)).toEqual(["features.safetensors"]);
+});
+
 test("an interrupted pass goes on to the same store, byte for byte, wherever it was interrupted", async () => {
   const whole = newFolder();
   await (await buildFeatureStore(whole, options())).close();

@@ -291,8 +291,51 @@ describe("what can go wrong", () => {
     await train({ output: output("run") });
     const before = await readdir(output("run"));
     await writeFile(join(output("run"), ".metrics.jsonl.123.0123456789ab.tmp"), "half");
-    await createTrainer({ output: output("run"), resume: true });
+    using trainer = await createTrainer({ output: output("run"), resume: true });
+    trainer.dispose();
     expect(await readdir(output("run"))).toEqual(before);
+  });
+
+  test("one run at a time works in an output folder, from its creation to its end", async () => {
+    const first = await createTrainer({ output: output("run") });
+    for (const resume of [true, false]) {
+      await expect(createTrainer({ output: output("run"), resume })).rejects.toMatchObject({
+        code: "ERR_CONFIG",
+        message: expect.stringContaining(`the output folder ${output("run")} is in use by this process itself`),
+      });
+    }
+    await runToEnd(first);
+    await train({ output: output("whole") });
+    await expectSameResult(output("run"), output("whole"));
+    (await createTrainer({ output: output("run"), resume: true })).dispose();
+    expect(await readdir(output("run"))).toEqual(await readdir(output("whole")));
+  });
+
+  test("a run whose folder another has taken writes no checkpoint into it", async () => {
+    const trainer = await createTrainer({ output: output("run") });
+    await rm(join(output("run"), ".monosem.lock"));
+    await expect(runToEnd(trainer)).rejects.toMatchObject({ code: "ERR_IO", message: /is no longer locked/ });
+    expect(await readdir(output("run"))).not.toContain("checkpoints");
+  });
+
+  test("another process's run is not disturbed, and is resumed as soon as that process was killed", async () => {
+    const child = runInChild("./smallRun.ts", "trainAndReport", [output("run"), 1_000_000]);
+    const closed = once(child, "close");
+    await once(child.stdout, "data");
+    const resuming = createTrainer({ output: output("run"), resume: true });
+    await expect(resuming).rejects.toMatchObject({
+      code: "ERR_CONFIG",
+      message: expect.stringContaining(`in use by process ${child.pid} on `),
+    });
+    await once(child.stdout, "data"); // it goes on
+    child.kill("SIGKILL");
+    await closed;
+    using trainer = await createTrainer({
+      output: output("run"),
+      resume: true,
+      training: { ...training, steps: 1_000_000 },
+    });
+    expect(trainer.step).toBeGreaterThan(0);
   });
 
   test("NaN among the activations stops the run and names the step", async () => {
