@@ -1,9 +1,11 @@
-import { open, realpath, rm } from "node:fs/promises";
+import { type FileHandle, open, realpath, rm } from "node:fs/promises";
 import type { Command } from "commander";
 import { ActivationShards, type StoredDType, type StoredRows } from "../activations/activationShards.js";
+import { visibleText } from "../analysis/visibleText.js";
 import type { Codes } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
+import { ioError, temporaryName } from "../formats/atomicFile.js";
 import { float32FromBFloat16, float32FromFloat16 } from "../formats/halfPrecision.js";
 import { SafetensorsWriter } from "../formats/safetensors.js";
 import type { Sae } from "../sae/sae.js";
@@ -89,7 +91,8 @@ async function encode(flags: EncodeFlags, device: Device, signal: AbortSignal): 
       : await writeSparse(flags.output, rows, dSae, batches);
     progress.stop();
     const l0 = rows === 0 ? 0 : entries / rows;
-    process.stdout.write(`${rows} rows, ${entries} active latents (${l0.toFixed(2)} per row) -> ${flags.output}\n`);
+    const done = `${rows} rows, ${entries} active latents (${l0.toFixed(2)} per row) -> ${flags.output}`;
+    process.stdout.write(`${visibleText(done)}\n`);
   } finally {
     progress.stop();
   }
@@ -155,9 +158,9 @@ async function writeDense(path: string, rows: number, dSae: number, batches: Asy
 
 /** How many entries there are is only known at the end, so everything waits in files beside the output. */
 async function writeSparse(path: string, rows: number, dSae: number, batches: AsyncIterable<Codes>): Promise<number> {
-  await using indices = await Spool.create(`${path}.indices.tmp`);
-  await using values = await Spool.create(`${path}.values.tmp`);
-  await using rowOffsets = await Spool.create(`${path}.rowOffsets.tmp`);
+  await using indices = await Spool.create(path);
+  await using values = await Spool.create(path);
+  await using rowOffsets = await Spool.create(path);
   let entries = 0;
   await rowOffsets.append(BigInt64Array.of(0n));
   for await (const codes of batches) {
@@ -216,43 +219,64 @@ function activeEntries(
 
 const PIECE_BYTES = 2 ** 20; // a whole number of elements of any dtype
 
-/** Elements that wait on the disk until their number is known. The file goes when the spool is disposed. */
+/**
+ * Elements that wait on the disk, beside the output, until their number is known. Where the system lets an open file lose its
+ * name, it does so at once, and not even a kill leaves it behind.
+ */
 class Spool {
-  readonly #path: string;
-  readonly #handle: Awaited<ReturnType<typeof open>>;
+  readonly #output: string;
+  readonly #handle: FileHandle;
+  /** The name that is left to remove. */
+  readonly #path: string | undefined;
 
-  private constructor(path: string, handle: Awaited<ReturnType<typeof open>>) {
-    this.#path = path;
+  private constructor(output: string, handle: FileHandle, path: string | undefined) {
+    this.#output = output;
     this.#handle = handle;
+    this.#path = path;
   }
 
-  static async create(path: string): Promise<Spool> {
+  static async create(output: string): Promise<Spool> {
+    const path = temporaryName(output);
     try {
-      return new Spool(path, await open(path, "w+"));
+      const handle = await open(path, "wx+");
+      if (process.platform === "win32") return new Spool(output, handle, path);
+      await rm(path);
+      return new Spool(output, handle, undefined);
     } catch (error) {
-      throw new MonosemError("ERR_IO", `cannot write ${path}: ${(error as Error).message}`, { cause: error });
+      throw ioError(`cannot write ${output}`, error);
     }
   }
 
   async append(elements: Int32Array | Float32Array | BigInt64Array): Promise<void> {
-    await this.#handle.writeFile(new Uint8Array(elements.buffer, elements.byteOffset, elements.byteLength));
+    try {
+      await this.#handle.writeFile(new Uint8Array(elements.buffer, elements.byteOffset, elements.byteLength));
+    } catch (error) {
+      throw ioError(`cannot write ${this.#output}`, error);
+    }
   }
 
   async *pieces(): AsyncGenerator<ArrayBuffer> {
     const { size } = await this.#handle.stat();
     for (let position = 0; position < size; ) {
-      const piece = new ArrayBuffer(Math.min(PIECE_BYTES, size - position));
-      const { bytesRead } = await this.#handle.read(new Uint8Array(piece), 0, piece.byteLength, position);
-      if (bytesRead !== piece.byteLength) {
-        throw new MonosemError("ERR_IO", `${this.#path} became shorter while it was read`);
-      }
+      const piece = await this.#read(position, Math.min(PIECE_BYTES, size - position));
       yield piece;
-      position += bytesRead;
+      position += piece.byteLength;
+    }
+  }
+
+  async #read(position: number, bytes: number): Promise<ArrayBuffer> {
+    const piece = new ArrayBuffer(bytes);
+    try {
+      const { bytesRead } = await this.#handle.read(new Uint8Array(piece), 0, bytes, position);
+      if (bytesRead === bytes) return piece;
+      throw new Error(`what was gathered for it ends at byte ${position + bytesRead}, not at ${position + bytes}`);
+    } catch (error) {
+      throw ioError(`cannot write ${this.#output}`, error);
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#handle.close();
-    await rm(this.#path, { force: true });
+    if (this.#path !== undefined) await rm(this.#path, { force: true });
   }
 }

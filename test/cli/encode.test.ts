@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { expect, test } from "vitest";
 import { Device } from "../../lib/engine/device.js";
@@ -6,7 +6,7 @@ import { float32FromFloat16 } from "../../lib/formats/halfPrecision.js";
 import { SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { testDevice } from "../testDevice.js";
-import { runCli, runCliWithAbsTopk, temporaryFolder } from "./runCli.js";
+import { runCli, runCliWithAbsTopk, runCliWithSmallFiles, temporaryFolder } from "./runCli.js";
 import { dIn, dSae, numbers, writeAbsTopkSae, writeActivations, writeSae } from "./saeFiles.js";
 
 /** What the library encodes, [rows, dSae]. */
@@ -138,6 +138,44 @@ test("the activations themselves are never written over", async () => {
     stderr: expect.stringContaining("is a file of the activations themselves"),
   });
   expect(readFileSync(activations).equals(before)).toBe(true);
+});
+
+test("several processes may write one file at once, and files of other names beside it are left alone", async () => {
+  const folder = await temporaryFolder();
+  const [sae, activations] = [await writeSae(folder), await writeActivations(folder, 200)];
+  const output = join(folder, "out");
+  const before = ["indices", "values", "rowOffsets"].map((name) => `${output}.${name}.tmp`);
+  for (const path of before) writeFileSync(path, "mine");
+  const encode = (): ReturnType<typeof runCli> =>
+    runCli("encode", "--sae", sae, "--activations", activations, "--output", output, "--batch-size", "1");
+  for (const run of await Promise.all([encode(), encode(), encode()])) expect(run).toMatchObject({ exitCode: 0 });
+  expect(await denseFrom(output)).toEqual(await latentsOf(sae, 200));
+  for (const path of before) expect(readFileSync(path, "utf8")).toBe("mine");
+  expect(readdirSync(folder)).toHaveLength(3 + before.length);
+});
+
+test.runIf(process.platform !== "win32")(
+  "a file that may not grow so far is an error that names the output",
+  async () => {
+    const folder = await temporaryFolder();
+    const [sae, activations] = [await writeSae(folder), await writeActivations(folder, 500)];
+    const output = join(folder, "out");
+    const run = await runCliWithSmallFiles(
+      ...["encode", "--sae", sae, "--activations", activations, "--output", output],
+    );
+    expect(run.exitCode).toBe(1);
+    expect(run.stderr).toMatch(new RegExp(`monosem: cannot write ${output}: EFBIG: file too large\n$`));
+    expect(readdirSync(folder).sort()).toEqual(["activations.safetensors", "sae"]);
+  },
+);
+
+test("the line at the end shows a name as it is, without what a terminal would obey", async () => {
+  const folder = await temporaryFolder();
+  const [sae, activations] = [await writeSae(folder), await writeActivations(folder, 3)];
+  const output = join(folder, "o\u001b[31mut");
+  const run = await runCli("encode", "--sae", sae, "--activations", activations, "--output", output);
+  expect(run.stdout).toMatch(/-> .*o\\u\{1b\}\[31mut\n$/);
+  expect(existsSync(output)).toBe(true);
 });
 
 test("no rows make an empty file", async () => {

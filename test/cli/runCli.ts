@@ -1,8 +1,9 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, type ChildProcessByStdio, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
 
@@ -24,7 +25,13 @@ function startNode(
   commandLine: readonly string[],
 ): { process: ChildProcess; result: Promise<CliResult> } {
   if (!existsSync(entry)) throw new Error(`${entry} is missing: build the TypeScript first (npm run build:ts)`);
-  const child = spawn(process.execPath, [...options, entry, ...commandLine], { stdio: ["ignore", "pipe", "pipe"] });
+  return collected(spawn(process.execPath, [...options, entry, ...commandLine], { stdio: ["ignore", "pipe", "pipe"] }));
+}
+
+function collected(child: ChildProcessByStdio<null, Readable, Readable>): {
+  process: ChildProcess;
+  result: Promise<CliResult>;
+} {
   let stdout = "";
   let stderr = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => {
@@ -47,6 +54,17 @@ export function runCli(...commandLine: string[]): Promise<CliResult> {
 /** The command line that knows "abstopk", an architecture whose latents may be negative. */
 export function runCliWithAbsTopk(...commandLine: string[]): Promise<CliResult> {
   return startNode(["--import", new URL("absTopk.mjs", import.meta.url).href], commandLine).result;
+}
+
+/** The command line where no file can grow beyond 512 bytes, as on a disk that is full. */
+export function runCliWithSmallFiles(...commandLine: string[]): Promise<CliResult> {
+  return runInShell('ulimit -f 1; exec "$@"', ...commandLine);
+}
+
+/** The command line as "$@" of a shell's script. */
+export function runInShell(script: string, ...commandLine: string[]): Promise<CliResult> {
+  const args = ["-c", script, "sh", process.execPath, entry, ...commandLine];
+  return collected(spawn("sh", args, { stdio: ["ignore", "pipe", "pipe"] })).result;
 }
 
 /** The command line where whoever reads its output has gone before anything is printed, as at last in `| head`. */
