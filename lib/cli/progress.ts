@@ -24,12 +24,13 @@ export function startProgress(title: string, total: number | undefined, unit: st
 function progressBar(stream: NodeJS.WriteStream, title: string, total: number | undefined, unit: string): Progress {
   const bar = new SingleBar({
     ...barOptions(stream),
+    // The title is no part of the format: a name in it could look like a placeholder.
     format:
       total === undefined
-        ? `${title}  {value} ${unit}  {facts}`
-        : `${title} {bar} {percentage}%  {eta_formatted}  {facts}`,
+        ? `{title}  {value} ${unit}  {facts}`
+        : "{title} {bar} {percentage}%  {eta_formatted}  {facts}",
   });
-  bar.start(total ?? 0, 0, { facts: "" });
+  bar.start(total ?? 0, 0, { title: visibleText(title), facts: "" });
   return {
     update: (done, facts = "") => bar.update(done, { facts: visibleText(facts) }),
     stop: () => bar.stop(),
@@ -119,7 +120,7 @@ function progressLines(stream: NodeJS.WriteStream, title: string, total: number 
   return {
     update(done, facts = "") {
       const amount = total === undefined ? `${done} ${unit}` : `${done}/${total} ${unit}`;
-      latest = `${title}: ${amount}${facts === "" ? "" : `  ${visibleText(facts)}`}`;
+      latest = `${visibleText(title)}: ${amount}${facts === "" ? "" : `  ${visibleText(facts)}`}`;
       if (performance.now() - lastTime >= MILLISECONDS_BETWEEN_LINES) show();
     },
     stop: show,
