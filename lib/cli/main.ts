@@ -1,11 +1,14 @@
 #!/usr/bin/env node
 import { describeFailure } from "./failure.js";
 
-// `monosem features ... | head`: whoever reads has had enough.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error;
-  process.exit(0);
+  // `monosem features ... | head`: whoever reads has had enough.
+  if (error.code === "EPIPE") process.exit(0);
+  process.stderr.write(`monosem: cannot write to the standard output: ${error.message.replace(/, write$/, "")}\n`);
+  process.exit(1);
 });
+// That nobody reads how far a run is, is no reason to end it.
+process.stderr.on("error", () => undefined);
 
 try {
   // Loads the native engine, which may fail: a person should then read one line, too.

@@ -74,6 +74,13 @@ export function runCliUnread(...commandLine: string[]): Promise<CliResult> {
   return result;
 }
 
+/** The command line where whoever reads what it says of its progress has gone. */
+export function runCliUnheard(...commandLine: string[]): Promise<CliResult> {
+  const { process: child, result } = startCli(...commandLine);
+  child.stderr!.destroy();
+  return result;
+}
+
 /** A folder that is gone after the test. */
 export async function temporaryFolder(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "monosem-cli-"));
