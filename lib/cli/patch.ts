@@ -13,6 +13,7 @@ import { patchingText } from "../patching/patchingReport.js";
 import {
   attributionMap,
   latentPatchingSweep,
+  type PatchingMap,
   type PatchingSweep,
   patchingSweep,
   type SweepOver,
@@ -65,11 +66,12 @@ export function registerPatch(program: Command): void {
     .description(
       `Puts activations of one prompt into the model's run on another, one place at a
 time, and says how far that takes the prediction from the one to the other: 0,
-nothing happens; 1, the place alone makes the difference. The prompts should have
-as many tokens; which positions correspond can be said with --align.
+nothing happens; 1, the place alone makes the difference. The prompts should be
+of one length; in others, --align says which positions correspond.
 
 Without --sae, every layer is patched at every position (or head by head); with
-it, the latents that differ most between the prompts, the SAE's error kept.`,
+it, the latents that differ between the prompts, the SAE's error kept: of more
+than 256, those that differ most, which need not be those of largest effect.`,
     )
     .requiredOption("--model <dir>", "folder of the model")
     .addOption(tokenizerOption())
@@ -105,7 +107,11 @@ it, the latents that differ most between the prompts, the SAE's error kept.`,
     .option("--sae <dir>", "patch latents of this SAE")
     .option("--hook <name...>", "hook point of the SAE, of a crosscoder all of them (default: the SAE's)")
     .option("--allow-mismatch", "use an SAE that was trained on another model or hook point")
-    .option("--strongest <n>", "with --sae: as many latents (default: 20)", positiveInteger)
+    .option(
+      "--strongest <n>",
+      "with --sae: patch and show the n latents that differ most, whatever their effects (default: patch up to 256, show the 20 of largest effect); with --attribution: show n",
+      positiveInteger,
+    )
     .option("--attribution", "with --sae: estimate the effects of all latents from derivatives (attribution patching)")
     .option("--html <file>", "also write a self-contained HTML page")
     .option("--svg <file>", "also write a picture")
@@ -179,16 +185,17 @@ async function patch(flags: PatchFlags, device: Device, signal: AbortSignal): Pr
     },
   }).finally(() => progress?.stop());
   const seconds = (performance.now() - started) / 1000;
+  const maps = shownMaps(flags, found);
   const report = {
     title: "Activation patching",
-    facts: factsOf(flags, model, metric, found, seconds),
-    maps: found.maps,
+    facts: factsOf(flags, model, metric, found, maps, seconds),
+    maps,
   };
   // Before anything is printed: whoever reads that may have had enough, as in `| head`, which ends the program.
   if (flags.html !== undefined) await writeFileAtomically(flags.html, patchingHtml(report));
-  if (flags.svg !== undefined) await writeFileAtomically(flags.svg, pictureFile(patchingPictures(found.maps)));
+  if (flags.svg !== undefined) await writeFileAtomically(flags.svg, pictureFile(patchingPictures(maps)));
   if (flags.json) {
-    const { maps, ...numbers } = found;
+    const { maps: all, ...numbers } = found;
     const result = {
       model: model.config.name,
       ...(flags.sae === undefined ? {} : { sae: flags.sae }),
@@ -196,7 +203,7 @@ async function patch(flags: PatchFlags, device: Device, signal: AbortSignal): Pr
       metric: metricText(model.tokenizer, metric),
       ...numbers,
       seconds,
-      maps,
+      maps: all,
     };
     process.stdout.write(`${JSON.stringify(result)}\n`);
     return;
@@ -207,17 +214,55 @@ async function patch(flags: PatchFlags, device: Device, signal: AbortSignal): Pr
   }
 }
 
-async function sweep(flags: PatchFlags, sae: Sae | undefined, options: PatchingOptions): Promise<PatchingSweep> {
+/** Of latents, the map may hold fewer than differ. */
+interface Sweep extends PatchingSweep {
+  readonly latentsThatDiffer?: number;
+}
+
+/** A patched run is cheap: up to so many latents, none is left out for its small difference. */
+const MOST_PATCHED = 256;
+const SHOWN_LATENTS = 20;
+
+async function sweep(flags: PatchFlags, sae: Sae | undefined, options: PatchingOptions): Promise<Sweep> {
   if (sae === undefined) {
     const by = flags.by ?? "position";
     return await patchingSweep(flags.components ?? defaultComponents[by], by, options);
   }
-  const { hook, allowMismatch, strongest = 20 } = flags;
+  const { hook, allowMismatch, strongest } = flags;
   const latentOptions: LatentPatchingOptions = { ...options, sae, hook, allowMismatch };
-  if (!flags.attribution) return await latentPatchingSweep(strongest, latentOptions);
+  if (!flags.attribution) {
+    return await latentPatchingSweep(strongest ?? MOST_PATCHED, latentOptions);
+  }
   const found = await attributionPatching(latentOptions);
   const { latents, ...result } = found;
-  return { ...result, maps: [attributionMap(found, strongest, options)] };
+  const maps = [attributionMap(found, strongest ?? SHOWN_LATENTS, options)];
+  return { ...result, latentsThatDiffer: latents.length, maps };
+}
+
+/** What people are shown: of latents that nobody asked for by number, the largest effects, which come first. */
+function shownMaps({ sae, strongest }: PatchFlags, { maps }: Sweep): readonly PatchingMap[] {
+  if (sae === undefined || strongest !== undefined) return maps;
+  return maps.map((map) => ({
+    ...map,
+    rows: map.rows.slice(0, SHOWN_LATENTS),
+    effects: map.effects.slice(0, SHOWN_LATENTS),
+  }));
+}
+
+/** Which of the latents that differ were patched, and which of these are shown. */
+function latentsText({ attribution }: PatchFlags, { latentsThatDiffer: differ, maps }: Sweep, shown: number): string {
+  const patched = maps[0]!.rows.length;
+  const all = `all ${differ} that differ between the prompts`;
+  if (attribution) {
+    return shown === differ
+      ? all
+      : `the ${shown} of largest estimated effect, of ${differ} that differ (--strongest ${differ} shows all)`;
+  }
+  const which =
+    patched === differ
+      ? all
+      : `the ${patched} that differ most, of ${differ} that differ (--strongest ${differ} patches all)`;
+  return shown === patched ? which : `${which}; the ${shown} of largest effect are shown, all in --json`;
 }
 
 const defaultComponents: Readonly<Record<SweepOver, readonly string[]>> = {
@@ -230,9 +275,11 @@ function factsOf(
   flags: PatchFlags,
   model: HookedTransformer,
   metric: PatchMetric,
-  { clean, corrupted, forwardPasses }: PatchingSweep,
+  found: Sweep,
+  maps: readonly PatchingMap[],
   seconds: number,
 ): readonly (readonly [string, string])[] {
+  const { clean, corrupted, forwardPasses } = found;
   return [
     ["model", model.config.name],
     ...(flags.sae === undefined ? [] : [["SAE", flags.sae] as const]),
@@ -246,6 +293,7 @@ function factsOf(
         ? "denoising: clean activations in the corrupted run"
         : "noising: corrupted activations in the clean run",
     ],
+    ...(flags.sae === undefined ? [] : [["latents", latentsText(flags, found, maps[0]!.rows.length)] as const]),
     ["cost", `${forwardPasses} forward passes, ${seconds.toFixed(1)} s`],
   ];
 }

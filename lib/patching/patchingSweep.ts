@@ -117,15 +117,21 @@ const ALL_POSITIONS = "all";
 
 /**
  * Patches latents one by one, at all positions together and at each: those whose writing differs most between the
- * prompts, the largest effects first.
+ * prompts, the largest effects first. How much a latent differs does not say how large its effect is: where more differ
+ * than `most`, one of large effect may be among those that are left out.
  *
  * @param most - latents
  * @throws MonosemError as `latentPatching`; ERR_INVALID_ARGUMENT where no latent differs
  */
-export async function latentPatchingSweep(most: number, options: LatentPatchingOptions): Promise<PatchingSweep> {
+export async function latentPatchingSweep(
+  most: number,
+  options: LatentPatchingOptions,
+): Promise<PatchingSweep & { readonly latentsThatDiffer: number }> {
   const { model, pair, sae } = options;
   const positions = [...alignment(pair).keys()];
+  let latentsThatDiffer = 0;
   const { patches, scores, effects, ...result } = await latentPatching(async (found) => {
+    latentsThatDiffer = found.differences.size;
     const latents = (await latentsByDifference(sae, found)).slice(0, most);
     if (latents.length === 0) {
       throw new MonosemError("ERR_INVALID_ARGUMENT", "no latent of the SAE differs between the prompts");
@@ -148,7 +154,7 @@ export async function latentPatchingSweep(most: number, options: LatentPatchingO
   const rows = Array.from(byLatent, ([latent, { whole, at }]) => ({ latent, effect: whole, positions: at })).sort(
     (a, b) => Math.abs(b.effect) - Math.abs(a.effect) || a.latent - b.latent,
   );
-  return { ...result, maps: [latentMap("latents, patched", rows, model, pair)] };
+  return { ...result, latentsThatDiffer, maps: [latentMap("latents, patched", rows, model, pair)] };
 }
 
 /** The strongest latents that attribution patching found, as a map. */

@@ -78,6 +78,36 @@ test("latents are patched, or their effects estimated", async () => {
   expect((await patch("--sae", sae)).stdout).toContain("latents, patched");
 });
 
+test("no latent is left out for how little it differs, unless --strongest says so, and then the report does", async () => {
+  const metadata = { modelName: "tiny-gpt2", hookName: HOOK };
+  const sae = await writeSae(await temporaryFolder(), metadata, 192, { dSae: 64, k: 32 });
+  const all = JSON.parse((await patch(...SHE, "--sae", sae, "--json")).stdout);
+  const differ = all.latentsThatDiffer;
+  expect(differ).toBeGreaterThan(20);
+  expect(all.maps[0].rows).toHaveLength(differ);
+  const largest = all.maps[0].rows[0];
+  const shown = await patch(...SHE, "--sae", sae);
+  expect(shown.stdout).toMatch(
+    new RegExp(`^latents +all ${differ} that differ between the prompts; the 20 of largest effect are shown`, "m"),
+  );
+  expect(shown.stdout.match(/^\d+ .*$/gm)).toHaveLength(20);
+  expect(shown.stdout).toMatch(new RegExp(`^${largest} `, "m"));
+  const few = await patch(...SHE, "--sae", sae, "--strongest", "2");
+  expect(few.stdout).toMatch(
+    new RegExp(
+      `^latents +the 2 that differ most, of ${differ} that differ \\(--strongest ${differ} patches all\\)$`,
+      "m",
+    ),
+  );
+  const estimated = await patch(...SHE, "--sae", sae, "--attribution", "--strongest", "3");
+  expect(estimated.stdout).toMatch(
+    new RegExp(
+      `^latents +the 3 of largest estimated effect, of ${differ} that differ \\(--strongest ${differ} shows`,
+      "m",
+    ),
+  );
+});
+
 test("prompts of different lengths can be aligned", async () => {
   const longer = ["patch", "--model", modelDirectory, "--clean", "The girl said", "--corrupted", "The little boy said"];
   const refused = await runCli(...longer);

@@ -31,10 +31,15 @@ export async function writeActivations(
 }
 
 /** A folder with a small TopK SAE, not trained. */
-export async function writeSae(folder: string, metadata: SaeMetadata = {}, width: number = dIn): Promise<string> {
+export async function writeSae(
+  folder: string,
+  metadata: SaeMetadata = {},
+  width: number = dIn,
+  latents: { readonly dSae: number; readonly k: number } = { dSae, k: 4 },
+): Promise<string> {
   const path = join(folder, "sae");
   const device = await Device.open(testDevice, { threads: 1 });
-  const config = { architecture: "topk" as const, dIn: width, dSae, k: 4, applyBDecToInput: true };
+  const config = { architecture: "topk" as const, dIn: width, ...latents, applyBDecToInput: true };
   await Sae.create(config, device, 0, { metadata }).save(path);
   await device.close();
   return path;
