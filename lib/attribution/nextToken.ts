@@ -23,14 +23,26 @@ export interface TextScoreOptions {
  * @throws MonosemError ERR_INVALID_ARGUMENT for a text of no or several tokens
  */
 export function singleToken(tokenizer: Tokenizer, text: string): number {
-  const ids = tokenizer.encode(text);
+  const ids = idsWithin(tokenizer, text);
   if (ids.length === 1) return ids[0]!;
   const pieces = tokenizer.tokenTexts(ids).map((piece) => quotedText(piece));
-  const hint = text.startsWith(" ") ? "" : `; as a word within a text it may be ${JSON.stringify(` ${text}`)}`;
+  const asWord = ` ${text}`;
+  const hint =
+    idsWithin(tokenizer, asWord).length === 1
+      ? `; as a word within a text, ${JSON.stringify(asWord)}, it is one`
+      : "; to score how such a text begins, give the first of these";
   throw new MonosemError(
     "ERR_INVALID_ARGUMENT",
-    `${JSON.stringify(text)} is ${ids.length} tokens (${pieces.join(", ")}), but a next token is one${hint}`,
+    `${JSON.stringify(text)} is ${ids.length} tokens (${pieces.join(", ")}), but a next token is one${ids.length === 0 ? "" : hint}`,
   );
+}
+
+/** Ids of a text without the space that some tokenizers put in front of every text, where it is a token of its own. */
+function idsWithin(tokenizer: Tokenizer, text: string): readonly number[] {
+  const ids = tokenizer.encode(text);
+  const [first, ...rest] = ids.map((id) => tokenizer.tokenBytes(id));
+  const spaceAdded = first?.length === 1 && first[0] === 0x20 && Buffer.concat(rest).equals(Buffer.from(text));
+  return spaceAdded ? ids.slice(1) : ids;
 }
 
 /** The token that the model finds likeliest after these, the lowest id among equals. */

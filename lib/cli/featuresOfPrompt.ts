@@ -1,5 +1,6 @@
 import { exampleLine, textStyle } from "../analysis/featureText.js";
 import { quotedText } from "../analysis/visibleText.js";
+import { singleToken } from "../attribution/nextToken.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { FeatureStore } from "../features/featureStore.js";
@@ -16,7 +17,7 @@ export async function featuresOfPrompt(flags: FeaturesFlags, device: Device, sig
   try {
     const ranking = rankingOf(flags, model, store);
     const found = await promptFeatures({ sae, model, ...chosen, text: required(flags, "prompt"), ranking });
-    process.stdout.write(promptText(found, ranking, flags, store));
+    process.stdout.write(promptText(found, ranking, flags, model, store));
   } finally {
     await store?.close();
   }
@@ -33,12 +34,7 @@ function rankingOf(flags: FeaturesFlags, model: HookedTransformer, store: Featur
     return { by, store: store! };
   }
   const target = required(flags, "target", ": the token whose logit to rank by");
-  const [token, ...more] = model.tokenizer.encode(target);
-  if (token === undefined || more.length > 0) {
-    const count = token === undefined ? 0 : 1 + more.length;
-    throw new MonosemError("ERR_CONFIG", `--target ${JSON.stringify(target)} is ${count} tokens of the model, not one`);
-  }
-  return { by, target: token };
+  return { by, target: singleToken(model.tokenizer, target) };
 }
 
 const meanings = {
@@ -50,12 +46,14 @@ const meanings = {
 /** A line for each latent: its score, the latent, and the text with its activations. */
 function promptText(
   { tokens, texts, latents }: PromptFeatures,
-  { by }: PromptRanking,
-  { top, target }: FeaturesFlags,
+  ranking: PromptRanking,
+  { top }: FeaturesFlags,
+  { tokenizer }: HookedTransformer,
   store: FeatureStore | undefined,
 ): string {
   const style = textStyle(printsColour());
-  const goal = by === "logit" ? ` ${quotedText(target!)}, over the mean of all logits` : "";
+  const { by } = ranking;
+  const goal = by === "logit" ? ` ${quotedText(tokenizer.tokenText(ranking.target))}, over the mean of all logits` : "";
   const lines = [style.quiet(`${latents.length} latents are active, ${meanings[by]}${goal}`)];
   for (const { latent, activation, activations, peak, score } of latents.slice(0, top)) {
     const label = `${by === "activation" ? "" : `${scoreText(score, by)}  `}${style.bold(`latent ${latent}`.padEnd(13))}`;

@@ -164,6 +164,7 @@ async function run(
   const { prompt, hook, allowMismatch, errorTerm, part, samples, maxNewTokens, temperature, topK, topP, seed } = flags;
   requireFittingPrompt(model, "--prompt", prompt);
   const target = flags.target === undefined ? undefined : singleToken(model.tokenizer, flags.target);
+  const targetText = target === undefined ? undefined : model.tokenizer.tokenText(target);
   const progress = startProgress("writing", trials.length, "trials");
   const found = await steer({
     model,
@@ -195,7 +196,7 @@ async function run(
       ["texts", `${samples} of ${maxNewTokens} tokens at most, temperature ${temperature}, seed ${seed}`],
     ],
     prompt,
-    target: flags.target,
+    target: targetText,
     trials: found,
   };
   // Before anything is printed: whoever reads that may have had enough, as in `| head`, which ends the program.
@@ -211,7 +212,7 @@ async function run(
       maxNewTokens,
       temperature,
       seed,
-      ...(flags.target === undefined ? {} : { target: flags.target }),
+      ...(targetText === undefined ? {} : { target: targetText }),
       trials: found,
     };
     process.stdout.write(`${JSON.stringify(result)}\n`);

@@ -1,4 +1,7 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import type { Coalitions } from "../../lib/attribution/coalitions.js";
 import { kernelShapley } from "../../lib/attribution/kernelShapley.js";
 import { latentGame } from "../../lib/attribution/latentGame.js";
@@ -12,6 +15,7 @@ import { WordPlayers } from "../../lib/attribution/words.js";
 import type { Device } from "../../lib/engine/device.js";
 import type { Tensor } from "../../lib/engine/tensor.js";
 import type { HookedTransformer, NamedHook } from "../../lib/models/hookedTransformer.js";
+import { Tokenizer } from "../../lib/models/tokenizer.js";
 import { Sae } from "../../lib/sae/sae.js";
 import { exactSae, HOOK, openTinyModel } from "../analysis/tinyModel.js";
 
@@ -84,7 +88,28 @@ test("hooks change what texts score", async () => {
 test("a text that is not one token is refused, with what it is and what was probably meant", () => {
   expect(() => singleToken(model.tokenizer, " happy because")).toThrow('is 2 tokens (" happy", " because")');
   expect(() => singleToken(model.tokenizer, "")).toThrow("is 0 tokens");
-  expect(() => singleToken(model.tokenizer, "qxz")).toThrow('as a word within a text it may be " qxz"');
+  expect(() => singleToken(model.tokenizer, "because")).toThrow('as a word within a text, " because", it is one');
+  expect(() => singleToken(model.tokenizer, "qxz")).toThrow(/\("q", .* a next token is one; .* the first of these/);
+});
+
+test("a word is one token with its space, also where the tokenizer puts a space of its own before every text", async () => {
+  const vocabulary = [" ", ".", "L", "i", "l", "y", " L", " Li", " Lil", " Lily"];
+  const pieces = [...Array.from({ length: 259 }, (_, id) => `<${id}>`), ...vocabulary];
+  const bytes = pieces.map((piece, id) => {
+    const head = Buffer.alloc(8);
+    head.writeFloatLE(id);
+    head.writeInt32LE(piece.length, 4);
+    return Buffer.concat([head, Buffer.from(piece)]);
+  });
+  const folder = await mkdtemp(join(tmpdir(), "monosem-tokenizer-"));
+  onTestFinished(() => rm(folder, { recursive: true }));
+  const path = join(folder, "tokenizer.bin");
+  await writeFile(path, Buffer.concat([Buffer.alloc(4), ...bytes]));
+  const tokenizer = await Tokenizer.load(path);
+  expect(tokenizer.encode(" Lily")).toHaveLength(2);
+  for (const text of [" Lily", "Lily"]) expect(tokenizer.tokenText(singleToken(tokenizer, text))).toBe(" Lily");
+  expect(tokenizer.tokenText(singleToken(tokenizer, "."))).toBe(".");
+  expect(() => singleToken(tokenizer, " Lil y")).toThrow('is 3 tokens (" Lil", " ", "y")');
 });
 
 describe("tokens of a prompt", () => {
