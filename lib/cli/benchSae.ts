@@ -161,13 +161,17 @@ async function benchSaes(flags: BenchFlags, device: Device, signal: AbortSignal)
       return contextShapeForSae(model, sae, flags);
     });
     const outcomes: BenchOutcome[] = [];
-    for (const { folder, sae, checked: shape } of fitting) {
-      for (const evaluation of evaluations) {
-        const one = { flags, folder, sae, model, shape, signal, madeBy: `monosem ${await packageVersion()}` };
-        outcomes.push({ sae: folder, evaluation, ...(await keptOrMeasured(evaluation, one)) });
+    try {
+      for (const { folder, sae, checked: shape } of fitting) {
+        for (const evaluation of evaluations) {
+          const one = { flags, folder, sae, model, shape, signal, madeBy: `monosem ${await packageVersion()}` };
+          outcomes.push({ sae: folder, evaluation, ...(await keptOrMeasured(evaluation, one)) });
+        }
       }
+    } finally {
+      // Also of what was finished before a failure.
+      process.stdout.write(benchText(outcomes));
     }
-    process.stdout.write(benchText(outcomes));
   } finally {
     for (const sae of saes) sae.dispose();
   }
@@ -216,7 +220,7 @@ async function keptOrMeasured(
     const { notEvaluated } = kept.monosem;
     return notEvaluated === undefined ? { result: kept } : { notEvaluated };
   }
-  const measured = await MEASURE[evaluation](one);
+  const measured = await MEASURE[evaluation](one).catch(unsupported);
   await makeDirectory(directory);
   if ("result" in measured) {
     const own = (measured.result.monosem ?? {}) as SaeBenchResult;
@@ -230,6 +234,12 @@ async function keptOrMeasured(
   await writeFileAtomically(paths.none, `${JSON.stringify(record, undefined, 2)}\n`);
   process.stderr.write(`wrote ${visibleText(paths.none)}\n`);
   return { notEvaluated };
+}
+
+/** What an evaluation is not made for, such as a crosscoder, must not keep others from theirs. */
+function unsupported(error: unknown): Measured {
+  if (!(error instanceof MonosemError) || error.code !== "ERR_UNSUPPORTED") throw error;
+  return { notEvaluated: error.message, facts: {} };
 }
 
 /** @throws MonosemError as `readJsonFile`, with what to do about a file that is broken */

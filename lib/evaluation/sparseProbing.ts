@@ -82,7 +82,7 @@ export async function evaluateSparseProbing(options: SparseProbingOptions): Prom
   if (input.length > 1) {
     throw new MonosemError(
       "ERR_UNSUPPORTED",
-      "sparse probing is for SAEs that read one hook point, not for crosscoders",
+      `sparse probing is for SAEs that read one hook point, but this crosscoder reads ${input.length}`,
     );
   }
   const splits = datasets.map((dataset) => splitClasses(dataset, seed));

@@ -6,7 +6,7 @@ import { problems } from "../evaluation/saebench.js";
 import { judge } from "../interpretation/judges.js";
 import { startServer } from "../interpretation/mockServer.js";
 import { type CliResult, runCli, startCli, temporaryFolder } from "./runCli.js";
-import { writeSae } from "./saeFiles.js";
+import { writeCrosscoder, writeSae } from "./saeFiles.js";
 
 const story =
   "One day the little girl went home. She was very happy. The old man said that he saw a dog and ran away. ";
@@ -99,6 +99,28 @@ test("the files are SAEBench's, are kept when there, and made again only when as
     "--force",
   );
   expect(forced.stderr).toContain("wrote ");
+});
+
+test("a crosscoder is not evaluated by sparse probing, which does not keep the others from it", async () => {
+  const { folder, bench } = await prepared();
+  const crosscoder = await writeCrosscoder(join(folder, "cross"));
+  const sparseProbing = ["--evals", "sparse-probing", "--data", join(folder, "people.jsonl")];
+  const both = await bench(...sparseProbing, "--sae", crosscoder, join(folder, "sae"));
+  expect(both.exitCode).toBe(0);
+  expect(both.stdout).toMatch(/cross\/sae +not evaluated: sparse probing is .* this crosscoder reads 2$/m);
+  expect(both.stdout).toMatch(/ 50% is chance.*%/s);
+  const failing = await bench(
+    "--evals",
+    "core",
+    "sparse-probing",
+    "--corpus",
+    join(folder, "stories.jsonl"),
+    "--data",
+    "none.jsonl",
+  );
+  expect(failing.exitCode).toBe(1);
+  expect(failing.stderr).toContain("none.jsonl");
+  expect(failing.stdout).toMatch(/^core: /m);
 });
 
 test("a model that cannot spell is said to be one, with no numbers, and is not asked again", async () => {

@@ -35,14 +35,21 @@ export async function writeSae(
   folder: string,
   metadata: SaeMetadata = {},
   width: number = dIn,
-  latents: { readonly dSae: number; readonly k: number } = { dSae, k: 4 },
+  shape: { readonly dSae: number; readonly k: number; readonly hookWidths?: number[] } = { dSae, k: 4 },
 ): Promise<string> {
   const path = join(folder, "sae");
   const device = await Device.open(testDevice, { threads: 1 });
-  const config = { architecture: "topk" as const, dIn: width, ...latents, applyBDecToInput: true };
+  const config = { architecture: "topk" as const, dIn: width, ...shape, applyBDecToInput: true };
   await Sae.create(config, device, 0, { metadata }).save(path);
   await device.close();
   return path;
+}
+
+/** The same of a crosscoder over two hook points of the tiny model. */
+export function writeCrosscoder(folder: string): Promise<string> {
+  const hookNames = ["blocks.1.hook_resid_post", "blocks.2.hook_resid_post"];
+  const config = { dSae, k: 4, hookWidths: [192, 192] };
+  return writeSae(folder, { modelName: "tiny-gpt2", hookNames, contextSize: 48 }, 384, config);
 }
 
 /** The same of "abstopk", which has the parameters and the options of TopK: see absTopk.mjs. */
