@@ -153,7 +153,8 @@ export class Trainer {
 
   /**
    * Trains, yielding what is logged every `logEvery` steps and at the last one: of several SAEs one after the other.
-   * Ends with a checkpoint and the SAEs in `output`. Can be called once.
+   * Ends with a checkpoint and the SAEs in `output`; the SAEs, which are smaller, are written also where the file system
+   * refuses that checkpoint. Can be called once.
    *
    * A step is never interrupted, but the wait for its activations is: when the signal fires, a checkpoint is written,
    * then ERR_ABORTED is thrown. A consumer that leaves the loop early leaves the run as it is at its last checkpoint.
@@ -172,6 +173,7 @@ export class Trainer {
     const { training, output } = this.#options;
     const { steps, checkpointEvery } = training;
     let logs: MetricsLog[] = [];
+    let lastRefused: MonosemError | undefined;
     const queued: Promise<void>[] = [];
     const settled = async (): Promise<void> => {
       while (queued.length > 0) await queued.shift();
@@ -195,7 +197,10 @@ export class Trainer {
           while (queued.length >= stepsAhead) await queued.shift();
           if (this.#step % checkpointEvery === 0 || this.#step === steps) {
             await settled();
-            await this.#checkpoint(logs);
+            await this.#checkpoint(logs).catch((error: unknown) => {
+              if (this.#step < steps || !(error instanceof MonosemError) || error.code !== "ERR_IO") throw error;
+              lastRefused = error;
+            });
           }
         } catch (error) {
           await this.#recover(error, queued);
@@ -206,11 +211,19 @@ export class Trainer {
         }
       }
       await this.#lock?.requireHeld();
+      const written: string[] = [];
       for (const [i, { name }] of named(this.#options.sae).entries()) {
         this.#trainings[i]!.finish();
-        if (output !== undefined) await this.saes[i]!.save(join(output, name ?? "", "sae"));
+        if (output === undefined) continue;
+        const folder = join(output, name ?? "", "sae");
+        await this.saes[i]!.save(folder);
+        written.push(folder);
       }
       this.#state = "ended";
+      if (lastRefused !== undefined) {
+        const text = `${lastRefused.message}: the run cannot go on from its last step, but what it trained is in ${written.join(", ")}`;
+        throw new MonosemError("ERR_IO", text, { cause: lastRefused });
+      }
     } finally {
       try {
         for (const log of logs) await log.close();

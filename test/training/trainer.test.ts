@@ -287,6 +287,22 @@ describe("what can go wrong", () => {
     await expectSameResult(output("run"), output("whole"));
   });
 
+  test("a disk without room for the last checkpoint still gets the SAE, which is smaller", async () => {
+    const child = runInChild("./smallRun.ts", "trainAndReport", [output("run"), 5], { fileSizeLimit: 8 }); // 4 kB
+    const [report] = await Promise.all([text(child.stdout), once(child, "close")]);
+    expect(report).toMatch(/ERR_IO: cannot write .*step-5.* what it trained is in .*run\/sae/);
+    const left = await readdir(output("run"), { recursive: true });
+    expect(left.filter((name) => name.endsWith(".tmp") || name.includes("step-"))).toEqual([]);
+    await train({ output: output("whole"), training: { ...training, steps: 5 } });
+    const [weights, whole] = await Promise.all(
+      ["run", "whole"].map((name) => readFile(join(output(name), "sae", "sae_weights.safetensors"))),
+    );
+    expect(weights).toEqual(whole);
+    await train({ output: output("run"), resume: true });
+    await train({ output: output("longer") });
+    await expectSameResult(output("run"), output("longer"));
+  });
+
   test("what a killed run was writing is swept when it resumes", async () => {
     await train({ output: output("run") });
     const before = await readdir(output("run"));
