@@ -1,4 +1,4 @@
-import { LONGEST_TOKEN, type ShownExample, shade } from "./featureReport.js";
+import { decimal, LONGEST_TOKEN, type ShownExample, shade } from "./featureReport.js";
 import { visibleText } from "./visibleText.js";
 
 export interface FeatureTextOptions {
@@ -65,7 +65,7 @@ export function exampleLine(
   width: number,
   style: TextStyle,
 ): string {
-  const label = activation.toFixed(2).padStart(8);
+  const label = decimal(activation).padStart(8);
   const levels = Array.from(activations, (value) => shade(value, strongest));
   const texts = Array.from(tokens, (id) => visibleText(tokenText(id), LONGEST_TOKEN));
   const columns = (index: number): number =>

@@ -1,4 +1,5 @@
 import { type Command, Option } from "commander";
+import { decimal } from "../analysis/featureReport.js";
 import { quotedText, visibleText } from "../analysis/visibleText.js";
 import { type AttributionPage, attributionHtml } from "../attribution/attributionPage.js";
 import { type AttributedPlayer, attributionText } from "../attribution/attributionText.js";
@@ -350,7 +351,7 @@ async function attributed(
         const peak = activations[i]![peaks[i]!]!;
         return peak === 0
           ? `latent ${latent}, silent`
-          : `latent ${latent}, ${peak.toFixed(2)} at ${quotedText(peakTexts[i]!)}`;
+          : `latent ${latent}, ${decimal(peak)} at ${quotedText(peakTexts[i]!)}`;
       }),
       keys: latents.map((latent, i) => ({
         latent,

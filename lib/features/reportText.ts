@@ -1,4 +1,4 @@
-import { loneToken } from "../analysis/featureReport.js";
+import { decimal, loneToken } from "../analysis/featureReport.js";
 import { exampleLine, type FeatureTextOptions, textStyle } from "../analysis/featureText.js";
 import type { TokenEffect } from "../analysis/logitEffects.js";
 import { visibleText } from "../analysis/visibleText.js";
@@ -19,7 +19,7 @@ export async function featureReportText(report: FeatureReport, options: FeatureT
       `${style.bold(`latent ${index}`)}  ${style.quiet(firingText(latent))}`,
       // Hook points have long names, so that each stands on a line of its own.
       ...decoderNorms.map(({ hook, norm }) =>
-        style.quiet(`  decoder norm ${norm.toFixed(2)} at ${visibleText(hook, 80)}`),
+        style.quiet(`  decoder norm ${decimal(norm)} at ${visibleText(hook, 80)}`),
       ),
       ...(logits === undefined ? [] : [style.quiet(effectLine("raises", logits.raised, report, options.width))]),
       ...shown.map((example) => exampleLine(example, report, strongest, options.width, style)),
@@ -32,7 +32,7 @@ export async function featureReportText(report: FeatureReport, options: FeatureT
 /** Where activations are negative, too, how far they go on both sides. */
 function firingText({ density, maxActivation, minActivation }: ReportedLatent): string {
   const firing = `fires on ${Number((100 * density).toPrecision(2))}% of tokens`;
-  return minActivation < 0 ? `${firing}, from ${minActivation.toFixed(2)} to ${maxActivation.toFixed(2)}` : firing;
+  return minActivation < 0 ? `${firing}, from ${decimal(minActivation)} to ${decimal(maxActivation)}` : firing;
 }
 
 function effectLine(verb: string, effects: readonly TokenEffect[], report: FeatureReport, width: number): string {

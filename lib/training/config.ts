@@ -344,13 +344,14 @@ const trainingSchema: z.ZodType<TrainingConfig> = z
   .transform(({ tokens, steps, ...rest }) => ({ ...rest, steps: steps ?? Math.floor((tokens ?? 0) / rest.batchSize) }));
 
 /**
- * Reads a configuration, with overrides of the form `a.b=v` applied first (v as JSON, or as text where it is none).
+ * Reads a configuration, with overrides of the form `a.b=v` applied first (v as JSON, or as text where it is none). One of
+ * `training.steps` or `training.tokens` takes the place of the other.
  *
  * @param name - what messages call the configuration
  * @throws MonosemError ERR_CONFIG with one line per problem, each naming the key's path, what is expected and found.
  */
 export function parseConfig(json: unknown, overrides: readonly string[] = [], name = "configuration"): RunConfig {
-  const config = overrides.reduce(applyOverride, json);
+  const config = overrides.reduce(applyOverride, withoutReplacedLength(json, overrides));
   const sections = isObject(config) ? config : {};
   const data = isObject(sections.data) ? sections.data : {};
   const stored = "activations" in data;
@@ -520,6 +521,16 @@ function keysOf(section: PropertyKey | undefined, stored: boolean): readonly str
     ...["architecture", ...Object.keys(commonSaeKeys)],
     ...architectures.flatMap(({ options, trainingOptions }) => Object.keys({ ...options, ...trainingOptions })),
   ];
+}
+
+/** A run's length is said in steps or in tokens: an override of the one is meant instead of the file's other. */
+function withoutReplacedLength(config: unknown, overrides: readonly string[]): unknown {
+  if (!isObject(config) || !isObject(config.training)) return config;
+  const isSet = (key: string): boolean => overrides.some((override) => override.startsWith(`training.${key}=`));
+  if (isSet("steps") === isSet("tokens")) return config;
+  const replaced = isSet("steps") ? "tokens" : "steps";
+  const training = Object.fromEntries(Object.entries(config.training).filter(([key]) => key !== replaced));
+  return { ...config, training };
 }
 
 /** `config` with the value at the dotted path replaced; the original stays as it is. */

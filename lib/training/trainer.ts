@@ -622,7 +622,13 @@ async function resumed(
     "",
   );
   if (difference !== undefined) {
-    throw new MonosemError("ERR_CONFIG", `cannot resume ${output}: its run was started with another ${difference}`);
+    const way = difference.startsWith("training.steps ")
+      ? `, on which its learning rates depend: to train on, start another run from its SAE, with sae.init=${join(output!, "sae")} and another output`
+      : "";
+    throw new MonosemError(
+      "ERR_CONFIG",
+      `cannot resume ${output}: its run was started with another ${difference}${way}`,
+    );
   }
   if (checkpoint.step > options.training.steps) {
     throw new MonosemError(

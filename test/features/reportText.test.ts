@@ -44,6 +44,21 @@ test("without colour, strongly active tokens stand in brackets and weakly active
   );
 });
 
+test("an activation that is small is told from none", async () => {
+  const report = smallReport();
+  const latent = async (index: number) => {
+    const found = await report.latent(index);
+    const small = found.examples.map((example) => ({
+      ...example,
+      activation: example.activation / 1e4,
+      activations: example.activations.map((value) => value / 1e4),
+    }));
+    return { ...found, maxActivation: found.maxActivation / 1e4, examples: small };
+  };
+  const text = await featureReportText({ ...report, latent }, { colour: false, width: 80, examples: 3 });
+  expect(text).toContain(" 9.0e-4  The [cat] sat on the [mat].");
+});
+
 test("with colour, active tokens have a background that grows with the activation", async () => {
   const text = await featureReportText(smallReport(), { colour: true, width: 80, examples: 3 });
   expect(text).toContain("\u001b[38;5;16;48;5;202m cat\u001b[0m\u001b[38;5;16;48;5;230m sat\u001b[0m on");

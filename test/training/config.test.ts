@@ -119,6 +119,13 @@ describe("configuration file", () => {
     expect(config).toMatchObject({ device: "cpu", threads: 2, precision: "bfloat16" });
   });
 
+  test("an override of steps or tokens takes the place of the other, and both are one too many", () => {
+    const inTokens = { ...topk, training: { tokens: 40960, batchSize: 256 } };
+    expect(parseConfig({ ...topk, training: { steps: 7 } }, ["training.tokens=40960"]).training.steps).toBe(10);
+    expect(parseConfig(inTokens, ["training.steps=7"]).training.steps).toBe(7);
+    expect(() => parseConfig(inTokens, ["training.steps=7", "training.tokens=512"])).toThrow(/exactly one/);
+  });
+
   test("one file serves several architectures: options of the others are checked and left out", () => {
     const both = { ...topk, sae: { ...topk.sae, l1Coefficient: 0.5, auxK: 8 } };
     expect(parseConfig(both).sae).not.toHaveProperty("l1Coefficient");

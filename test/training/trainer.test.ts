@@ -287,6 +287,13 @@ describe("what can go wrong", () => {
     await expectSameResult(output("run"), output("whole"));
   });
 
+  test("more steps than a learning rate was planned for are refused, with what to do instead", async () => {
+    const planned = { ...training, lrDecaySteps: 4 };
+    await train({ output: output("run"), training: planned });
+    const longer = createTrainer({ output: output("run"), training: { ...planned, steps: 30 }, resume: true });
+    await expect(longer).rejects.toThrow(/another training\.steps \(20, now 30\), .* with sae\.init=.*run\/sae and/);
+  });
+
   test("a disk without room for the last checkpoint still gets the SAE, which is smaller", async () => {
     const child = runInChild("./smallRun.ts", "trainAndReport", [output("run"), 5], { fileSizeLimit: 8 }); // 4 kB
     const [report] = await Promise.all([text(child.stdout), once(child, "close")]);
