@@ -1,9 +1,9 @@
 /** The manifest.json of a folder of stored activations. */
-import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
 import { writeFileAtomically } from "../formats/atomicFile.js";
+import { readJsonFile } from "../formats/jsonFile.js";
 import type { ModelConfig } from "../models/modelConfig.js";
 import { checkedBy } from "../schemaMessages.js";
 import type { ContextPosition } from "./contexts.js";
@@ -74,18 +74,12 @@ const manifestSchema: z.ZodType<ActivationManifest> = z.strictObject({
  */
 export async function readManifest(directory: string): Promise<ActivationManifest | undefined> {
   const path = join(directory, manifestName);
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw new MonosemError("ERR_IO", `cannot read ${path}: ${(error as Error).message}`, { cause: error });
-  }
   let json: unknown;
   try {
-    json = JSON.parse(text);
-  } catch (cause) {
-    throw new MonosemError("ERR_FORMAT", `${path} is not JSON: ${(cause as Error).message}`, { cause });
+    json = await readJsonFile(path);
+  } catch (error) {
+    if (error instanceof MonosemError && error.code === "ERR_NOT_FOUND") return undefined;
+    throw error;
   }
   const parsed = checkedBy(manifestSchema, json);
   if (!parsed.success) throw new MonosemError("ERR_FORMAT", `${path}: ${parsed.problems.join("; ")}`);

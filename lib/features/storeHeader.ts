@@ -1,7 +1,9 @@
 /** What a feature store says about itself, in the metadata of its file. */
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
+import { parseJsonText } from "../formats/jsonText.js";
 import type { SafetensorsFile } from "../formats/safetensors.js";
+import { checkedBy } from "../schemaMessages.js";
 
 /** The files of a store's folder: of a finished one the first, of an interrupted one the second. */
 export const storeFile = "features.safetensors";
@@ -101,15 +103,7 @@ export function readHeader({ path, metadata }: SafetensorsFile): StoreHeader {
 
 /** Metadata that are JSON of a known shape. */
 export function parsedMetadata<Value>(path: string, text: string, schema: z.ZodType<Value>): Value {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (cause) {
-    throw new MonosemError("ERR_FORMAT", `the metadata of ${path} are not JSON: ${(cause as Error).message}`, {
-      cause,
-    });
-  }
-  const parsed = schema.safeParse(json);
+  const parsed = checkedBy(schema, parseJsonText(text, `the metadata of ${path}`));
   if (parsed.success) return parsed.data;
-  throw new MonosemError("ERR_FORMAT", `the metadata of ${path}: ${z.prettifyError(parsed.error)}`);
+  throw new MonosemError("ERR_FORMAT", `the metadata of ${path}: ${parsed.problems.join("; ")}`);
 }

@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { MonosemError } from "../errors.js";
+import { parseJsonText } from "./jsonText.js";
 
 /** A line of a `.jsonl` file. */
 export interface JsonLine {
@@ -26,10 +27,6 @@ export async function readJsonLines(path: string): Promise<readonly JsonLine[]> 
   return content.split("\n").flatMap((line, index) => {
     if (line.trim() === "") return [];
     const where = `${path}:${index + 1}`;
-    try {
-      return [{ value: JSON.parse(line) as unknown, where }];
-    } catch (cause) {
-      throw new MonosemError("ERR_FORMAT", `${where} is not JSON: ${(cause as Error).message}`, { cause });
-    }
+    return [{ value: parseJsonText(line, where), where }];
   });
 }

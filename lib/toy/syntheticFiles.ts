@@ -5,9 +5,10 @@ import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import { writeDirectoryAtomically } from "../formats/atomicFile.js";
+import { parseJsonText } from "../formats/jsonText.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { SafetensorsFile, SafetensorsWriter, writeSafetensors } from "../formats/safetensors.js";
-import { parseSyntheticConfig, type SyntheticConfig } from "./syntheticConfig.js";
+import { parseSyntheticConfig, type SyntheticConfig, type SyntheticOptions } from "./syntheticConfig.js";
 import { SyntheticModel } from "./syntheticModel.js";
 
 /** Of the file of the truth: marks what it is, and how to read it. */
@@ -154,10 +155,6 @@ function configOf(file: SafetensorsFile): SyntheticConfig {
         `its metadata name ${which}, expected "${format}"`,
     );
   }
-  try {
-    return parseSyntheticConfig(JSON.parse(file.metadata.config ?? ""));
-  } catch (cause) {
-    if (cause instanceof MonosemError) throw cause;
-    throw new MonosemError("ERR_FORMAT", `the configuration in ${file.path} is not JSON`, { cause });
-  }
+  const json = parseJsonText(file.metadata.config ?? "", `the configuration in ${file.path}`);
+  return parseSyntheticConfig(json as SyntheticOptions);
 }
