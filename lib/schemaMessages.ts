@@ -7,32 +7,48 @@ export type Checked<T> =
   | { readonly success: true; readonly data: T }
   | { readonly success: false; readonly problems: readonly string[] };
 
+/** A file of a million wrong entries is said to be wrong by the first ones. */
+const mostProblems = 10;
+
 export function checkedBy<T>(schema: z.ZodType<T>, value: unknown): Checked<T> {
   const result = schema.safeParse(value, { reportInput: true, error: requirement });
-  return result.success ? result : { success: false, problems: result.error.issues.map(problemText) };
+  if (result.success) return result;
+  const { issues } = result.error;
+  const problems = issues.slice(0, mostProblems).map(problemText);
+  if (issues.length > mostProblems) problems.push(`and ${issues.length - mostProblems} more problems`);
+  return { success: false, problems };
 }
 
 /** "path: what is wrong (found ...)" */
 export function problemText(issue: z.core.$ZodIssue): string {
   const { path, code, message, input } = issue;
   if (code === "unrecognized_keys") {
-    return issue.keys.map((key) => `${[...path, key].join(".")}: unknown key`).join("; ");
+    const named = issue.keys.slice(0, mostProblems).map((key) => `${placeOf([...path, key])}: unknown key`);
+    if (issue.keys.length > mostProblems) named.push(`and ${issue.keys.length - mostProblems} more unknown keys`);
+    return named.join("; ");
   }
   if (path.length === 0) return message;
-  const place = path.join(".");
+  const place = placeOf(path);
   if (code === "custom" && isObject(input)) return `${place}: ${message}`;
-  return `${place}: ${message} (${input === undefined ? "missing" : `found ${valueText(input)}`})`;
+  return `${place}: ${message} (${input === undefined ? "missing" : `found ${quotedValue(input)}`})`;
 }
 
-/** As it stands in a file; what comes from a program need not be anything that JSON has. */
-function valueText(value: unknown): string {
+function placeOf(path: readonly PropertyKey[]): string {
+  return path.map((part) => shortened(String(part))).join(".");
+}
+
+/**
+ * A value for a message, as it stands in a file: it may be of any length, and in a pickle a wide integer; what comes from a
+ * program need not be anything that JSON has.
+ */
+export function quotedValue(value: unknown): string {
   if (typeof value === "number") return String(value);
   const isJson = typeof value !== "object" || value === null || Array.isArray(value) || kindOf(value) === "an object";
-  if (!isJson || ["bigint", "function", "symbol"].includes(typeof value)) return kindOf(value);
-  return shortened(JSON.stringify(value));
+  if (!isJson || ["function", "symbol"].includes(typeof value)) return kindOf(value);
+  const json = JSON.stringify(value, (_, item: unknown) => (typeof item === "bigint" ? String(item) : item));
+  return shortened(json ?? "undefined");
 }
 
-/** A file may hold anything, of any length. */
 function shortened(text: string): string {
   return text.length > 100 ? `${text.slice(0, 100)}...` : text;
 }

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { z } from "zod";
-import { checkedBy } from "../lib/schemaMessages.js";
+import { checkedBy, quotedValue } from "../lib/schemaMessages.js";
 
 const schema = z.strictObject({
   width: z.int().positive(),
@@ -27,4 +27,23 @@ test.each([
   [{ width: "x".repeat(1000) }, `width: must be a number (found "${"x".repeat(99)}...)`],
 ])("%j: %s", (value, problem) => {
   expect(checkedBy(schema, value)).toEqual({ success: false, problems: [problem] });
+});
+
+test("of many problems the first are said, and no name is longer than a line", () => {
+  const keys = Array.from({ length: 1000 }, (_, i) => `${i}`.repeat(1000));
+  const superfluous = Object.fromEntries(keys.map((key) => [key, 1]));
+  for (const value of [
+    { width: 1, names: keys.map(() => 1) },
+    { width: 1, ...superfluous },
+  ]) {
+    const checked = checkedBy(schema, value);
+    const message = checked.success ? "" : checked.problems.join("; ");
+    expect(message).toMatch(/and 990 more (problems|unknown keys)$/);
+    expect(message.length).toBeLessThan(1500);
+  }
+});
+
+test("a value in a message is short, whatever it is", () => {
+  expect(quotedValue([1n, "x".repeat(1000)])).toBe(`["1","${"x".repeat(94)}...`);
+  expect(quotedValue(undefined)).toBe("undefined");
 });

@@ -6,6 +6,7 @@ import { basename, join } from "node:path";
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
 import { type SafetensorsArray, type SafetensorsEntry, SafetensorsFile } from "../formats/safetensors.js";
+import { quotedValue } from "../schemaMessages.js";
 import { readJsonObjectIfPresent } from "./jsonFile.js";
 
 const indexSchema = z.looseObject({ weight_map: z.record(z.string(), z.string()) });
@@ -58,7 +59,7 @@ export class Checkpoint {
     const names = [...new Set(Object.values(weightMap))].sort();
     const outside = names.find((name) => basename(name) !== name || name === "" || name === "..");
     if (outside !== undefined) {
-      throw new MonosemError("ERR_FORMAT", `${indexPath} names ${JSON.stringify(outside)}, which is no file beside it`);
+      throw new MonosemError("ERR_FORMAT", `${indexPath} names ${quotedValue(outside)}, which is no file beside it`);
     }
     const files: SafetensorsFile[] = [];
     try {
@@ -66,7 +67,7 @@ export class Checkpoint {
       const checkpoint = new Checkpoint(directory, files);
       const missing = Object.keys(weightMap).find((name) => !checkpoint.entries.has(name));
       if (missing !== undefined) {
-        const where = `${indexPath} has tensor ${JSON.stringify(missing)} in ${JSON.stringify(weightMap[missing])}`;
+        const where = `${indexPath} has tensor ${quotedValue(missing)} in ${quotedValue(weightMap[missing])}`;
         throw new MonosemError("ERR_FORMAT", `${where}, but that file does not hold it`);
       }
       return checkpoint;

@@ -1,4 +1,5 @@
 import { MonosemError } from "../errors.js";
+import { quotedValue } from "../schemaMessages.js";
 import type { Family } from "./families/family.js";
 import { gemma2 } from "./families/gemma2.js";
 import { gpt2 } from "./families/gpt2.js";
@@ -28,7 +29,7 @@ const families: Readonly<Record<Architecture, Family>> = {
 export function familyOf(json: Record<string, unknown>, path: string): Family {
   const { model_type: type } = json;
   if (typeof type === "string" && Object.hasOwn(families, type)) return families[type as Architecture];
-  const found = type === undefined ? "no model_type" : `model_type ${JSON.stringify(type)}`;
+  const found = type === undefined ? "no model_type" : `model_type ${quotedValue(type)}`;
   const known = Object.keys(families).map((name) => JSON.stringify(name));
   throw new MonosemError("ERR_UNSUPPORTED", `${path} has ${found}; supported are ${known.join(", ")}`);
 }

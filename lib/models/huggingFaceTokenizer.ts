@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { Tokenizer as HuggingFace } from "@huggingface/tokenizers";
 import { MonosemError } from "../errors.js";
+import { quotedValue } from "../schemaMessages.js";
 import { ChatTemplate, contentOf } from "./chatTemplate.js";
 import { readJsonObject, readJsonObjectIfPresent } from "./jsonFile.js";
 import type { TokenCodec } from "./tokenCodec.js";
@@ -77,7 +78,7 @@ export class HuggingFaceTokenizer implements TokenCodec {
       if (token === undefined) return tokenIdIn(modelConfig[`${role}_token_id`]);
       const id = tokenizer.token_to_id(token);
       if (id !== undefined) return id;
-      throw new MonosemError("ERR_FORMAT", `${configPath}: ${role}_token ${JSON.stringify(token)} is not in ${path}`);
+      throw new MonosemError("ERR_FORMAT", `${configPath}: ${role}_token ${quotedValue(token)} is not in ${path}`);
     };
     return new HuggingFaceTokenizer(tokenizer, {
       spelling: spellingOf(definition.decoder),

@@ -3,6 +3,7 @@ import { dirname, extname, join } from "node:path";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { exists } from "../formats/exists.js";
+import { quotedValue } from "../schemaMessages.js";
 import { Checkpoint } from "./checkpoint.js";
 import { allTokens, tokenIds } from "./families/family.js";
 import { familyOf } from "./families.js";
@@ -82,7 +83,7 @@ async function stopTokensForGeneration(directory: string): Promise<readonly numb
   if (parsed.success) return allTokens(parsed.data);
   throw new MonosemError(
     "ERR_FORMAT",
-    `${path}: eos_token_id must be a token id or a list of them, found ${JSON.stringify(entry)}`,
+    `${path}: eos_token_id must be a token id or a list of them, found ${quotedValue(entry)}`,
   );
 }
 

@@ -14,6 +14,7 @@ import { z } from "zod";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
+import { quotedValue } from "../schemaMessages.js";
 import type { RotaryConfig } from "./modelConfig.js";
 
 /** The entry `rope_scaling` of a config.json, or `rope_parameters` of newer ones. */
@@ -148,7 +149,7 @@ export function rotaryConfig(
     default:
       throw new MonosemError(
         "ERR_UNSUPPORTED",
-        `${path}: rotary scaling ${JSON.stringify(kind)} is not supported; supported are default, linear, dynamic, llama3, yarn, longrope`,
+        `${path}: rotary scaling ${quotedValue(kind)} is not supported; supported are default, linear, dynamic, llama3, yarn, longrope`,
       );
   }
 }

@@ -18,6 +18,7 @@ import { z } from "zod";
 import { MonosemError } from "../errors.js";
 import { known } from "../sae/metadata.js";
 import type { StoredSae } from "../sae/storedSae.js";
+import { quotedValue } from "../schemaMessages.js";
 import {
   checkedConfig,
   type PublishedFormat,
@@ -112,7 +113,7 @@ export const dictionaryLearning: PublishedFormat = {
     const definition = Object.hasOwn(classes, trainer.dict_class) ? classes[trainer.dict_class]! : undefined;
     if (definition === undefined) {
       const known = Object.keys(classes).join(", ");
-      throw unsupported(path, `dict_class is ${JSON.stringify(trainer.dict_class)}; ${known} can be loaded`);
+      throw unsupported(path, `dict_class is ${quotedValue(trainer.dict_class)}; ${known} can be loaded`);
     }
     const { architecture, trainedAs, applyBDecToInput, tensors } = definition;
     await using file = await TorchStateDict.open(location.at("ae.pt"));

@@ -10,6 +10,7 @@ import { z } from "zod";
 import { SafetensorsFile } from "../formats/safetensors.js";
 import { known } from "../sae/metadata.js";
 import type { StoredSae } from "../sae/storedSae.js";
+import { quotedValue } from "../schemaMessages.js";
 import type { Location } from "./location.js";
 import {
   checkedConfig,
@@ -38,7 +39,7 @@ export const gemmaScope2: PublishedFormat = {
     const hasConfig = location.files.includes("config.json");
     const cfg = hasConfig ? parseJson(path, schema, await location.json("config.json")) : configOf(location);
     if (cfg.architecture !== "jump_relu") {
-      throw unsupported(path, `architecture is ${JSON.stringify(cfg.architecture)}; jump_relu can be loaded`);
+      throw unsupported(path, `architecture is ${quotedValue(cfg.architecture)}; jump_relu can be loaded`);
     }
     await using file = await SafetensorsFile.open(location.at("params.safetensors"));
     if (shapeOf(file, "w_dec").length === 3) {

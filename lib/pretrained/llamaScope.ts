@@ -8,6 +8,7 @@
  */
 import { z } from "zod";
 import { SafetensorsFile } from "../formats/safetensors.js";
+import { quotedValue } from "../schemaMessages.js";
 import {
   checkedConfig,
   matrixShape,
@@ -42,7 +43,7 @@ export const llamaScope: PublishedFormat = {
     const path = location.at("hyperparams.json");
     const cfg = parseJson(path, schema, await location.json("hyperparams.json"));
     if (cfg.norm_activation !== "dataset-wise") {
-      throw unsupported(path, `norm_activation is ${JSON.stringify(cfg.norm_activation)}; dataset-wise can be loaded`);
+      throw unsupported(path, `norm_activation is ${quotedValue(cfg.norm_activation)}; dataset-wise can be loaded`);
     }
     if (cfg.use_glu_encoder) throw unsupported(path, "use_glu_encoder is true");
     if (cfg.apply_decoder_bias_to_pre_encoder) throw unsupported(path, "apply_decoder_bias_to_pre_encoder is true");

@@ -12,6 +12,7 @@ import { z } from "zod";
 import { SafetensorsFile } from "../formats/safetensors.js";
 import type { TensorFile } from "../formats/tensorArray.js";
 import type { StoredSae } from "../sae/storedSae.js";
+import { quotedValue } from "../schemaMessages.js";
 import {
   checkedConfig,
   matrixShape,
@@ -99,7 +100,7 @@ export const llamascopium: PublishedFormat = {
 const norms = "dataset_average_activation_norm.";
 
 function refuseUnsaid(path: string, cfg: Config): void {
-  const says = (key: string, value: unknown) => `${key} is ${JSON.stringify(value)}`;
+  const says = (key: string, value: unknown) => `${key} is ${quotedValue(value)}`;
   if (cfg.sae_type !== "sae") throw unsupported(path, `${says("sae_type", cfg.sae_type)}; sae can be loaded`);
   if (!["relu", "jumprelu", "topk"].includes(cfg.act_fn)) {
     throw unsupported(path, `${says("act_fn", cfg.act_fn)}; relu, jumprelu and topk can be loaded`);

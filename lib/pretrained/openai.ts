@@ -10,6 +10,7 @@ import { MonosemError } from "../errors.js";
 import type { TorchValue } from "../formats/torchArchive.js";
 import { known } from "../sae/metadata.js";
 import type { StoredSae } from "../sae/storedSae.js";
+import { quotedValue } from "../schemaMessages.js";
 import type { Location } from "./location.js";
 import { checkedConfig, matrixShape, readWeights, unsupported } from "./publishedFormat.js";
 import type { TorchFileFormat } from "./torchFiles.js";
@@ -45,11 +46,11 @@ function activationOf(file: TorchStateDict): object {
   const state: TorchValue = file.values.get("activation_state_dict") ?? new Map();
   if (activation === "ReLU") return { architecture: "relu" };
   if (activation !== "TopK" || !(state instanceof Map)) {
-    throw unsupported(file.path, `its activation is ${JSON.stringify(activation)}; ReLU and TopK can be loaded`);
+    throw unsupported(file.path, `its activation is ${quotedValue(activation)}; ReLU and TopK can be loaded`);
   }
   const { k, postact_fn } = Object.fromEntries(state as ReadonlyMap<string, TorchValue>);
   if (postact_fn !== "ReLU") {
-    throw unsupported(file.path, `after TopK it applies ${JSON.stringify(postact_fn)}; ReLU can be loaded`);
+    throw unsupported(file.path, `after TopK it applies ${quotedValue(postact_fn)}; ReLU can be loaded`);
   }
   if (typeof k !== "number") throw new MonosemError("ERR_FORMAT", `${file.path}: its TopK has no k`);
   return { architecture: "topk", k, normalizeActivations: "layer-norm" };

@@ -12,6 +12,7 @@ import { readJsonFile } from "../formats/jsonFile.js";
 import { SafetensorsFile } from "../formats/safetensors.js";
 import { known } from "../sae/metadata.js";
 import type { StoredSae } from "../sae/storedSae.js";
+import { quotedValue } from "../schemaMessages.js";
 import type { Location } from "./location.js";
 import {
   checkedConfig,
@@ -42,7 +43,7 @@ export const sparsify: PublishedFormat = {
     const path = location.at("cfg.json");
     const cfg = parseJson(path, schema, await location.json("cfg.json"));
     if (cfg.activation !== "topk") {
-      throw unsupported(path, `activation is ${JSON.stringify(cfg.activation)}; topk can be loaded`);
+      throw unsupported(path, `activation is ${quotedValue(cfg.activation)}; topk can be loaded`);
     }
     if (cfg.signed) throw unsupported(path, "signed is true: its latents may be negative");
     if (cfg.skip_connection && !cfg.transcode)

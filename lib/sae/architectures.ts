@@ -1,5 +1,6 @@
 /** The architectures. A new one is a file beside this one and a line here. */
 import { MonosemError } from "../errors.js";
+import { quotedValue } from "../schemaMessages.js";
 import type { Architecture } from "./architecture.js";
 import { batchtopk } from "./batchtopk.js";
 import { gated } from "./gated.js";
@@ -70,6 +71,6 @@ export function architectureNamed(name: unknown): AnyArchitecture {
   if (found !== undefined) return found;
   throw new MonosemError(
     "ERR_CONFIG",
-    `SAE architecture ${JSON.stringify(name)} is unknown; known are ${[...registered.keys()].join(", ")}`,
+    `SAE architecture ${quotedValue(name)} is unknown; known are ${[...registered.keys()].join(", ")}`,
   );
 }

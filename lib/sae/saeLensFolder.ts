@@ -14,6 +14,7 @@ import { isDeadTemporary, replacePairOfFiles } from "../formats/atomicFile.js";
 import { readJsonFile } from "../formats/jsonFile.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { type SafetensorsDType, SafetensorsFile, writeSafetensors } from "../formats/safetensors.js";
+import { quote } from "../formats/safetensorsHeader.js";
 import { checkedBy } from "../schemaMessages.js";
 import type { SavedForm } from "./architecture.js";
 import { architectureNamed, knownArchitectures } from "./architectures.js";
@@ -192,14 +193,14 @@ export async function readSaeLensFolder(directory: string, { inputScale }: SaeLo
   const forms = namedForms();
   const named = forms.get(cfg.architecture);
   if (named === undefined) {
-    unsupported(path, `architecture is "${cfg.architecture}"; ${[...forms.keys()].join(", ")} can be loaded`);
+    unsupported(path, `architecture is ${quote(cfg.architecture)}; ${[...forms.keys()].join(", ")} can be loaded`);
   }
   const scaled = cfg.normalize_activations === "expected_average_only_in" && inputScale !== undefined;
   const normalizeActivations = scaled ? "none" : normalizationNamed(path, cfg.normalize_activations);
   if (cfg.finetuning_scaling_factor) unsupported(path, "finetuning_scaling_factor is true");
   const dtype = dtypeOf.get(cfg.dtype.replace(/^torch\./, ""));
   if (dtype === undefined) {
-    unsupported(path, `dtype is "${cfg.dtype}"; ${[...dtypeOf.keys()].join(", ")} can be loaded`);
+    unsupported(path, `dtype is ${quote(cfg.dtype)}; ${[...dtypeOf.keys()].join(", ")} can be loaded`);
   }
 
   const { architecture, form, options, transcoder, skip } = named;
@@ -234,7 +235,7 @@ function normalizationNamed(path: string, name: string): CheckedSaeConfig["norma
   for (const [ours, theirs] of Object.entries(saeLensNormalization)) {
     if (theirs === name) return ours as CheckedSaeConfig["normalizeActivations"];
   }
-  const problem = `normalize_activations is "${name}"`;
+  const problem = `normalize_activations is ${quote(name)}`;
   if (name !== "expected_average_only_in") {
     const known = [...Object.values(saeLensNormalization), "expected_average_only_in"].join(", ");
     unsupported(path, `${problem}, which is not supported; ${known} can be loaded`);
@@ -262,7 +263,7 @@ async function readWeights(
   if (superfluous.size > 0) {
     throw new MonosemError(
       "ERR_FORMAT",
-      `${path}: unexpected tensor ${[...superfluous].join(", ")}; expected ${names.join(", ")} and nothing else`,
+      `${path}: unexpected tensor ${[...superfluous].slice(0, 10).join(", ")}; expected ${names.join(", ")} and nothing else`,
     );
   }
   const weights: Record<string, StoredWeight> = {};

@@ -3,6 +3,7 @@
  * is metadata now. The rules are those of SAELens' own upgrade.
  */
 import { MonosemError } from "../errors.js";
+import { quotedValue } from "../schemaMessages.js";
 
 const renamed: Readonly<Record<string, string>> = {
   hook_point: "hook_name",
@@ -39,7 +40,7 @@ export function upgradePre6(path: string, flat: Readonly<Record<string, unknown>
   if (activation_fn !== "relu" && activation_fn !== "topk") {
     throw new MonosemError(
       "ERR_UNSUPPORTED",
-      `${path}: activation_fn is ${JSON.stringify(activation_fn)}; relu and topk can be loaded`,
+      `${path}: activation_fn is ${quotedValue(activation_fn)}; relu and topk can be loaded`,
     );
   }
   const hookZ = typeof cfg.hook_name === "string" && cfg.hook_name.includes("hook_z");

@@ -187,6 +187,14 @@ describe("a config.json that asks for something else is refused", () => {
     expect(await loadWith(name, changes)).toMatchObject({ code, message: expect.stringMatching(message) });
   });
 
+  test("with a short message, however long the entry is", async () => {
+    const refused = await loadWith("qwen3", { hidden_act: "x".repeat(1_000_000) });
+    expect(refused).toMatchObject({
+      code: "ERR_UNSUPPORTED",
+      message: expect.stringMatching(/hidden_act "x{99}\.\.\. is/),
+    });
+  });
+
   test("older checkpoints' entries mean the same", async () => {
     const older = await loadWith("llama-3", {
       rope_parameters: undefined,

@@ -4,6 +4,7 @@
  * checkpoint. A family is a description of what it does differently.
  */
 import { z } from "zod";
+import { quotedValue } from "../../schemaMessages.js";
 import { type Architecture, type ModelConfig, unprocessed } from "../modelConfig.js";
 import type { BlockWeights } from "../modelWeights.js";
 import { contextSizeOf, ropeSchema, rotaryConfig } from "../rotary.js";
@@ -96,7 +97,7 @@ export function decoderFamily(traits: DecoderTraits): Family {
         const type = layerTypes?.[layer];
         if (type === undefined) return window != null && traits.slides(values, layer);
         if (type === "full_attention") return false;
-        if (type !== "sliding_attention") config.refuse("ERR_UNSUPPORTED", `layer type ${JSON.stringify(type)}`);
+        if (type !== "sliding_attention") config.refuse("ERR_UNSUPPORTED", `layer type ${quotedValue(type)}`);
         if (window == null)
           config.refuse("ERR_FORMAT", "layer_types says sliding_attention, sliding_window is missing");
         return true;

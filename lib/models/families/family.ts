@@ -2,7 +2,7 @@ import { basename, join, resolve } from "node:path";
 import { z } from "zod";
 import type { Activation } from "../../engine/transformerKernels.js";
 import { MonosemError } from "../../errors.js";
-import { checkedBy } from "../../schemaMessages.js";
+import { checkedBy, quotedValue } from "../../schemaMessages.js";
 import type { ModelConfig } from "../modelConfig.js";
 import type { ModelWeights } from "../modelWeights.js";
 import type { WeightLoader } from "../weightLoader.js";
@@ -75,7 +75,7 @@ export class FamilyConfig<Schema extends z.ZodType> {
       activations.get(name) ??
       this.refuse(
         "ERR_UNSUPPORTED",
-        `${key} ${JSON.stringify(name)} is not supported; supported are ${[...activations.keys()].join(", ")}`,
+        `${key} ${quotedValue(name)} is not supported; supported are ${[...activations.keys()].join(", ")}`,
       )
     );
   }
