@@ -6,6 +6,7 @@ import { quotedValue } from "../schemaMessages.js";
 import { ChatTemplate, contentOf } from "./chatTemplate.js";
 import { readJsonObject, readJsonObjectIfPresent } from "./jsonFile.js";
 import type { TokenCodec } from "./tokenCodec.js";
+import { checkTokenizer } from "./tokenizerDefinition.js";
 
 /** What the library's `encode` returns: an id is missing where the vocabulary has no such token. */
 interface Encoding {
@@ -23,6 +24,8 @@ export class HuggingFaceTokenizer implements TokenCodec {
   /** Ids of the tokens that are no text: BOS, EOS and what `tokenizer.json` marks as special. */
   readonly specialTokenIds: ReadonlySet<number>;
   readonly chatTemplate: ChatTemplate | undefined;
+  /** Of tokenizer.json, for messages. */
+  readonly #path: string;
   readonly #tokenizer: HuggingFace;
   readonly #addedTokens: ReadonlyMap<number, unknown>;
   readonly #spelling: Spelling;
@@ -30,6 +33,8 @@ export class HuggingFaceTokenizer implements TokenCodec {
   private constructor(
     tokenizer: HuggingFace,
     parts: {
+      readonly path: string;
+      readonly vocabularySize: number;
       readonly spelling: Spelling;
       readonly bos: number | undefined;
       readonly eos: number | undefined;
@@ -48,9 +53,8 @@ export class HuggingFaceTokenizer implements TokenCodec {
     for (const [id, token] of added) if (token.special) special.add(id);
     for (const id of [bos, eos]) if (id !== undefined) special.add(id);
     this.specialTokenIds = special;
-    let highest = -1;
-    for (const id of tokenizer.get_vocab(true).values()) highest = Math.max(highest, id);
-    this.vocabularySize = highest + 1;
+    this.vocabularySize = parts.vocabularySize;
+    this.#path = parts.path;
   }
 
   /**
@@ -58,7 +62,7 @@ export class HuggingFaceTokenizer implements TokenCodec {
    * ids in `config.json`.
    *
    * @throws MonosemError ERR_NOT_FOUND when there is no tokenizer.json, ERR_FORMAT when a file is malformed or names a
-   *   token that the vocabulary does not have
+   *   token that the vocabulary does not have, ERR_UNSUPPORTED for a regular expression that could take forever
    */
   static async load(directory: string): Promise<HuggingFaceTokenizer> {
     const path = join(directory, "tokenizer.json");
@@ -66,9 +70,12 @@ export class HuggingFaceTokenizer implements TokenCodec {
     const configPath = join(directory, "tokenizer_config.json");
     const config = (await readJsonObjectIfPresent(configPath)) ?? {};
     const modelConfig = (await readJsonObjectIfPresent(join(directory, "config.json"))) ?? {};
+    const vocabularySize = checkTokenizer(definition, path);
     let tokenizer: HuggingFace;
     try {
-      tokenizer = new HuggingFace(definition, config);
+      // No special tokens are added or left out here, which is all that these two are for.
+      const used = { ...definition, post_processor: null };
+      tokenizer = new HuggingFace(used, { ...config, additional_special_tokens: [] });
     } catch (error) {
       const problem = error instanceof Error ? error.message : String(error);
       throw new MonosemError("ERR_FORMAT", `${path} does not describe a tokenizer: ${problem}`, { cause: error });
@@ -81,6 +88,8 @@ export class HuggingFaceTokenizer implements TokenCodec {
       throw new MonosemError("ERR_FORMAT", `${configPath}: ${role}_token ${quotedValue(token)} is not in ${path}`);
     };
     return new HuggingFaceTokenizer(tokenizer, {
+      path,
+      vocabularySize,
       spelling: spellingOf(definition.decoder),
       bos: idOf("bos"),
       eos: idOf("eos"),
@@ -89,7 +98,7 @@ export class HuggingFaceTokenizer implements TokenCodec {
   }
 
   encode(text: string): number[] {
-    const encoding: Encoding = this.#tokenizer.encode(text, { add_special_tokens: false });
+    const encoding: Encoding = this.#running(() => this.#tokenizer.encode(text, { add_special_tokens: false }));
     const { ids, tokens } = encoding;
     const unknown = ids.indexOf(undefined);
     if (unknown >= 0) {
@@ -102,7 +111,18 @@ export class HuggingFaceTokenizer implements TokenCodec {
   }
 
   decode(ids: readonly number[]): string {
-    return this.#tokenizer.decode([...ids], { skip_special_tokens: false, clean_up_tokenization_spaces: false });
+    const options = { skip_special_tokens: false, clean_up_tokenization_spaces: false };
+    return this.#running(() => this.#tokenizer.decode([...ids], options));
+  }
+
+  /** What is wrong with a definition may be seen only where it is run. */
+  #running<Result>(run: () => Result): Result {
+    try {
+      return run();
+    } catch (error) {
+      const problem = error instanceof Error ? error.message : String(error);
+      throw new MonosemError("ERR_FORMAT", `${this.#path}: the tokenizer fails: ${problem}`, { cause: error });
+    }
   }
 
   token(id: number): string | undefined {
