@@ -387,7 +387,7 @@ class PickleMachine {
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** @throws MonosemError ERR_FORMAT for a key that is neither text nor an integer, or stands twice */
-export function setItem(dict: PickleDict, key: PickleValue, value: PickleValue, what: string): void {
+function setItem(dict: PickleDict, key: PickleValue, value: PickleValue, what: string): void {
   if (typeof key !== "string" && !Number.isSafeInteger(key)) {
     throw new MonosemError("ERR_FORMAT", `${what} is not a valid pickle: a key in it is ${kindOf(key)}`);
   }

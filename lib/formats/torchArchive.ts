@@ -18,7 +18,6 @@ import {
   PickleTuple,
   type PickleValue,
   readPickle,
-  setItem,
 } from "./pickle.js";
 import { checkedByteLength, quote, type SafetensorsDType, safetensorsDTypeBytes } from "./safetensorsHeader.js";
 import { dataView, rowMajor, type SafetensorsArray } from "./tensorArray.js";
@@ -86,6 +85,7 @@ const storageDTypes: Readonly<Record<string, SafetensorsDType>> = {
   BoolStorage: "BOOL",
 };
 
+/** Of a tensor; those of weights have five at most. */
 const maximumDimensions = 16;
 /** Of the saved value, when everything that it refers to is written out. */
 const maximumDepth = 32;
@@ -200,18 +200,14 @@ function globalsOf(what: string): ReadonlyMap<string, PickleGlobal> {
   return new Map(globals.map((global) => [global.name, global]));
 }
 
-/** OrderedDict(), or OrderedDict of a list of pairs. */
+/**
+ * OrderedDict(), whose items follow: so Python 3 writes one. One made of a list would be a copy, and a pickle can ask for
+ * any number of copies of one list.
+ */
 function orderedDict(arguments_: readonly PickleValue[], what: string): PickleDict {
-  const dict = new PickleDict();
-  const [pairs] = arguments_;
-  if (pairs === undefined) return dict;
-  if (!(pairs instanceof PickleList)) throw malformed(what, `an ordered dictionary in it is made of ${kindOf(pairs)}`);
-  for (const pair of pairs.items) {
-    const items = pair instanceof PickleList || pair instanceof PickleTuple ? pair.items : [];
-    if (items.length !== 2) throw malformed(what, "an ordered dictionary in it is not made of pairs");
-    setItem(dict, items[0]!, items[1]!, what);
-  }
-  return dict;
+  const [first] = arguments_;
+  if (first !== undefined) throw malformed(what, `an ordered dictionary in it is made of ${kindOf(first)}`);
+  return new PickleDict();
 }
 
 /** Storages are stored under an identifier ("storage", type, key, device, number of elements). */
@@ -243,7 +239,7 @@ function rebuildTensor(arguments_: readonly PickleValue[], what: string): TorchT
   if (!(storage instanceof Storage)) throw malformed(what, "a tensor in it has no storage");
   const shape = integersOf(size, what);
   const strides = integersOf(stride, what);
-  if (!isNatural(offset) || strides.length !== shape.length || shape.length > maximumDimensions) {
+  if (!isNatural(offset) || strides.length !== shape.length) {
     throw malformed(what, "the shape, strides or offset of a tensor in it are none");
   }
   const elements = shape.reduce((product, dimension) => product * dimension, 1);
@@ -265,8 +261,12 @@ function rebuildTensor(arguments_: readonly PickleValue[], what: string): TorchT
   return new TorchTensor(storage, shape, strides, offset);
 }
 
+/** Looks at few items: a pickle can name the same tuple any number of times. */
 function integersOf(value: PickleValue | undefined, what: string): readonly number[] {
   const items = value instanceof PickleTuple || value instanceof PickleList ? value.items : undefined;
+  if (items !== undefined && items.length > maximumDimensions) {
+    throw malformed(what, `a shape in it has ${items.length} dimensions, more than ${maximumDimensions}`);
+  }
   if (items === undefined || !items.every(isNatural)) throw malformed(what, "a shape in it is no tuple of integers");
   return items;
 }

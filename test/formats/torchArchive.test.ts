@@ -5,6 +5,8 @@ import { MonosemError } from "../../lib/errors.js";
 import { float32FromBFloat16, float32FromFloat16 } from "../../lib/formats/halfPrecision.js";
 import { PickleGlobal, readPickle } from "../../lib/formats/pickle.js";
 import { TorchArchive, TorchTensor, type TorchValue } from "../../lib/formats/torchArchive.js";
+import { memoryBytes } from "./memoryBytes.js";
+import { zip } from "./zipWriter.js";
 
 const fixtures = fileURLToPath(new URL("../fixtures/archives", import.meta.url));
 
@@ -86,6 +88,35 @@ test.each<[string, string, RegExp]>([
   const refusal = await TorchArchive.open(`${fixtures}/${name}`).catch((error: unknown) => error);
   expect(refusal).toBeInstanceOf(MonosemError);
   expect(refusal).toMatchObject({ code, message: expect.stringMatching(message) });
+});
+
+describe("a pickle that has one value made again and again is refused at the first", () => {
+  const opening = "\x80\x02";
+  const archive = (...pieces: string[]) =>
+    memoryBytes(zip([{ name: "a/data.pkl", content: Buffer.from(pieces.join(""), "latin1") }]), "a.pt");
+
+  test.each<[string, string[], RegExp]>([
+    [
+      "ordered dictionaries of a list",
+      ["ccollections\nOrderedDict\nq\x000]q\x01", "K\x01N\x86a", "\x85q\x020]", "h\x00h\x02Ra".repeat(1000), "."],
+      /an ordered dictionary in it is made of a list/,
+    ],
+    [
+      "sizes of 17 numbers",
+      ["ctorch\nSize\nq\x000(", "K\x01".repeat(17), "t\x85q\x020N", "h\x00h\x02R0".repeat(1000), "."],
+      /a shape in it has 17 dimensions, more than 16/,
+    ],
+  ])("%s", async (_, pieces, message) => {
+    const refusal = await TorchArchive.from(archive(opening, ...pieces)).catch((error: unknown) => error);
+    expect(refusal).toMatchObject({ code: "ERR_FORMAT", message: expect.stringMatching(message) });
+  });
+
+  test("as Python 3 writes them, both are read", async () => {
+    const ordered = "ccollections\nOrderedDict\n)R(K\x01K\x02u";
+    const size = `ctorch\nSize\n(${"K\x01".repeat(16)}t\x85R`;
+    await using file = await TorchArchive.from(archive(opening, ordered, size, "\x86."));
+    expect(file.value).toEqual([new Map([[1, 2]]), Array(16).fill(1)]);
+  });
 });
 
 describe("limits of pickles", () => {
