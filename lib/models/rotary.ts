@@ -37,26 +37,39 @@ export interface RopeParameters {
   readonly long_factor?: readonly number[] | undefined;
 }
 
-const positive = z.number().positive();
+/** How many times longer a context or a wave is, and the like: from 0.1 to 1000 in real models. Others leave f32's range. */
+const ratio = z.number().min(1e-4).max(1e4);
+
+/** The slowest pair's wave: from 1e4 to 5e10 in real models. */
+export const rotaryBase: z.ZodType<number> = z.number().gt(1).max(1e15);
+
+/** Tokens of a context. */
+const contextLength = z
+  .number()
+  .gt(1)
+  .max(2 ** 31 - 1);
 
 export const ropeSchema: z.ZodType<RopeParameters> = z.looseObject({
   rope_type: z.string().optional(),
   type: z.string().optional(),
-  rope_theta: positive.optional(),
-  partial_rotary_factor: positive.optional(),
-  factor: positive.optional(),
-  low_freq_factor: positive.optional(),
-  high_freq_factor: positive.optional(),
-  original_max_position_embeddings: positive.nullish(),
-  attention_factor: positive.nullish(),
-  beta_fast: positive.nullish(),
-  beta_slow: positive.nullish(),
-  mscale: positive.nullish(),
-  mscale_all_dim: positive.nullish(),
+  rope_theta: rotaryBase.optional(),
+  partial_rotary_factor: z.number().positive().max(1).optional(),
+  factor: ratio.optional(),
+  low_freq_factor: ratio.optional(),
+  high_freq_factor: ratio.optional(),
+  original_max_position_embeddings: contextLength.nullish(),
+  attention_factor: ratio.nullish(),
+  beta_fast: ratio.nullish(),
+  beta_slow: ratio.nullish(),
+  mscale: ratio.nullish(),
+  mscale_all_dim: ratio.nullish(),
   truncate: z.boolean().optional(),
-  short_factor: z.array(positive).optional(),
-  long_factor: z.array(positive).optional(),
+  short_factor: z.array(ratio).optional(),
+  long_factor: z.array(ratio).optional(),
 });
+
+/** Of a head that turns; the widest have 512. */
+const maximumDimensions = 2 ** 16;
 
 /** The kind of scaling: transformers' `rope_type`. */
 function kindOf({ rope_type, type }: RopeParameters): string {
@@ -89,6 +102,9 @@ export function rotaryConfig(
     if (value !== undefined) return value;
     throw new MonosemError("ERR_FORMAT", `${path}: the rotary scaling needs ${JSON.stringify(name)}`);
   };
+  if (dimensions > maximumDimensions) {
+    throw new MonosemError("ERR_FORMAT", `${path}: ${dimensions} rotary dimensions are more than ${maximumDimensions}`);
+  }
   const plain = plainFrequencies(base, dimensions / 2);
   const trainedLength = rope.original_max_position_embeddings ?? contextSize;
   const kind = kindOf(rope);
@@ -101,6 +117,13 @@ export function rotaryConfig(
     }
     case "llama3": {
       const [factor, low, high] = [need("factor"), need("low_freq_factor"), need("high_freq_factor")];
+      if (high <= low) {
+        const found = `${high} and ${low}`;
+        throw new MonosemError(
+          "ERR_FORMAT",
+          `${path}: the rotary scaling needs a high_freq_factor above its low_freq_factor, found ${found}`,
+        );
+      }
       const frequencies = plain.map((frequency) => {
         const turns = (trainedLength * frequency) / (2 * Math.PI); // within the trained length
         const kept = Math.min(Math.max((turns - low) / (high - low), 0), 1);

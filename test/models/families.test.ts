@@ -187,6 +187,45 @@ describe("a config.json that asks for something else is refused", () => {
     expect(await loadWith(name, changes)).toMatchObject({ code, message: expect.stringMatching(message) });
   });
 
+  const factors = { short_factor: [1e-320, 1, 1], long_factor: [1, 1, 1] };
+  const llama3 = { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 1 };
+  test.each([
+    ["llama", { num_hidden_layers: 1e9 }, /num_hidden_layers: must be at most 1000 \(found 1000000000\)/],
+    ["gpt2", { n_layer: 2 ** 53 - 1 }, /n_layer: must be at most 1000/],
+    ["gpt-neox", { num_hidden_layers: 2 ** 53 - 1 }, /num_hidden_layers: must be at most 1000/],
+    ["gpt-neox", { hidden_size: 2 ** 30, num_attention_heads: 1 }, /rotary dimensions are more than 65536/],
+    ["llama", { head_dim: 1e9 }, /head_dim: must be at most 65536/],
+    ["llama", { vocab_size: 2 ** 53 - 1 }, /vocab_size: must be at most 2147483647/],
+    ["llama", { rope_parameters: { partial_rotary_factor: 1e8 } }, /partial_rotary_factor: must be at most 1 /],
+    ["llama", { rms_norm_eps: 1e308 }, /rms_norm_eps: must be at most 1 /],
+    ["llama", { rms_norm_eps: 5e-324 }, /rms_norm_eps: must be at least 1e-30/],
+    ["gpt2", { layer_norm_epsilon: 1e308 }, /layer_norm_epsilon: must be at most 1 /],
+    ["gpt-neox", { layer_norm_eps: 1e308 }, /layer_norm_eps: must be at most 1 /],
+    ["gemma2", { query_pre_attn_scalar: 5e-324 }, /query_pre_attn_scalar: must be at least/],
+    ["gemma2", { attn_logit_softcapping: 1e308 }, /attn_logit_softcapping: must be at most/],
+    ["gemma2", { final_logit_softcapping: 1e-320 }, /final_logit_softcapping: must be at least/],
+    ["llama", { rope_parameters: { rope_theta: 1e308 } }, /rope_theta: must be at most 1000000000000000 /],
+    ["llama", { rope_parameters: { rope_type: "linear", factor: 5e-324 } }, /factor: must be at least 0\.0001/],
+    ["llama", { rope_parameters: { rope_type: "dynamic", factor: 1e308 } }, /factor: must be at most 10000/],
+    ["llama", { rope_parameters: { rope_type: "longrope", ...factors } }, /short_factor\.0: must be at least 0\.0001/],
+    [
+      "llama",
+      { rope_parameters: { rope_type: "yarn", factor: 8, attention_factor: 1e308 } },
+      /attention_factor: must be/,
+    ],
+    [
+      "llama",
+      { rope_parameters: { rope_type: "yarn", factor: 8, original_max_position_embeddings: 1e-300 } },
+      /original_max_position_embeddings: must be greater than 1/,
+    ],
+    ["llama", { rope_parameters: llama3 }, /needs a high_freq_factor above its low_freq_factor, found 1 and 1/],
+  ])("%s with numbers that memory or f32 does not hold: %j", async (name, changes, message) => {
+    expect(await loadWith(name, changes)).toMatchObject({
+      code: "ERR_FORMAT",
+      message: expect.stringMatching(message),
+    });
+  });
+
   test("with a short message, however long the entry is", async () => {
     const refused = await loadWith("qwen3", { hidden_act: "x".repeat(1_000_000) });
     expect(refused).toMatchObject({

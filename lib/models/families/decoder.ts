@@ -7,27 +7,36 @@ import { z } from "zod";
 import { quotedValue } from "../../schemaMessages.js";
 import { type Architecture, type ModelConfig, unprocessed } from "../modelConfig.js";
 import type { BlockWeights } from "../modelWeights.js";
-import { contextSizeOf, ropeSchema, rotaryConfig } from "../rotary.js";
-import { allTokens, type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
-
-const positive = z.number().positive();
+import { contextSizeOf, ropeSchema, rotaryBase, rotaryConfig } from "../rotary.js";
+import {
+  allTokens,
+  constant,
+  epsilon,
+  type Family,
+  FamilyConfig,
+  firstToken,
+  headSize,
+  layers,
+  size,
+  tokenIds,
+} from "./family.js";
 
 const configSchema = z.looseObject({
   vocab_size: size,
   bos_token_id: tokenIds,
   eos_token_id: tokenIds,
-  num_hidden_layers: size,
+  num_hidden_layers: layers,
   num_attention_heads: size,
   num_key_value_heads: size.nullish(),
   hidden_size: size,
-  head_dim: size.nullish(),
+  head_dim: headSize.nullish(),
   intermediate_size: size,
   max_position_embeddings: size,
   original_max_position_embeddings: size.nullish(), // there or within rope_scaling
   hidden_act: z.string().optional(),
   hidden_activation: z.string().nullish(), // Gemma
-  rms_norm_eps: positive.default(1e-6),
-  rope_theta: positive.optional(),
+  rms_norm_eps: epsilon.default(1e-6),
+  rope_theta: rotaryBase.optional(),
   rope_scaling: ropeSchema.nullish(),
   rope_parameters: ropeSchema.nullish(), // both of the above, in newer checkpoints
   attention_bias: z.boolean().default(false),
@@ -37,9 +46,9 @@ const configSchema = z.looseObject({
   use_sliding_window: z.boolean().default(false), // Qwen
   max_window_layers: z.int().nonnegative().optional(), // Qwen
   layer_types: z.array(z.string()).nullish(), // newer checkpoints
-  query_pre_attn_scalar: positive.optional(), // Gemma
-  attn_logit_softcapping: positive.nullish(), // Gemma
-  final_logit_softcapping: positive.nullish(), // Gemma
+  query_pre_attn_scalar: constant.optional(), // Gemma
+  attn_logit_softcapping: constant.nullish(), // Gemma
+  final_logit_softcapping: constant.nullish(), // Gemma
 });
 
 /** What a family's description may ask of a config.json. */

@@ -36,8 +36,26 @@ const activations: ReadonlyMap<string, Activation> = new Map([
   ["swish", "silu"],
 ]);
 
-/** How many of something. */
-export const size: z.ZodType<number> = z.int().positive();
+/** How many of something. The engine counts in 32 bits. */
+export const size: z.ZodType<number> = z
+  .int()
+  .positive()
+  .max(2 ** 31 - 1);
+
+/** How many layers, each of which has entries in the configuration. The deepest models have 200. */
+export const layers: z.ZodType<number> = z.int().positive().max(1000);
+
+/** Width of a head, whose halves turn at frequencies of their own. The widest have 512. */
+export const headSize: z.ZodType<number> = z
+  .int()
+  .positive()
+  .max(2 ** 16);
+
+/** What is added to a variance: from 1e-12 to 1e-5 in real models. More than 1 would flatten activations. */
+export const epsilon: z.ZodType<number> = z.number().min(1e-30).max(1);
+
+/** A constant that activations are multiplied with or divided by: in f32 neither 0 nor infinity, nor is what it gives. */
+export const constant: z.ZodType<number> = z.number().min(1e-6).max(1e9);
 
 const tokenId = z.int().nonnegative();
 /** The id of a special token, or of several. */

@@ -9,7 +9,7 @@ import { z } from "zod";
 import { unprocessed } from "../modelConfig.js";
 import type { BlockWeights, LinearWeights } from "../modelWeights.js";
 import { slicedRows, transposed, type WeightLoader } from "../weightLoader.js";
-import { allTokens, type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
+import { allTokens, epsilon, type Family, FamilyConfig, firstToken, layers, size, tokenIds } from "./family.js";
 
 /**
  * Every option of `GPT2Config` that changes the result; the rest (dropout, initialisation, caching) does not.
@@ -19,14 +19,14 @@ const configSchema = z.looseObject({
   vocab_size: size,
   bos_token_id: tokenIds,
   eos_token_id: tokenIds,
-  n_layer: size,
+  n_layer: layers,
   n_head: size,
   n_embd: size,
   n_positions: size.optional(),
   n_ctx: size.optional(), // older checkpoints
   n_inner: size.nullish(),
   activation_function: z.string().default("gelu_new"),
-  layer_norm_epsilon: z.number().positive().default(1e-5),
+  layer_norm_epsilon: epsilon.default(1e-5),
   scale_attn_weights: z.boolean().default(true),
   scale_attn_by_inverse_layer_idx: z.boolean().default(false),
   add_cross_attention: z.boolean().default(false),

@@ -5,23 +5,23 @@
 import { z } from "zod";
 import { unprocessed } from "../modelConfig.js";
 import type { BlockWeights, LinearWeights } from "../modelWeights.js";
-import { contextSizeOf, ropeSchema, rotaryConfig } from "../rotary.js";
+import { contextSizeOf, ropeSchema, rotaryBase, rotaryConfig } from "../rotary.js";
 import type { HostMatrix, WeightLoader } from "../weightLoader.js";
-import { allTokens, type Family, FamilyConfig, firstToken, size, tokenIds } from "./family.js";
+import { allTokens, epsilon, type Family, FamilyConfig, firstToken, layers, size, tokenIds } from "./family.js";
 
 const configSchema = z.looseObject({
   vocab_size: size,
   bos_token_id: tokenIds,
   eos_token_id: tokenIds,
-  num_hidden_layers: size,
+  num_hidden_layers: layers,
   num_attention_heads: size,
   hidden_size: size,
   intermediate_size: size,
   max_position_embeddings: size,
   hidden_act: z.string().default("gelu"),
-  layer_norm_eps: z.number().positive().default(1e-5),
+  layer_norm_eps: epsilon.default(1e-5),
   rotary_pct: z.number().min(0).max(1).optional(),
-  rotary_emb_base: z.number().positive().optional(),
+  rotary_emb_base: rotaryBase.optional(),
   rope_scaling: ropeSchema.nullish(),
   rope_parameters: ropeSchema.nullish(),
   use_parallel_residual: z.boolean().default(true),
