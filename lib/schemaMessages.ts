@@ -44,7 +44,7 @@ function placeOf(path: readonly PropertyKey[]): string {
 export function quotedValue(value: unknown): string {
   if (typeof value === "number") return String(value);
   const isJson = typeof value !== "object" || value === null || Array.isArray(value) || kindOf(value) === "an object";
-  if (!isJson || ["function", "symbol"].includes(typeof value)) return kindOf(value);
+  if (!isJson || ["bigint", "function", "symbol"].includes(typeof value)) return kindOf(value);
   const json = JSON.stringify(value, (_, item: unknown) => (typeof item === "bigint" ? String(item) : item));
   return shortened(json ?? "undefined");
 }
