@@ -1,8 +1,9 @@
 /** Chat templates: programs in Jinja with which a model's makers say how it was trained to see conversations. */
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Template } from "@huggingface/jinja";
 import { MonosemError } from "../errors.js";
+import { readBounded } from "../formats/boundedFile.js";
+import { BoundedInterpreter } from "./boundedInterpreter.js";
 
 /** One turn of a conversation. */
 export interface ChatMessage {
@@ -10,6 +11,9 @@ export interface ChatMessage {
   readonly role: string;
   readonly content: string;
 }
+
+/** Of a template; the longest of real ones, with tools and pictures, have some 30,000. */
+const maximumLength = 1_000_000;
 
 export class ChatTemplate {
   readonly #template: Template;
@@ -20,6 +24,9 @@ export class ChatTemplate {
   private constructor(source: string, path: string, specialTokens: Readonly<Record<string, string>>) {
     this.#path = path;
     this.#specialTokens = specialTokens;
+    if (source.length > maximumLength) {
+      throw new MonosemError("ERR_FORMAT", `${path}: the chat template has more than ${maximumLength} characters`);
+    }
     try {
       this.#template = new Template(source);
     } catch (error) {
@@ -40,24 +47,22 @@ export class ChatTemplate {
     const named = tokens.map(([key, entry]) => [key, contentOf(entry)] as const);
     const specialTokens = Object.fromEntries(named.filter((pair): pair is [string, string] => pair[1] !== undefined));
     const ownPath = join(directory, "chat_template.jinja");
-    const own = await readFile(ownPath, "utf8").catch((error: NodeJS.ErrnoException) => {
-      if (error.code === "ENOENT") return undefined;
-      throw new MonosemError("ERR_IO", `${ownPath} cannot be read: ${error.message}`, { cause: error });
-    });
+    const own = await ownTemplate(ownPath);
     if (own !== undefined) return new ChatTemplate(own, ownPath, specialTokens);
     const source = sourceIn(config.chat_template);
     const path = join(directory, "tokenizer_config.json");
     return source === undefined ? undefined : new ChatTemplate(source, path, specialTokens);
   }
 
-  /** @throws MonosemError ERR_INVALID_ARGUMENT when the template refuses the conversation */
+  /** @throws MonosemError ERR_INVALID_ARGUMENT when the template refuses the conversation, or its work has no end */
   render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string {
     try {
-      return this.#template.render({
+      const interpreter = new BoundedInterpreter({
         ...this.#specialTokens,
         messages: messages.map(({ role, content }) => ({ role, content })),
         add_generation_prompt: addGenerationPrompt,
       });
+      return String(interpreter.run(this.#template.parsed).value);
     } catch (error) {
       throw new MonosemError(
         "ERR_INVALID_ARGUMENT",
@@ -66,6 +71,20 @@ export class ChatTemplate {
       );
     }
   }
+}
+
+async function ownTemplate(path: string): Promise<string | undefined> {
+  let bytes: Buffer | undefined;
+  try {
+    bytes = await readBounded(path, 4 * maximumLength);
+  } catch (error) {
+    if (error instanceof MonosemError) throw error;
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT") return undefined;
+    throw new MonosemError("ERR_IO", `${path} cannot be read: ${message}`, { cause: error });
+  }
+  if (bytes !== undefined) return bytes.toString("utf8");
+  throw new MonosemError("ERR_FORMAT", `${path}: the chat template has more than ${maximumLength} characters`);
 }
 
 function sourceIn(entry: unknown): string | undefined {

@@ -61,6 +61,45 @@ test("no template, a malformed one, and one that refuses are errors", async () =
   );
 });
 
+test.each([
+  ["{% for i in range(1000000000) %}x{% endfor %}", "range() of 1000000000 numbers, over 100000"],
+  ["{{ range(0, 5, 0.000001) }}", "range() of 5000000 numbers, over 100000"],
+  ["{{ range(5, 0, 0) }}", "range() of"],
+  ["{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", "more than 500000 steps"],
+  ["{% set r = range(100000) %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}", "more than 500000 steps"],
+  ["{% set r = range(100000) %}{% for i in r %}{% for j in r if j in r %}{% endfor %}{% endfor %}", "500000 steps"],
+  ["{% set ns = namespace(s=[1]) %}{% for i in range(40) %}{% set ns.s = ns.s + ns.s %}{% endfor %}", "500000 steps"],
+  [
+    "{% set ns = namespace(s='x') %}{% for i in range(40) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}",
+    "a text of more than 16777216 characters",
+  ],
+])("a template without end is refused: %s", async (source, problem) => {
+  const tokenizer = await tokenizerWith({ "chat_template.jinja": source });
+  expect(() => tokenizer.chatText(conversation)).toThrow(
+    expect.objectContaining({ code: "ERR_INVALID_ARGUMENT", message: expect.stringContaining(problem) }),
+  );
+});
+
+test("a template of a million characters is refused before it is parsed", async () => {
+  for (const length of [1_000_001, 4_000_001]) {
+    await expect(tokenizerWith({ "chat_template.jinja": "x".repeat(length) })).rejects.toMatchObject({
+      code: "ERR_FORMAT",
+      message: expect.stringMatching(/chat_template\.jinja: the chat template has more than 1000000 characters/),
+    });
+  }
+});
+
+test("a template may count, ask the date and look back in a long conversation", async () => {
+  const tokenizer = await tokenizerWith({
+    "chat_template.jinja":
+      "{{ range(3) | join }}{{ range(4, 0, -2) | join }}{{ strftime_now('%Y') | length }}{{ True }}{{ none is none }}" +
+      "{% for m in messages %}{% if loop.index0 == 0 or messages[loop.index0 - 1].role != m.role %}{{ m.role[0] }}" +
+      "{% endif %}{% if loop.index == messages | length %}{{ m.content }}{% endif %}{% endfor %}",
+  });
+  const long = Array.from({ length: 3000 }, (_, i) => ({ role: i % 2 === 0 ? "user" : "assistant", content: `${i}` }));
+  expect(tokenizer.chatText(long)).toBe(`012424truetrue${"ua".repeat(1500)}2999`);
+});
+
 test("offsets cover a text without gaps, whatever its characters", async () => {
   const tokenizer = await Tokenizer.load(tinyGpt2Directory);
   const texts = fc.oneof(
