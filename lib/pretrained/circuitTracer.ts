@@ -5,10 +5,11 @@
  * adds x W_skipᵀ to the output. The configuration names model and hooks. Sets of cross-layer transcoders, whose encoders
  * and decoders are files of their own (`W_enc_N.safetensors`), write to several layers and cannot be said here.
  */
-import { readFile } from "node:fs/promises";
 import { parse } from "yaml";
 import { z } from "zod";
 import { MonosemError } from "../errors.js";
+import { readBounded } from "../formats/boundedFile.js";
+import { ioError } from "../formats/fileBytes.js";
 import { SafetensorsFile } from "../formats/safetensors.js";
 import { known } from "../sae/metadata.js";
 import type { StoredSae } from "../sae/storedSae.js";
@@ -30,6 +31,8 @@ const schema = z.looseObject({
 
 const pattern = /^layer_(\d+)\.safetensors$/;
 const configFile = "config.yaml";
+/** Published ones have some hundred bytes; the parser takes up to 20 microseconds for each. */
+const maximumYamlBytes = 2 ** 17;
 const threshold = "activation_function.threshold";
 
 export const circuitTracer: PublishedFormat = {
@@ -71,7 +74,7 @@ export const circuitTracer: PublishedFormat = {
 async function metadataOf(location: Location, layer: string): Promise<StoredSae["metadata"]> {
   if (!location.files.includes(configFile)) return {};
   const path = location.at(configFile);
-  const cfg = parseJson(path, schema, parseYaml(path, await readFile(path, "utf8")));
+  const cfg = parseJson(path, schema, await readYaml(path));
   const hook = (name: string | undefined) => (name === undefined ? undefined : `blocks.${layer}.${hookName(name)}`);
   return known({
     modelName: cfg.model_name,
@@ -85,9 +88,19 @@ function hookName(name: string): string {
   return name === "mlp.hook_out" ? "hook_mlp_out" : name;
 }
 
-function parseYaml(path: string, text: string): unknown {
+async function readYaml(path: string): Promise<unknown> {
+  const bytes = await readBounded(path, maximumYamlBytes).catch((error: unknown) => {
+    throw error instanceof MonosemError ? error : ioError("read", path, error);
+  });
+  if (bytes === undefined) {
+    throw new MonosemError(
+      "ERR_FORMAT",
+      `${path} has more than ${maximumYamlBytes} bytes, which is no configuration of transcoders`,
+    );
+  }
   try {
-    return parse(text, { logLevel: "error" });
+    // A key that stands twice means what stands last, as in Python. Looking for such takes time quadratic in their number.
+    return parse(bytes.toString("utf8"), { logLevel: "error", uniqueKeys: false });
   } catch (cause) {
     throw new MonosemError("ERR_FORMAT", `${path} is not YAML: ${(cause as Error).message}`, { cause });
   }

@@ -351,3 +351,38 @@ async function tensorsOf(path: string): Promise<Record<string, { shape: readonly
   for (const [name, { shape }] of file.entries) tensors[name] = { shape, data: await file.readFloat32(name) };
   return tensors;
 }
+
+describe("a config.yaml of circuit-tracer", () => {
+  let folder: string;
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), "monosem-yaml-"));
+    await cp(join(fixtures, paths["circuit-tracer-0"]!), join(folder, "layer_0.safetensors"));
+    return () => rm(folder, { recursive: true });
+  });
+  const loadWith = async (yaml: string): Promise<SaeMetadata> => {
+    await writeFile(join(folder, "config.yaml"), yaml);
+    using sae = await Sae.load(join(folder, "layer_0.safetensors"), device);
+    return sae.metadata;
+  };
+
+  test("may have a key twice: the last one counts, as in Python", async () => {
+    const many = Array.from({ length: 5000 }, (_, i) => `k${i}: v`).join("\n");
+    expect(await loadWith(`model_name: a\n${many}\nmodel_name: b\n`)).toMatchObject({ modelName: "b" });
+  });
+
+  test("is refused when it is larger than any, nests without end or multiplies itself", async () => {
+    const path = join(folder, "config.yaml");
+    await expect(loadWith(`a: "${"x".repeat(2 ** 17)}"`)).rejects.toMatchObject({
+      code: "ERR_FORMAT",
+      message: expect.stringContaining(`${path} has more than 131072 bytes`),
+    });
+    const letters = [..."abcdefghij"];
+    const doubling = letters.map((letter, i) => `${letter}: &${letter} [${`*${letters[i - 1]},`.repeat(i && 9)}1]`);
+    for (const yaml of [`a: ${"[".repeat(50_000)}`, doubling.join("\n")]) {
+      await expect(loadWith(yaml)).rejects.toMatchObject({
+        code: "ERR_FORMAT",
+        message: expect.stringContaining(`${path} is not YAML`),
+      });
+    }
+  });
+});
