@@ -1,5 +1,6 @@
 import type { DensityHistogram } from "../sae/metrics.js";
 import { densityShares, dictionarySummary, type EvaluatedSae } from "./coreEvaluation.js";
+import { percentText } from "./percentText.js";
 import { visibleText } from "./visibleText.js";
 
 type Line = readonly [name: string, value: string, meaning: string];
@@ -102,7 +103,7 @@ function line([name, value, meaning]: Line): string {
 }
 
 function percent(share: number): string {
-  return `${(100 * share).toFixed(2)}%`;
+  return percentText(share, 2);
 }
 
 function number(value: number): string {

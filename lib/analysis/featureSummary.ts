@@ -2,6 +2,7 @@ import type { Metrics } from "../sae/metrics.js";
 import type { SummaryNumber } from "./featureReport.js";
 import type { FeatureStatistics } from "./features.js";
 import type { ModelEvaluation } from "./modelEvaluation.js";
+import { percentText } from "./percentText.js";
 
 /** The numbers at the head of a feature page, from whatever has been measured. */
 export function featureSummary(measured: {
@@ -35,5 +36,5 @@ export function featureSummary(measured: {
 }
 
 function percent(share: number): string {
-  return `${(100 * share).toFixed(1)}%`;
+  return percentText(share, 1);
 }

@@ -1,5 +1,6 @@
 /** SAEs of a sweep against each other: few active latents, and a reconstruction that keeps what the model needs. */
 
+import { percentText } from "./percentText.js";
 import type { SaeHooks } from "./saeHook.js";
 import { visibleText } from "./visibleText.js";
 
@@ -33,7 +34,7 @@ export function nameText({ name }: SweepPoint): string {
 
 /** A quality that the point has, as it is to be read. */
 export function qualityText(point: SweepPoint, quality: Quality): string {
-  return `${(100 * point[quality]!).toFixed(2)}%`;
+  return percentText(point[quality]!, 2);
 }
 
 export function l0Text({ l0 }: SweepPoint): string {

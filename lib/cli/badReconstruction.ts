@@ -1,11 +1,10 @@
+import { percentText } from "../analysis/percentText.js";
 import { visibleText } from "../analysis/visibleText.js";
 
 /** What a reconstruction that is worse than the mean activation does; undefined for any other, and where nothing is known. */
 export function worseThanMean(explainedVariance: number): string | undefined {
   if (!(explainedVariance < 0)) return undefined;
-  const unexplained = 100 * (1 - explainedVariance);
-  const percent = unexplained < 1e6 ? unexplained.toFixed(0) : unexplained.toExponential(1);
-  return `leaves ${percent}% of the variance unexplained, where the mean activation would leave 100%`;
+  return `leaves ${percentText(1 - explainedVariance, 0)} of the variance unexplained, where the mean activation would leave 100%`;
 }
 
 /** Such a reconstruction says nothing of what its latents could be: a line on the standard error. */

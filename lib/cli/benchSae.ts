@@ -291,7 +291,7 @@ async function measureCore({ flags, folder, sae, model, shape, signal, madeBy }:
     ...(flags.hook === undefined ? {} : { hook: flags.hook }),
     allowMismatch: flags.allowMismatch,
     signal,
-    onProgress: ({ stage, tokens }) => stages.update(`core, ${stage}`, tokens, undefined, "tokens"),
+    onProgress: ({ stage, tokens }) => stages.update(`core, ${stage}`, tokens, { atMost: flags.tokens }, "tokens"),
   }).finally(() => stages.stop());
   const { reconstruction, explainedVariancePerHook } = inModel;
   const known = {
@@ -377,7 +377,7 @@ async function measureAutoInterp(one: BenchedSae): Promise<Measured> {
       contexts: limitTokens(contexts(corpus, model.tokenizer, shape), flags.tokens),
       examplesPerLatent: 0,
       signal,
-      onProgress: ({ tokens }) => stages.update("autointerp, firing", tokens, undefined, "tokens"),
+      onProgress: ({ tokens }) => stages.update("autointerp, firing", tokens, { atMost: flags.tokens }, "tokens"),
     });
     const alive = Array.from(statistics.firingCounts.keys()).filter(
       (latent) => statistics.firingCounts[latent]! > FEWEST_FIRINGS,
@@ -394,7 +394,7 @@ async function measureAutoInterp(one: BenchedSae): Promise<Measured> {
       tokens: flags.tokens,
       seed: flags.seed,
       signal,
-      onProgress: ({ tokens }) => stages.update("autointerp, examples", tokens, undefined, "tokens"),
+      onProgress: ({ tokens }) => stages.update("autointerp, examples", tokens, { atMost: flags.tokens }, "tokens"),
     });
     const evaluated = await evaluateAutoInterp({
       latents: examples,

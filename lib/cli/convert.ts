@@ -6,7 +6,7 @@ import { MonosemError } from "../errors.js";
 import { publishedFormatOf } from "../pretrained/formats.js";
 import { known, type SaeMetadata } from "../sae/metadata.js";
 import { Sae } from "../sae/sae.js";
-import { isUnfinishedSaeLensFolder } from "../sae/saeLensFolder.js";
+import { isUnfinishedSaeLensFolder, saeLensCfg } from "../sae/saeLensFolder.js";
 import { loadSae } from "./folders.js";
 import { withInterruption } from "./interruption.js";
 import { type DeviceFlags, deviceOption, positiveNumber, threadsOption, withDevice } from "./options.js";
@@ -59,6 +59,18 @@ Examples:
     );
 }
 
+/** The values of `architecture` in cfg.json with which SAELens 6 loads a folder. */
+const KNOWN_TO_SAELENS: ReadonlySet<string> = new Set([
+  "standard",
+  "topk",
+  "gated",
+  "jumprelu",
+  "transcoder",
+  "skip_transcoder",
+  "jumprelu_transcoder",
+  "jumprelu_skip_transcoder",
+]);
+
 async function convert(input: string, output: string, flags: ConvertFlags, device: Device): Promise<void> {
   await refuseFilled(output);
   const { inputScale } = flags;
@@ -70,8 +82,15 @@ async function convert(input: string, output: string, flags: ConvertFlags, devic
     const warning = `warning: nothing in ${input} or its path says ${unknown.join(", ")}; what is missing can be given`;
     process.stderr.write(`${visibleText(warning)}\n`);
   }
-  const { architecture, dIn, dSae, transcoder } = sae.config;
-  const what = `${architecture} ${transcoder ? "transcoder" : "SAE"}, dIn ${dIn}, dSae ${dSae}`;
+  const written = String(saeLensCfg(sae.config, sae.metadata).architecture);
+  if (!KNOWN_TO_SAELENS.has(written)) {
+    process.stderr.write(
+      `note: SAELens knows no "${visibleText(written)}": monosem reads the folder, SAELens does not\n`,
+    );
+  }
+  const { architecture, dIn, dSae, transcoder, hookWidths } = sae.config;
+  const kind = transcoder ? "transcoder" : hookWidths === undefined ? "SAE" : "crosscoder";
+  const what = `${architecture} ${kind}, dIn ${dIn}, dSae ${dSae}`;
   process.stdout.write(`${visibleText(`${await publishedFormatOf(input)}: ${what} -> ${output}`)}\n`);
 }
 

@@ -64,7 +64,7 @@ export async function planExports(
     await checkReplaceable(sourceFolder(neuronpedia, source), NEURONPEDIA_FILES);
   }
   return async (latents, text, signal) => {
-    const progress = startProgress("exporting", undefined, "latents");
+    const progress = startProgress("exporting", latents.latents.length, "latents");
     const shared = {
       ...text,
       direction: (latent: number) => decoderRow(sae, latent),

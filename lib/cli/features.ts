@@ -133,7 +133,7 @@ async function features(flags: FeaturesFlags, device: Device, signal: AbortSigna
   checkLatents(flags, dSae);
   const prompts = await recordPrompts(flags, loaded);
   const contexts = contextsForSae(await Corpus.fromFiles(corpus), model, sae, flags);
-  const progress = startProgress("collecting", undefined, "tokens");
+  const progress = startProgress("collecting", { atMost: flags.tokens }, "tokens");
   const { statistics, metrics } = await collectFeatures({
     sae,
     model,

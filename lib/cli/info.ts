@@ -151,9 +151,11 @@ async function factsOfSae(directory: string, device: Device): Promise<Facts> {
   };
 }
 
-function crosscoderHooks({ config: { hookWidths = [] }, metadata: { hookNames } }: Sae): Facts {
-  if (!Array.isArray(hookNames)) return {};
-  return { hooks: hookNames.map((name, index) => ({ name: String(name), width: hookWidths[index] ?? null })) };
+function crosscoderHooks({ config: { hookWidths }, metadata: { hookNames } }: Sae): Facts {
+  if (hookWidths === undefined) return {};
+  if (!Array.isArray(hookNames)) return { crosscoder: true };
+  const hooks = hookNames.map((name, index) => ({ name: String(name), width: hookWidths[index] ?? null }));
+  return { crosscoder: true, hooks };
 }
 
 async function factsOfModel(path: string, { tokenizer }: TokenizerFlags, device: Device): Promise<Facts> {

@@ -158,7 +158,7 @@ async function interpret(flags: InterpretFlags, device: Device, signal: AbortSig
 
   let latents = flags.latents;
   if (latents === undefined) {
-    const progress = startProgress("choosing latents", undefined, "tokens");
+    const progress = startProgress("choosing latents", { atMost: flags.tokens }, "tokens");
     const { statistics } = await collectFeatures({
       sae,
       model,
@@ -174,7 +174,7 @@ async function interpret(flags: InterpretFlags, device: Device, signal: AbortSig
     }
   }
   const shape = contextShapeForSae(model, sae, flags);
-  const gathering = startProgress("gathering examples", undefined, "tokens");
+  const gathering = startProgress("gathering examples", { atMost: flags.tokens }, "tokens");
   const examples = await gatherExamples({
     sae,
     model,

@@ -107,6 +107,7 @@ export async function measureInModel(
       const what = group.length === 1 ? names[group[0]!]! : `${group.length} SAEs`;
       const titles = { means: "averaging activations", losses: `evaluating ${what}` };
       const progress = new StagedProgress();
+      let read = 0;
       const evaluations = await evaluateAllInModel({
         saes: group.map((index) => fitting[index]!.sae),
         model,
@@ -115,7 +116,11 @@ export async function measureInModel(
         ...(flags.hook === undefined ? {} : { hook: flags.hook }),
         allowMismatch: flags.allowMismatch,
         signal,
-        onProgress: ({ stage, tokens }) => progress.update(titles[stage], tokens, undefined, "tokens"),
+        onProgress: ({ stage, tokens }) => {
+          // The losses are those of the text that was averaged before.
+          if (stage === "means") read = tokens;
+          progress.update(titles[stage], tokens, stage === "means" ? { atMost: flags.tokens } : read, "tokens");
+        },
       }).finally(() => progress.stop());
       for (const [place, index] of group.entries()) {
         const evaluation = evaluations[place]!;

@@ -9,28 +9,32 @@ export interface Progress {
   stop(): void;
 }
 
+/** A number of units, at most so many where the data may end before, undefined when nobody knows. */
+export type Total = number | { readonly atMost: number } | undefined;
+
 const MILLISECONDS_BETWEEN_LINES = 5000;
 
 /**
  * Starts a progress display on the standard error stream, so that the standard output holds results only.
  *
- * @param total in `unit`; undefined when nobody knows
+ * @param total in `unit`
  */
-export function startProgress(title: string, total: number | undefined, unit: string): Progress {
+export function startProgress(title: string, total: Total, unit: string): Progress {
   const stream = process.stderr;
   return stream.isTTY ? progressBar(stream, title, total, unit) : progressLines(stream, title, total, unit);
 }
 
-function progressBar(stream: NodeJS.WriteStream, title: string, total: number | undefined, unit: string): Progress {
+function progressBar(stream: NodeJS.WriteStream, title: string, total: Total, unit: string): Progress {
+  const most = typeof total === "object" ? total.atMost : total;
   const bar = new SingleBar({
     ...barOptions(stream),
     // The title is no part of the format: a name in it could look like a placeholder.
     format:
-      total === undefined
+      most === undefined
         ? `{title}  {value} ${unit}  {facts}`
-        : "{title} {bar} {percentage}%  {eta_formatted}  {facts}",
+        : `{title} {bar} ${most === total ? "{percentage}%" : `{value} of at most {total} ${unit}`}  {eta_formatted}  {facts}`,
   });
-  bar.start(total ?? 0, 0, { title: visibleText(title), facts: "" });
+  bar.start(most ?? 0, 0, { title: visibleText(title), facts: "" });
   return {
     update: (done, facts = "") => bar.update(done, { facts: visibleText(facts) }),
     stop: () => bar.stop(),
@@ -61,7 +65,7 @@ export class StagedProgress {
   }
 
   /** Another stage than before ends the display of the last one. */
-  update(stage: string, done: number, total: number | undefined, unit: string, facts = ""): void {
+  update(stage: string, done: number, total: Total, unit: string, facts = ""): void {
     if (stage !== this.#stage) {
       this.#progress?.stop();
       this.#stage = stage;
@@ -107,7 +111,7 @@ export function startProgressTable(names: readonly string[], total: number, unit
   };
 }
 
-function progressLines(stream: NodeJS.WriteStream, title: string, total: number | undefined, unit: string): Progress {
+function progressLines(stream: NodeJS.WriteStream, title: string, total: Total, unit: string): Progress {
   let lastTime = Number.NEGATIVE_INFINITY;
   let shown: string | undefined;
   let latest: string | undefined;
@@ -119,10 +123,15 @@ function progressLines(stream: NodeJS.WriteStream, title: string, total: number 
   };
   return {
     update(done, facts = "") {
-      const amount = total === undefined ? `${done} ${unit}` : `${done}/${total} ${unit}`;
-      latest = `${visibleText(title)}: ${amount}${facts === "" ? "" : `  ${visibleText(facts)}`}`;
+      latest = `${visibleText(title)}: ${amountText(done, total)} ${unit}${facts === "" ? "" : `  ${visibleText(facts)}`}`;
       if (performance.now() - lastTime >= MILLISECONDS_BETWEEN_LINES) show();
     },
     stop: show,
   };
+}
+
+/** Whole contexts or batches may take the last step a little past what was asked for at most. */
+function amountText(done: number, total: Total): string {
+  if (total === undefined) return String(done);
+  return typeof total === "number" ? `${done}/${total}` : `${done} of at most ${Math.max(done, total.atMost)}`;
 }

@@ -24,7 +24,7 @@ export async function storeFeatures(flags: FeaturesFlags, device: Device, signal
   const { sae, model, chosen } = loaded;
   checkLatents(flags, sae.config.dSae);
   const { writeExports, prompts } = await planOutputs(flags, loaded);
-  const reading = startProgress("collecting", flags.tokens, "tokens");
+  const reading = startProgress("collecting", { atMost: flags.tokens }, "tokens");
   let writing: ReturnType<typeof startProgress> | undefined;
   let tokensRead = 0;
   const store = await buildFeatureStore(folder, {

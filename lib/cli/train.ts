@@ -4,6 +4,7 @@ import { ActivationBuffer } from "../activations/buffer.js";
 import { Corpus } from "../activations/corpus.js";
 import type { ActivationSource } from "../activations/source.js";
 import { StoredActivations } from "../activations/storedActivations.js";
+import { percentText } from "../analysis/percentText.js";
 import { visibleText } from "../analysis/visibleText.js";
 import { type Device, precisions } from "../engine/device.js";
 import { isAborted, MonosemError } from "../errors.js";
@@ -108,7 +109,7 @@ async function train(path: string, flags: TrainArguments, signal: AbortSignal): 
     });
     for (const progress of last) process.stdout.write(factLine(progress, config));
     for (const progress of last) {
-      for (const advice of adviceAfter(progress, configOf(progress, config.sae))) {
+      for (const advice of adviceAfter(progress, configOf(progress, config.sae), config.training)) {
         process.stderr.write(`${labelOf(progress)}${advice}\n`);
       }
     }
@@ -221,7 +222,7 @@ function factsOf(
   const facts = [
     `loss ${loss.toPrecision(4)}`,
     `L0 ${l0.toFixed(1)}`,
-    `explained variance ${Number.isNaN(explainedVariance) ? "-" : `${(100 * explainedVariance).toFixed(1)}%`}`,
+    `explained variance ${Number.isNaN(explainedVariance) ? "-" : percentText(explainedVariance, 1)}`,
     // before that many tokens no latent can count as dead
     ...(tokens < deadAfterTokens ? [] : [`dead ${(100 * deadFraction).toFixed(1)}%`]),
     ...(skippedSteps === 0 ? [] : [`skipped ${skippedSteps}`]),

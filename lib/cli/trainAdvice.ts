@@ -38,10 +38,15 @@ function lastLooks(
 }
 
 /** After the run: a measure that has no value or a very bad one, and an L0 far from what it was to be. */
-export function adviceAfter(last: TrainingProgress, config: SaeTrainingConfig): readonly string[] {
+export function adviceAfter(
+  last: TrainingProgress,
+  config: SaeTrainingConfig,
+  { batchSize }: Pick<RunConfig["training"], "batchSize">,
+): readonly string[] {
   const advice: string[] = [];
   if (Number.isNaN(last.explainedVariance)) {
-    advice.push("explained variance is undefined: all activations of the last batch are the same");
+    const reason = batchSize === 1 ? "a batch is one token" : "all activations of the last batch are the same";
+    advice.push(`explained variance is undefined: ${reason}`);
   }
   const problem = worseThanMean(last.explainedVariance);
   if (problem !== undefined) {

@@ -1,3 +1,4 @@
+import { percentText } from "../analysis/percentText.js";
 import { visibleText } from "../analysis/visibleText.js";
 import { AUTO_INTERP_CHANCE } from "./autoInterp.js";
 import type { SaeBenchResult } from "./saeBenchResult.js";
@@ -20,7 +21,7 @@ interface Column {
   readonly format: (value: number) => string;
 }
 
-const percent = (value: number): string => `${(100 * value).toFixed(1)}%`;
+const percent = (value: number): string => percentText(value, 1);
 const fixed =
   (digits: number) =>
   (value: number): string =>

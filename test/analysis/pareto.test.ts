@@ -32,6 +32,11 @@ describe("the Pareto front", () => {
     );
   });
 
+  test("names an SAE that has diverged by the magnitude", () => {
+    expect(paretoText([point(2, -9.43e12)])).toContain(" -9.4e+14%");
+    expect(paretoText([point(2, -0.5)])).toContain(" -50.00%");
+  });
+
   test("has no SAE that reconstructs no better than the mean activation, alone at its L0 or not, and says so", () => {
     const diverged = point(0, -480, { name: "diverged", lossRecovered: 0.5 });
     const mean = point(1, 0, { name: "mean", lossRecovered: 0.1 });

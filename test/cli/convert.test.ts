@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { SafetensorsFile, writeSafetensors } from "../../lib/formats/safetensors.js";
-import { runCli, temporaryFolder } from "./runCli.js";
+import { runCli, runCliWithAbsTopk, temporaryFolder } from "./runCli.js";
+import { writeAbsTopkSae, writeCrosscoder } from "./saeFiles.js";
 
 const fixtures = fileURLToPath(new URL("../fixtures/pretrained", import.meta.url));
 const gemma = join(fixtures, "gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82");
@@ -46,6 +47,19 @@ test("what a killed conversion left in the folder does not stand in the way of t
   expect(await runCli("convert", gemma, output)).toMatchObject({ exitCode: 0, stderr: "" });
   expect((await readdir(output)).sort()).toEqual(["cfg.json", "sae_weights.safetensors"]);
   expect((await runCli("convert", gemma, output)).stderr).toContain("is not empty (cfg.json, sae_weights.safetensors)");
+});
+
+test("convert and info say that it is a crosscoder, and convert what SAELens does not know", async () => {
+  const folder = await temporaryFolder();
+  const crosscoder = await writeCrosscoder(folder);
+  const converted = await runCli("convert", crosscoder, join(folder, "converted"));
+  expect(converted).toMatchObject({ exitCode: 0, stderr: "" });
+  expect(converted.stdout).toMatch(/^SAELens: topk crosscoder, dIn 384/);
+  expect((await runCli("info", crosscoder)).stdout).toMatch(/^crosscoder +true$/m);
+  const other = await writeAbsTopkSae(join(folder, "other"), { modelName: "m", hookName: "blocks.0.hook_resid_pre" });
+  const own = await runCliWithAbsTopk("convert", other, join(folder, "own"));
+  expect(own.exitCode).toBe(0);
+  expect(own.stderr).toBe('note: SAELens knows no "abstopk": monosem reads the folder, SAELens does not\n');
 });
 
 test("convert says what a folder that was moved no longer tells, and takes it from flags", async () => {

@@ -95,7 +95,7 @@ test("in the model, several SAEs are compared, those marked that no other one be
     ["8", "8"],
   ]);
   expect(sweep.stdout).toMatch(/^k2 .*%\s\*.*%\s\*$/m);
-  expect(sweep.stderr).toMatch(/evaluating 3 SAEs: \d+ tokens/);
+  expect(sweep.stderr).toMatch(/evaluating 3 SAEs: (\d+)\/\1 tokens/);
   expect(readFileSync(html, "utf8")).toContain("<h1>3 sparse autoencoders</h1>");
   expect(readFileSync(svg, "utf8")).toMatch(/^<svg /);
 
@@ -178,6 +178,7 @@ test("a crosscoder is told by its hooks: explained variance in eval, decoder nor
   const onModel = ["--model", modelDirectory, "--corpus", writeText(folder), "--tokens", "200", "--context-size", "32"];
   const crosscoder = ["--sae", join(folder, "sae"), ...onModel];
   const evaluated = await runCli("eval", ...crosscoder, "--hook", ...hookNames);
+  expect(evaluated.stderr).toMatch(/^averaging activations: (\d+) of at most \d+ tokens\n.*: \1\/\1 tokens$/m);
   for (const hook of hookNames) {
     expect(evaluated.stdout).toMatch(new RegExp(`^  of one hook +-?[\\d.]+%  ${hook}$`, "m"));
   }
@@ -294,7 +295,7 @@ test("the tokens of progress and header are the same, and the densities are some
   const { stdout, stderr } = await runCli("eval", "--sae", join(folder, "sweep/k2/sae"), ...onModel);
   const [, tokens] = stdout.match(/ on (\d+) tokens\n/)!;
   const lines = stderr.split("\n").filter((line) => / tokens$/.test(line));
-  expect(lines.at(-1)).toMatch(new RegExp(`: ${tokens} tokens$`));
+  expect(lines.at(-1)).toMatch(new RegExp(`: ${tokens}/${tokens} tokens$`));
   const [, least, most] = stdout.match(/from ([\d.]+)% \(the rarest that fires\) to ([\d.]+)%/)!;
   expect(Number(least)).toBeGreaterThanOrEqual(99 / Number(tokens));
   expect(Number(most)).toBeLessThanOrEqual(100);

@@ -158,7 +158,7 @@ test("what is missing is named, with what it is for", async () => {
     [["--by", "quantile"], "required option '--from <dir>' not specified: quantiles are those of a store"],
     [["--by", "logit"], "required option '--target <token>' not specified: the token whose logit to rank by"],
     [["--target", " she"], "--target is what --by logit ranks by"],
-    [["--by", "logit", "--target", "abracadabra"], '--target "abracadabra" is'],
+    [["--by", "logit", "--target", "abracadabra"], '"abracadabra" is 6 tokens ("ab", '],
   ] as const) {
     const { exitCode, stderr } = await runCli("features", ...onModel, "--prompt", "The king", ...flags);
     expect(exitCode).toBe(1);

@@ -53,8 +53,8 @@ test("a run that ends worse than the mean activation is told in its unit, and wh
   const config = parseConfig({ sae: { ...topk, dIn: 4, dSae: 8 }, data: { activations: "a" }, output: "o" }, [
     "training.steps=1",
   ]);
-  const after = (explainedVariance: number): readonly string[] =>
-    adviceAfter({ explainedVariance, l0: 2 } as TrainingProgress, config.sae as SaeTrainingConfig);
+  const after = (explainedVariance: number, batchSize = 32): readonly string[] =>
+    adviceAfter({ explainedVariance, l0: 2 } as TrainingProgress, config.sae as SaeTrainingConfig, { batchSize });
   expect(after(-2.38)).toEqual([
     expect.stringMatching(
       /^warning: the SAE leaves 338% of the variance unexplained, where the mean activation would leave 100%: training has diverged, .* lower training\.lr, /,
@@ -62,4 +62,6 @@ test("a run that ends worse than the mean activation is told in its unit, and wh
   ]);
   expect(after(-4.8e6)[0]).toContain("leaves 4.8e+8% of the variance");
   expect(after(0.2)).toEqual([]);
+  expect(after(Number.NaN)).toEqual([expect.stringMatching(/is undefined: all activations of the last batch/)]);
+  expect(after(Number.NaN, 1)).toEqual(["explained variance is undefined: a batch is one token"]);
 });
