@@ -51,6 +51,12 @@ export interface SafetensorsHeader {
 /** Longest header that the reference implementation accepts, in bytes. */
 export const maximumHeaderBytes = 100_000_000;
 
+/** Tensors and entries of the metadata. The reference implementation has no limit; the largest checkpoints have 100,000. */
+const maximumNames = 500_000;
+
+/** NumPy's and PyTorch's limit. */
+const maximumDimensions = 64;
+
 /** Bytes of the header length that opens a file. */
 export const headerLengthBytes = 8;
 
@@ -176,6 +182,7 @@ class HeaderParser {
   readonly #text: string;
   readonly #path: string;
   #position = 0;
+  #names = 0;
 
   constructor(text: string, path: string) {
     this.#text = text;
@@ -187,8 +194,10 @@ class HeaderParser {
     const metadata: Record<string, string> = Object.create(null) as Record<string, string>;
     if (this.#text[0] !== "{") throw this.#error("it does not start with {");
     this.#object("the header", (name) => {
+      this.#countName();
       if (name === "__metadata__") {
         this.#object("__metadata__", (key) => {
+          this.#countName();
           metadata[key] = this.#string();
         });
       } else {
@@ -198,6 +207,12 @@ class HeaderParser {
     this.#skipSpace();
     if (this.#position < this.#text.length) throw this.#error("more text follows its object");
     return { tensors, metadata };
+  }
+
+  #countName(): void {
+    this.#names += 1;
+    if (this.#names > maximumNames)
+      throw this.#error(`it has more than ${maximumNames} tensors and entries of metadata`);
   }
 
   #tensor(name: string): TensorInfo {
@@ -243,8 +258,10 @@ class HeaderParser {
     const integers: number[] = [];
     this.#expect("[");
     if (this.#accept("]")) return integers;
-    do integers.push(this.#integer());
-    while (this.#accept(","));
+    do {
+      integers.push(this.#integer());
+      if (integers.length > maximumDimensions) throw this.#error(`a list has more than ${maximumDimensions} numbers`);
+    } while (this.#accept(","));
     this.#expect("]");
     return integers;
   }

@@ -350,6 +350,27 @@ describe("malformed files", () => {
   });
 });
 
+describe("headers without end are refused at a limit", () => {
+  test("tensors and entries of metadata", async () => {
+    const keys = (count: number, value: string) => Array.from({ length: count }, (_, i) => `"${i}":${value}`).join(",");
+    const message = "it has more than 500000 tensors and entries of metadata";
+    await expect(openBytes(fileOf(`{"__metadata__":{${keys(500_001, '""')}}}`))).rejects.toThrow(message);
+    await expect(openBytes(fileOf(`{${keys(500_001, tensor("[0]", 0, 0, "U8"))}}`))).rejects.toThrow(message);
+    await using file = await openBytes(fileOf(`{${keys(100_000, tensor("[0]", 0, 0, "U8"))}}`));
+    expect(file.entries.size).toBe(100_000);
+  });
+
+  test("dimensions, of which no message says more", async () => {
+    const header = `{"a":${tensor(`[${"1,".repeat(1_000_000)}2]`, 0, 1, "U8")}}`;
+    const refusal = await openBytes(fileOf(header, Uint8Array.of(1))).catch((error: Error) => error);
+    expect(refusal).toMatchObject({ code: "ERR_FORMAT", message: expect.stringMatching(/more than 64 numbers/) });
+    await using file = await openBytes(
+      fileOf(`{"a":${tensor(`[${"1,".repeat(63)}1]`, 0, 1, "U8")}}`, Uint8Array.of(1)),
+    );
+    expect(file.entries.get("a")!.shape).toHaveLength(64);
+  });
+});
+
 describe("SafetensorsWriter", () => {
   const specifications = [
     { name: "dense", dtype: "F32", shape: [4, 2] },
