@@ -38,6 +38,33 @@ export function checkSignal(what: string, signal: unknown): void {
   refuseArgument(`${what}: signal`, "an AbortSignal (new AbortController().signal)", signal);
 }
 
+/** @throws MonosemError ERR_INVALID_ARGUMENT */
+export function checkBoolean(what: string, value: unknown): void {
+  if (typeof value !== "boolean") refuseArgument(what, "true or false", value);
+}
+
+/**
+ * A text that is not empty: a path, a name.
+ *
+ * @param expected - "the path of a folder"
+ * @throws MonosemError ERR_INVALID_ARGUMENT
+ */
+export function checkText(what: string, expected: string, value: unknown): void {
+  if (typeof value !== "string" || value === "") refuseArgument(what, expected, value);
+}
+
+/**
+ * A name or a list of names, of which there must be one at least.
+ *
+ * @param expected - "the name of a tensor, or a list of them"
+ * @throws MonosemError ERR_INVALID_ARGUMENT
+ */
+export function checkNames(what: string, expected: string, names: unknown): void {
+  if (!Array.isArray(names)) checkText(what, expected, names);
+  else if (names.length === 0) refuseArgument(what, expected, names);
+  else for (const [index, name] of names.entries()) checkText(`${what}[${index}]`, "a name", name);
+}
+
 /** What a value is, in a few words: "undefined", "a text", "a Float32Array", "a list". */
 export function kindOf(value: unknown): string {
   if (value === undefined || value === null) return String(value);

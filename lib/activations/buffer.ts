@@ -1,11 +1,12 @@
 /** A shuffling buffer of a language model's activations. */
+import { checkOptions, checkSignal, type OptionNames, refuseArgument } from "../checkArguments.js";
 import type { Device } from "../engine/device.js";
 import { RandomGenerator } from "../engine/random.js";
 import { requireMemory } from "../engine/requireMemory.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted, untilAborted } from "../errors.js";
 import type { ContextPosition } from "./contexts.js";
-import { Harvest, type HarvestedRows, type HarvestOptions } from "./harvest.js";
+import { checkHarvest, Harvest, type HarvestedRows, type HarvestOptions, harvestOptionNames } from "./harvest.js";
 import type { ActivationHook, ActivationSource, Json, SourceState } from "./source.js";
 import { Turns } from "./turns.js";
 
@@ -15,6 +16,8 @@ export interface ModelActivationOptions extends HarvestOptions {
   /** Of the shuffling. */
   readonly seed: number;
 }
+
+const optionNames: OptionNames<ModelActivationOptions> = { ...harvestOptionNames, bufferTokens: true, seed: true };
 
 /** So many passes wait for the device at most, while the buffer is waited for. */
 const passesAhead = 4;
@@ -84,15 +87,21 @@ export class ActivationBuffer implements ActivationSource {
   /**
    * Checks the options and reads the beginning of the corpus; the buffer is filled when the first batch is asked for.
    *
-   * @throws MonosemError as Harvest and its `next`; ERR_CONFIG for a buffer of fewer than two tokens; ERR_OUT_OF_MEMORY for
+   * @throws MonosemError as Harvest and its `next`; ERR_INVALID_ARGUMENT for a seed that is none, and for options that do not
+   *   exist; ERR_CONFIG for a buffer of fewer than two tokens; ERR_OUT_OF_MEMORY for
    *   one that does not fit the device's memory
    */
   static async create(options: ModelActivationOptions): Promise<ActivationBuffer> {
-    const { bufferTokens } = options;
+    checkOptions("ActivationBuffer.create", options, optionNames);
+    const { bufferTokens, seed, ...harvesting } = options;
+    checkHarvest("ActivationBuffer.create", harvesting);
+    if (!Number.isSafeInteger(seed) || seed < 0) {
+      refuseArgument("ActivationBuffer.create: seed", "an integer from 0 to 2^53 - 1", seed);
+    }
     if (!Number.isSafeInteger(bufferTokens) || bufferTokens < 2) {
       throw new MonosemError("ERR_CONFIG", `bufferTokens must be an integer of at least 2, not ${bufferTokens}`);
     }
-    const harvest = new Harvest({ ...options, repeat: true });
+    const harvest = new Harvest({ ...harvesting, repeat: true });
     requireMemory(options.model.device, {
       what: `the ${bufferTokens} activations of the buffer`,
       bytes: 4 * bufferTokens * harvest.dIn,
@@ -112,8 +121,9 @@ export class ActivationBuffer implements ActivationSource {
   async next(batchSize: number, signal?: AbortSignal): Promise<Tensor> {
     this.#requireAlive();
     if (!Number.isSafeInteger(batchSize) || batchSize < 1) {
-      throw new MonosemError("ERR_INVALID_ARGUMENT", `batchSize must be a positive integer, not ${batchSize}`);
+      refuseArgument("ActivationBuffer.next: batchSize", "a positive integer", batchSize);
     }
+    checkSignal("ActivationBuffer.next", signal);
     return await this.#turns.take(() => this.#next(batchSize, signal), signal, what);
   }
 

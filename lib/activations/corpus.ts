@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { extname } from "node:path";
+import { checkText, refuseArgument } from "../checkArguments.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import { documentPieces } from "./documentPieces.js";
 import { filesMatching } from "./fileGlob.js";
@@ -48,9 +49,12 @@ export class Corpus {
    * several patterns name is read once.
    *
    * @throws MonosemError ERR_NOT_FOUND naming a pattern that matches nothing, ERR_CONFIG for a file of another kind or
-   *   no patterns at all, ERR_IO
+   *   no patterns at all, ERR_INVALID_ARGUMENT for what is no list of patterns, ERR_IO
    */
   static async fromFiles(globs: readonly string[]): Promise<Corpus> {
+    if (!Array.isArray(globs)) refuseArgument("Corpus.fromFiles: globs", "a list of paths or patterns", globs);
+    for (const [index, glob] of globs.entries())
+      checkText(`Corpus.fromFiles: globs[${index}]`, "a path or pattern", glob);
     if (globs.length === 0) throw new MonosemError("ERR_CONFIG", "the corpus needs at least one file");
     const paths = new Set<string>();
     for (const glob of globs) for (const path of await filesMatching(glob)) paths.add(path);
@@ -67,10 +71,18 @@ export class Corpus {
     return new Corpus(stores, fingerprint.digest("hex"), globs);
   }
 
-  /** Documents in memory. */
+  /**
+   * Documents in memory.
+   *
+   * @throws MonosemError ERR_INVALID_ARGUMENT for what is no list of texts
+   */
   static fromDocuments(documents: readonly string[]): Corpus {
+    if (!Array.isArray(documents)) refuseArgument("Corpus.fromDocuments: documents", "a list of texts", documents);
     const fingerprint = createHash("sha256");
-    for (const document of documents) fingerprint.update(`${document.length}\0${document}`);
+    for (const [index, document] of (documents as readonly string[]).entries()) {
+      if (typeof document !== "string") refuseArgument(`Corpus.fromDocuments: documents[${index}]`, "a text", document);
+      fingerprint.update(`${document.length}\0${document}`);
+    }
     return new Corpus([() => documents.map((document) => () => [document])], fingerprint.digest("hex"));
   }
 

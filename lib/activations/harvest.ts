@@ -1,10 +1,18 @@
 /** Activations of a language model on a corpus, in the order of the text. */
+import {
+  checkBoolean,
+  checkNames,
+  checkOptions,
+  checkSignal,
+  type OptionNames,
+  refuseArgument,
+} from "../checkArguments.js";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import type { ModelConfig } from "../models/modelConfig.js";
 import { type ContextPosition, Contexts, type TextTokenizer } from "./contexts.js";
-import type { Corpus } from "./corpus.js";
+import { Corpus } from "./corpus.js";
 import { originMetadata } from "./origin.js";
 import type { ActivationHook, Json } from "./source.js";
 
@@ -43,7 +51,33 @@ export interface HarvestOptions {
   /** Leave out the activations of BOS, EOS and the tokenizer's other special tokens, wherever they stand. */
   readonly excludeSpecialTokens: boolean;
   /** Contexts that go through the model together. Default: some 2048 tokens' worth. */
-  readonly batchPrompts?: number;
+  readonly batchPrompts?: number | undefined;
+}
+
+export const harvestOptionNames: OptionNames<HarvestOptions> = {
+  model: true,
+  hook: true,
+  corpus: true,
+  contextSize: true,
+  prependBos: true,
+  excludeSpecialTokens: true,
+  batchPrompts: true,
+};
+
+/**
+ * The sizes aside, which depend on one another.
+ *
+ * @throws MonosemError ERR_INVALID_ARGUMENT
+ */
+export function checkHarvest(what: string, options: HarvestOptions): void {
+  const { model, hook, corpus, prependBos, excludeSpecialTokens } = options;
+  if (typeof model?.activations !== "function" || typeof model.hookWidth !== "function") {
+    refuseArgument(`${what}: model`, "a HookedTransformer (await HookedTransformer.load(...))", model);
+  }
+  checkNames(`${what}: hook`, "the name of a hook point, or a list of names", hook);
+  if (!(corpus instanceof Corpus)) refuseArgument(`${what}: corpus`, "a Corpus (await Corpus.fromFiles(...))", corpus);
+  checkBoolean(`${what}: prependBos`, prependBos);
+  checkBoolean(`${what}: excludeSpecialTokens`, excludeSpecialTokens);
 }
 
 /** The activations of one forward pass. */
@@ -71,10 +105,15 @@ export class Harvest {
 
   /**
    * @throws MonosemError ERR_NOT_FOUND for an unknown hook point, ERR_CONFIG for a context size that is impossible or
-   *   beyond the model's, or `prependBos` without BOS, ERR_INVALID_ARGUMENT
+   *   beyond the model's, or `prependBos` without BOS, ERR_INVALID_ARGUMENT for another option that is not what it must be
+   *   or that does not exist
    */
   constructor(options: HarvestOptions & { readonly repeat: boolean }) {
+    checkOptions("Harvest", options, { ...harvestOptionNames, repeat: true });
+    checkHarvest("Harvest", options);
     const { model, hook, corpus, contextSize, prependBos, repeat } = options;
+    checkBoolean("Harvest: repeat", repeat);
+    this.#contexts = new Contexts(corpus, model.tokenizer, { contextSize, prependBos, repeat });
     const { batchPrompts = Math.max(1, Math.floor(tokensPerPass / contextSize)) } = options;
     if (!Number.isSafeInteger(batchPrompts) || batchPrompts < 1) {
       throw new MonosemError("ERR_INVALID_ARGUMENT", `batchPrompts must be a positive integer, not ${batchPrompts}`);
@@ -89,7 +128,6 @@ export class Harvest {
     this.batchPrompts = batchPrompts;
     this.hooks = [hook].flat().map((name) => ({ name, width: model.hookWidth(name) }));
     this.dIn = this.hooks.reduce((sum, { width }) => sum + width, 0);
-    this.#contexts = new Contexts(corpus, model.tokenizer, { contextSize, prependBos, repeat });
   }
 
   get metadata(): Readonly<Record<string, Json>> {
@@ -115,9 +153,11 @@ export class Harvest {
    * when repeating).
    *
    * @throws MonosemError ERR_CONFIG when the corpus is shorter than one context or has none but special tokens;
-   *   ERR_SHAPE_MISMATCH for a model whose activations are not as wide as it says; ERR_ABORTED; errors of the corpus
+   *   ERR_SHAPE_MISMATCH for a model whose activations are not as wide as it says; ERR_INVALID_ARGUMENT for a signal that is
+   *   none; ERR_ABORTED; errors of the corpus
    */
   async next(signal?: AbortSignal): Promise<HarvestedRows | undefined> {
+    checkSignal("Harvest.next", signal);
     for (;;) {
       const start = this.position;
       const batch = await this.#nextContexts(signal);

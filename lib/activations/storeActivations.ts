@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { checkOptions, checkSignal, checkText, type OptionNames, refuseArgument } from "../checkArguments.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import { removeTemporaries } from "../formats/atomicFile.js";
@@ -9,21 +10,37 @@ import { FolderLock } from "../formats/folderLock.js";
 import { bfloat16FromFloat32 } from "../formats/halfPrecision.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { SafetensorsWriter } from "../formats/safetensors.js";
-import { type ActivationModel, Harvest, type HarvestedRows, type HarvestOptions } from "./harvest.js";
+import {
+  type ActivationModel,
+  checkHarvest,
+  Harvest,
+  type HarvestedRows,
+  type HarvestOptions,
+  harvestOptionNames,
+} from "./harvest.js";
 import { type ActivationManifest, readManifest, writeManifest } from "./manifest.js";
 
 export interface StoreActivationsOptions extends HarvestOptions {
   readonly hook: string;
   /** Stop after the pass that reaches this many rows. Default: the whole corpus, once. */
-  readonly rows?: number;
+  readonly rows?: number | undefined;
   /** "BF16" halves the size and rounds each number to 8 significant bits. Default "F32". */
-  readonly dtype?: "F32" | "BF16";
+  readonly dtype?: "F32" | "BF16" | undefined;
   /** A shard ends with the pass that reaches this size; it is held in memory until it is written. Default 256 MiB. */
-  readonly shardBytes?: number;
-  readonly signal?: AbortSignal;
+  readonly shardBytes?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
   /** Called after each pass with the rows that are stored or about to be. */
-  readonly onProgress?: (rows: number) => void;
+  readonly onProgress?: ((rows: number) => void) | undefined;
 }
+
+const optionNames: OptionNames<StoreActivationsOptions> = {
+  ...harvestOptionNames,
+  rows: true,
+  dtype: true,
+  shardBytes: true,
+  signal: true,
+  onProgress: true,
+};
 
 const tensor = "activations";
 const defaultShardBytes = 2 ** 28;
@@ -38,18 +55,19 @@ const defaultShardBytes = 2 ** 28;
  *
  * @returns what manifest.json says
  * @throws MonosemError ERR_CONFIG when the folder holds activations stored with other options, or other files, or when
- *   another process works there; ERR_ABORTED, with all whole shards kept; ERR_NON_FINITE when the model produced NaN or
- *   infinity; as Harvest; ERR_IO
+ *   another process works there; ERR_INVALID_ARGUMENT for arguments that are not what they must be, and for options that do
+ *   not exist; ERR_ABORTED, with all whole shards kept; ERR_NON_FINITE when the model produced NaN or infinity; as Harvest;
+ *   ERR_IO
  */
 export async function storeActivations(
   directory: string,
   options: StoreActivationsOptions,
 ): Promise<ActivationManifest> {
+  checkArguments(directory, options);
   const { rows: rowsWanted = Number.POSITIVE_INFINITY, dtype = "F32", shardBytes = defaultShardBytes } = options;
-  for (const [name, value] of Object.entries({ rows: rowsWanted, shardBytes })) {
-    if (!(value >= 1)) throw new MonosemError("ERR_INVALID_ARGUMENT", `${name} must be positive, not ${value}`);
-  }
-  const harvest = new Harvest({ ...options, repeat: false });
+  const { model, hook, corpus, contextSize, prependBos, excludeSpecialTokens, batchPrompts } = options;
+  const harvesting = { model, hook, corpus, contextSize, prependBos, excludeSpecialTokens, batchPrompts };
+  const harvest = new Harvest({ ...harvesting, repeat: false });
   await makeDirectory(directory);
   using _lock = await FolderLock.acquire(directory, { what: "the folder of activations", signal: options.signal });
   let manifest = await beginOrContinue(directory, options, dtype, harvest);
@@ -94,6 +112,27 @@ export async function storeActivations(
     await writeManifest(directory, manifest);
   }
   return manifest;
+}
+
+function checkArguments(directory: string, options: StoreActivationsOptions): void {
+  const what = "storeActivations";
+  checkText(`${what}: directory`, "the path of a folder", directory);
+  checkOptions(what, options, optionNames);
+  checkHarvest(what, options);
+  checkText(`${what}: hook`, "the name of one hook point", options.hook);
+  const { rows, shardBytes, dtype, onProgress, signal } = options;
+  for (const [name, value] of Object.entries({ rows, shardBytes })) {
+    if (value !== undefined && !(typeof value === "number" && value >= 1)) {
+      refuseArgument(`${what}: ${name}`, "a positive number", value);
+    }
+  }
+  if (dtype !== undefined && dtype !== "F32" && dtype !== "BF16") {
+    refuseArgument(`${what}: dtype`, '"F32" or "BF16"', dtype);
+  }
+  if (onProgress !== undefined && typeof onProgress !== "function") {
+    refuseArgument(`${what}: onProgress`, "a function", onProgress);
+  }
+  checkSignal(what, signal);
 }
 
 async function beginOrContinue(

@@ -1,6 +1,15 @@
 /** Activations from safetensors files as a source of training batches. */
 import { setImmediate as otherWork } from "node:timers/promises";
-import type { Device } from "../engine/device.js";
+import {
+  checkBoolean,
+  checkNames,
+  checkOptions,
+  checkSignal,
+  checkText,
+  type OptionNames,
+  refuseArgument,
+} from "../checkArguments.js";
+import { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted, untilAborted } from "../errors.js";
 import { ActivationShards, type RowRange, type StoredRows } from "./activationShards.js";
@@ -23,8 +32,15 @@ export interface StoredActivationsOptions {
    * read in runs of about 1 MiB of consecutive rows, in random order; half of the memory is filled with such runs and
    * the rows in it permuted, while the other half is served.
    */
-  readonly shuffleMemoryBytes?: number;
+  readonly shuffleMemoryBytes?: number | undefined;
 }
+
+const optionNames: OptionNames<StoredActivationsOptions> = {
+  tensor: true,
+  shuffle: true,
+  seed: true,
+  shuffleMemoryBytes: true,
+};
 
 const defaultShuffleMemoryBytes = 2 ** 30;
 
@@ -105,13 +121,11 @@ export class StoredActivations implements ActivationSource {
   /**
    * Opens stored activations. The headers of all files are checked here.
    *
-   * @throws MonosemError as ActivationShards.open; ERR_CONFIG for activations without any row; ERR_INVALID_ARGUMENT for a
-   *   seed that is no integer from 0 to 2^53 - 1
+   * @throws MonosemError as ActivationShards.open; ERR_CONFIG for activations without any row; ERR_INVALID_ARGUMENT for
+   *   arguments that are not what they must be, and for options that do not exist
    */
   static async open(path: string, device: Device, options: StoredActivationsOptions): Promise<StoredActivations> {
-    if (!Number.isSafeInteger(options.seed) || options.seed < 0) {
-      throw new MonosemError("ERR_INVALID_ARGUMENT", `seed must be an integer from 0 to 2^53 - 1, not ${options.seed}`);
-    }
+    checkArguments(path, device, options);
     const shards = await ActivationShards.open(path, options.tensor);
     if (shards.rows === 0) {
       await shards.close();
@@ -130,8 +144,9 @@ export class StoredActivations implements ActivationSource {
   async next(batchSize: number, signal?: AbortSignal): Promise<Tensor> {
     this.#requireAlive();
     if (!Number.isSafeInteger(batchSize) || batchSize < 1) {
-      throw new MonosemError("ERR_INVALID_ARGUMENT", `batchSize must be a positive integer, not ${batchSize}`);
+      refuseArgument("StoredActivations.next: batchSize", "a positive integer", batchSize);
     }
+    checkSignal("StoredActivations.next", signal);
     return await this.#turns.take(() => this.#serve(batchSize, signal), signal, what);
   }
 
@@ -375,5 +390,21 @@ export class StoredActivations implements ActivationSource {
       row += range.rows;
     }
     return data;
+  }
+}
+
+function checkArguments(path: string, device: Device, options: StoredActivationsOptions): void {
+  const what = "StoredActivations.open";
+  checkText(`${what}: path`, "a file or a folder", path);
+  if (!(device instanceof Device)) refuseArgument(`${what}: device`, "a Device (await Device.open())", device);
+  checkOptions(what, options, optionNames);
+  const { tensor, shuffle, seed, shuffleMemoryBytes: memory } = options;
+  if (tensor !== undefined) checkNames(`${what}: tensor`, "the name of a tensor, or a list of names", tensor);
+  checkBoolean(`${what}: shuffle`, shuffle);
+  if (!Number.isSafeInteger(seed) || seed < 0) {
+    refuseArgument(`${what}: seed`, "an integer from 0 to 2^53 - 1", seed);
+  }
+  if (memory !== undefined && !(typeof memory === "number" && memory > 0)) {
+    refuseArgument(`${what}: shuffleMemoryBytes`, "a positive number of bytes", memory);
   }
 }

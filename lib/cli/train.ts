@@ -150,7 +150,7 @@ async function openData(config: RunConfig, device: Device, signal: AbortSignal):
     const source = await StoredActivations.open(activations, device, { tensor: hook, shuffle, seed: training.seed });
     return { source, [Symbol.dispose]: () => source.dispose() };
   }
-  const { model: name, tokenizer, corpus: globs, processing = [], ...cut } = data;
+  const { model: name, tokenizer, corpus: globs, processing = [], targetHook: _, ...cut } = data;
   const corpus = await Corpus.fromFiles(globs);
   const processed = Object.fromEntries(processing.map((step) => [step, true]));
   const model = await loadModel(name, device, { tokenizer, signal, ...processed });

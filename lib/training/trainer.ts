@@ -6,7 +6,14 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { checkSource, nextBatch } from "../activations/nextBatch.js";
 import type { ActivationSource, Json } from "../activations/source.js";
-import { checkOptions, checkSignal, type OptionNames, refuseArgument } from "../checkArguments.js";
+import {
+  checkBoolean,
+  checkOptions,
+  checkSignal,
+  checkText,
+  type OptionNames,
+  refuseArgument,
+} from "../checkArguments.js";
 import { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { isAborted, MonosemError } from "../errors.js";
@@ -434,10 +441,8 @@ function checkTrainerOptions(options: TrainerOptions): void {
   const { device, source, output, resume, metadata, runConfig, signal } = options;
   if (!(device instanceof Device)) refuseArgument(`${what}: device`, "a Device (await Device.open())", device);
   checkSource(`${what}: source`, source);
-  if (output !== undefined && (typeof output !== "string" || output === "")) {
-    refuseArgument(`${what}: output`, "the path of a folder", output);
-  }
-  if (resume !== undefined && typeof resume !== "boolean") refuseArgument(`${what}: resume`, "true or false", resume);
+  if (output !== undefined) checkText(`${what}: output`, "the path of a folder", output);
+  if (resume !== undefined) checkBoolean(`${what}: resume`, resume);
   for (const [name, value] of Object.entries({ metadata, runConfig })) {
     const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
     if (value !== undefined && !isObject) refuseArgument(`${what}: ${name}`, "an object", value);

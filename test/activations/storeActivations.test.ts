@@ -162,7 +162,8 @@ test("stored activations say where they come from, in the words of an SAE's meta
   const stored = await StoredActivations.open(directory, device, { shuffle: true, seed: 0 });
   expect(stored.metadata).toEqual(expected);
   stored.dispose();
-  using buffer = await ActivationBuffer.create({ ...optionsFor({ model: processed }), bufferTokens: 20, seed: 0 });
+  const { shardBytes: _, ...harvesting } = optionsFor({ model: processed });
+  using buffer = await ActivationBuffer.create({ ...harvesting, bufferTokens: 20, seed: 0 });
   expect(buffer.metadata).toEqual(expected);
   await expect(storeActivations(directory, optionsFor())).rejects.toThrow(/stored with processing \{"foldLn":true/);
   const alone = await StoredActivations.open(join(directory, "activations-00000.safetensors"), device, {

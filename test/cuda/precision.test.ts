@@ -83,7 +83,8 @@ test("a run is not resumed in another precision", async () => {
   const run = async (precision: Precision, resume: boolean): Promise<void> => {
     await using device = await Device.open(testDevice, { precision });
     const source = new ArraySource(activations, dIn, device);
-    const schedule = { ...training, steps: resume ? 4 : 2, checkpointEvery: 2 };
+    const steps = resume ? 4 : 2;
+    const schedule = { ...training, steps, lrWarmupSteps: 0, l1WarmupSteps: 0, checkpointEvery: 2 };
     using trainer = await Trainer.create({ sae, training: schedule, source, device, output, resume });
     for await (const _ of trainer.run());
     trainer.sae.dispose();
