@@ -24,6 +24,9 @@ export async function withDownloadProgress<Result>(
         // Who has set HF_HUB_OFFLINE knows.
         if (code !== "ERR_OFFLINE") process.stderr.write(`${visibleText(message)}; taking what is in the cache\n`);
       },
+      onWaiting: (lock) => {
+        process.stderr.write(`waiting for another process, which downloads the same (it holds ${visibleText(lock)})\n`);
+      },
     });
   } finally {
     progress?.stop();

@@ -16,7 +16,11 @@ export interface BlobOptions {
   readonly signal?: AbortSignal | undefined;
   /** Bytes of the file that are on the disk. */
   readonly onBytes?: (bytes: number) => void;
+  /** See `LockOptions`. */
+  readonly onWaiting?: ((lock: string) => void) | undefined;
 }
+
+type TransferOptions = Required<Pick<BlobOptions, "signal" | "onBytes">>;
 
 /**
  * Sees to it that the content of a file is in the cache. Processes that want the same one at the same time wait for one
@@ -29,13 +33,13 @@ export async function ensureBlob(
   file: RemoteFile,
   cache: RepositoryCache,
   connection: HubConnection,
-  { signal, onBytes }: BlobOptions = {},
+  { signal, onBytes, onWaiting }: BlobOptions = {},
 ): Promise<void> {
   const path = cache.blobPath(file.hash);
   const present = async (): Promise<boolean> => (await lengthOf(path)) === file.bytes;
   if (!(await present())) {
     await makeDirectory(dirname(path));
-    await withLock(cache.lockPath(file.hash), { signal, unless: present }, (locked) =>
+    await withLock(cache.lockPath(file.hash), { signal, unless: present, onWaiting }, (locked) =>
       download(file, path, connection, { signal: locked, onBytes: onBytes ?? (() => undefined) }),
     );
   }
@@ -46,7 +50,7 @@ async function download(
   file: RemoteFile,
   path: string,
   connection: HubConnection,
-  options: Required<BlobOptions>,
+  options: TransferOptions,
 ): Promise<void> {
   const partial = `${path}.partial`;
   try {
@@ -72,7 +76,7 @@ async function transfer(
   file: RemoteFile,
   partial: string,
   connection: HubConnection,
-  { signal, onBytes }: Required<BlobOptions>,
+  { signal, onBytes }: TransferOptions,
 ): Promise<boolean> {
   // "a" makes the file where it is missing and keeps what is there
   await (await open(partial, "a")).close();
@@ -107,7 +111,7 @@ async function receive(
   file: RemoteFile,
   content: PartialContent,
   connection: HubConnection,
-  { onBytes }: Required<BlobOptions>,
+  { onBytes }: TransferOptions,
 ): Promise<string> {
   const from = content.bytes;
   const headers = from === 0 ? {} : { range: `bytes=${from}-` };

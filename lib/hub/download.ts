@@ -24,6 +24,8 @@ export interface DownloadOptions {
   readonly onProgress?: (progress: DownloadProgress) => void;
   /** Told when the hub could not be asked and the cache has all that is needed. */
   readonly onWithoutHub?: (reason: MonosemError) => void;
+  /** Told when another process has been downloading a file that is wanted here for some seconds, with the path of its lock. */
+  readonly onWaiting?: (lock: string) => void;
 }
 
 /** Files of one commit of a repository, on the disk. */
@@ -56,7 +58,7 @@ export async function downloadFiles(
   repository: string,
   folder: string | undefined,
   choose: FileChoice,
-  { revision = "main", signal, onProgress, onWithoutHub }: DownloadOptions = {},
+  { revision = "main", signal, onProgress, onWithoutHub, onWaiting }: DownloadOptions = {},
 ): Promise<HubSnapshot> {
   checkRepositoryName(repository);
   checkRevision(revision);
@@ -82,7 +84,7 @@ export async function downloadFiles(
     if (await cache.hasFile(remote.commit, file.name, file.bytes)) {
       onBytes(file.bytes);
     } else {
-      await ensureBlob(file, cache, connection, { signal, onBytes });
+      await ensureBlob(file, cache, connection, { signal, onBytes, onWaiting });
       await cache.linkFile(remote.commit, file.name, file.hash);
     }
     before += file.bytes;

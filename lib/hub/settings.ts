@@ -1,9 +1,12 @@
 import { readFile } from "node:fs/promises";
-import { homedir } from "node:os";
+import { homedir, userInfo } from "node:os";
 import { join } from "node:path";
 import { MonosemError } from "../errors.js";
 
-/** Where the hub is and where its files are kept, by the environment variables that Python's `huggingface_hub` reads. */
+/**
+ * Where the hub is and where its files are kept, by the environment variables that Python's `huggingface_hub` reads. A place
+ * that is named by an empty variable is not named.
+ */
 export interface HubSettings {
   /** `HF_ENDPOINT`, without a slash at its end. */
   readonly endpoint: string;
@@ -17,11 +20,11 @@ export interface HubSettings {
 
 /** @throws MonosemError ERR_CONFIG for an HF_ENDPOINT that is no URL or a token that no header can carry. */
 export async function readHubSettings(environment: NodeJS.ProcessEnv = process.env): Promise<HubSettings> {
-  const { HF_HOME, HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, XDG_CACHE_HOME } = environment;
-  const home = expanded(HF_HOME ?? join(XDG_CACHE_HOME ?? "~/.cache", "huggingface"));
+  const { HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, XDG_CACHE_HOME } = environment;
+  const home = expanded(HF_HOME || join(XDG_CACHE_HOME || "~/.cache", "huggingface"));
   return {
-    endpoint: endpointOf(environment.HF_ENDPOINT ?? "https://huggingface.co"),
-    cacheDirectory: expanded(HF_HUB_CACHE ?? HUGGINGFACE_HUB_CACHE ?? join(home, "hub")),
+    endpoint: endpointOf(HF_ENDPOINT || "https://huggingface.co"),
+    cacheDirectory: expanded(HF_HUB_CACHE || HUGGINGFACE_HUB_CACHE || join(home, "hub")),
     offline: isTrue(environment.HF_HUB_OFFLINE) || isTrue(environment.TRANSFORMERS_OFFLINE),
     token: await tokenOf(environment, home),
   };
@@ -38,7 +41,7 @@ function endpointOf(text: string): string {
 async function tokenOf(environment: NodeJS.ProcessEnv, home: string): Promise<string | undefined> {
   const { HF_TOKEN, HUGGING_FACE_HUB_TOKEN, HF_TOKEN_PATH, HF_HUB_DISABLE_IMPLICIT_TOKEN } = environment;
   if (isTrue(HF_HUB_DISABLE_IMPLICIT_TOKEN)) return undefined;
-  const path = HF_TOKEN_PATH === undefined ? join(home, "token") : expanded(HF_TOKEN_PATH);
+  const path = HF_TOKEN_PATH ? expanded(HF_TOKEN_PATH) : join(home, "token");
   const text = HF_TOKEN ?? HUGGING_FACE_HUB_TOKEN ?? (await readFile(path, "utf8").catch(() => ""));
   const token = text.trim();
   if (token === "") return undefined;
@@ -49,7 +52,7 @@ async function tokenOf(environment: NodeJS.ProcessEnv, home: string): Promise<st
 /** As Python's: ~ is the user's folder, $NAME and ${NAME} are variables. */
 function expanded(path: string): string {
   return path
-    .replace(/^~(?=\/|\\|$)/, () => homedir())
+    .replace(/^~(?=\/|\\|$)/, () => homedir() || userInfo().homedir)
     .replace(/\$(?:(\w+)|\{(\w+)\})/g, (whole, plain, braced) => process.env[plain ?? braced] ?? whole);
 }
 

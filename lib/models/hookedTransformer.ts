@@ -62,6 +62,7 @@ const loadOptions: OptionNames<ModelLoadOptions & DownloadOptions> = {
   signal: true,
   onProgress: true,
   onWithoutHub: true,
+  onWaiting: true,
 };
 const lossOptions: OptionNames<LossOptions> = { hooks: true, prependBos: true, signal: true };
 const forwardOptions: OptionNames<ForwardOptions> = { ...lossOptions, stopAtLayer: true, lastPositionOnly: true };

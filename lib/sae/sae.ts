@@ -35,6 +35,7 @@ const pretrainedOptions: OptionNames<PretrainedOptions> = {
   signal: true,
   onProgress: true,
   onWithoutHub: true,
+  onWaiting: true,
 };
 
 export interface SaeCreateOptions {

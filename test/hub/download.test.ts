@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { lstat, mkdir, readdir, readFile, readlink, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { lstat, mkdir, readdir, readFile, readlink, rm, stat, symlink, utimes, writeFile } from "node:fs/promises";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -499,4 +499,25 @@ test("of processes that want the same file at once, one downloads it", async () 
   expect(new Set(directories).size).toBe(1);
   expect(server.transfersOf("weights.bin")).toHaveLength(1);
   await expectComplete(await download());
+});
+
+test("a dead process's lock with a time in the future is waited for as long as any other, and said to be", async () => {
+  const lock = join(home, "hub/.locks/models--owner--model", `${sha256(weights)}.monosem.lock`);
+  await mkdir(lock, { recursive: true });
+  const tomorrow = new Date(Date.now() + 86_400_000);
+  await utimes(lock, tomorrow, tomorrow);
+  const waited: string[] = [];
+  await expectComplete(await download({ onWaiting: (path) => waited.push(path) }));
+  expect(waited).toEqual([lock]);
+  expect(await readdir(dirname(lock))).toEqual([]);
+});
+
+test("a file in the place of a lock is an error that says so", async () => {
+  const lock = join(home, "hub/.locks/models--owner--model", `${sha256(weights)}.monosem.lock`);
+  await mkdir(dirname(lock), { recursive: true });
+  await writeFile(lock, "");
+  await expect(download()).rejects.toMatchObject({
+    code: "ERR_IO",
+    message: expect.stringContaining(`${lock} is not the folder that a lock on a download is: remove it`),
+  });
 });

@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { homedir, tmpdir } from "node:os";
+import { homedir, tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { readHubSettings } from "../../lib/hub/settings.js";
 
 test("the environment says where the cache is, as it does for Python", async () => {
@@ -12,6 +12,17 @@ test("the environment says where the cache is, as it does for Python", async () 
   expect(await cache({ HF_HOME: "/h", XDG_CACHE_HOME: "/x" })).toBe("/h/hub");
   expect(await cache({ HF_HOME: "/h", HUGGINGFACE_HUB_CACHE: "/old" })).toBe("/old");
   expect(await cache({ HF_HOME: "/h", HF_HUB_CACHE: "~/c", HUGGINGFACE_HUB_CACHE: "/old" })).toBe(join(homedir(), "c"));
+});
+
+test("an empty variable names no place", async () => {
+  const cache = async (environment: NodeJS.ProcessEnv): Promise<string> =>
+    (await readHubSettings({ HF_TOKEN: "t", ...environment })).cacheDirectory;
+  expect(await cache({ HF_HUB_CACHE: "", HUGGINGFACE_HUB_CACHE: "", HF_HOME: "/h" })).toBe("/h/hub");
+  expect(await cache({ HF_HOME: "", XDG_CACHE_HOME: "" })).toBe(join(homedir(), ".cache/huggingface/hub"));
+  expect((await readHubSettings({ HF_TOKEN: "t", HF_ENDPOINT: "" })).endpoint).toBe("https://huggingface.co");
+  vi.stubEnv("HOME", "");
+  onTestFinished(() => void vi.unstubAllEnvs());
+  expect(await cache({})).toBe(join(userInfo().homedir, ".cache/huggingface/hub"));
 });
 
 test("the token is that of HF_TOKEN, else the one that a login left", async () => {
