@@ -7,6 +7,7 @@ import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted, untilAborted } from "../errors.js";
 import type { ContextPosition } from "./contexts.js";
 import { checkHarvest, Harvest, type HarvestedRows, type HarvestOptions, harvestOptionNames } from "./harvest.js";
+import { type InputSamples, requireSameInputs, sampleInputs } from "./inputSamples.js";
 import type { ActivationHook, ActivationSource, Json, SourceState } from "./source.js";
 import { Turns } from "./turns.js";
 
@@ -24,6 +25,12 @@ const passesAhead = 4;
 
 /** In messages. */
 const what = "collecting activations";
+
+/** The files. */
+interface Inputs {
+  readonly model: InputSamples;
+  readonly corpus: InputSamples;
+}
 
 /** The first activation vector that is not in the buffer yet. */
 interface Cursor {
@@ -70,10 +77,13 @@ export class ActivationBuffer implements ActivationSource {
   /** Rows that may wait by now. */
   #aheadGoal = 0;
   readonly #turns = new Turns();
+  /** Of when the buffer was made. */
+  readonly #inputs: Inputs;
   #disposed = false;
 
-  private constructor(options: ModelActivationOptions, harvest: Harvest) {
+  private constructor(options: ModelActivationOptions, harvest: Harvest, inputs: Inputs) {
     this.#options = options;
+    this.#inputs = inputs;
     this.#device = options.model.device;
     this.#harvest = harvest;
     this.dIn = harvest.dIn;
@@ -107,7 +117,10 @@ export class ActivationBuffer implements ActivationSource {
       bytes: 4 * bufferTokens * harvest.dIn,
       advice: "use a smaller bufferTokens",
     });
-    const buffer = new ActivationBuffer(options, harvest);
+    const buffer = new ActivationBuffer(options, harvest, {
+      model: await sampleInputs(options.model.files ?? []),
+      corpus: await sampleInputs(options.corpus.files),
+    });
     await buffer.#harvestOnce();
     return buffer;
   }
@@ -164,6 +177,7 @@ export class ActivationBuffer implements ActivationSource {
       served: this.#served,
       position: { ...this.#cursor.position },
       row: this.#cursor.row,
+      inputs: { model: this.#inputs.model.hashes, corpus: this.#inputs.corpus.hashes },
     };
     if (this.#filling === undefined) return { state, tensors: {} };
     const { rows, order } = this.#filling;
@@ -176,7 +190,7 @@ export class ActivationBuffer implements ActivationSource {
     };
   }
 
-  /** @throws MonosemError ERR_CONFIG when the state was saved with other options; ERR_FORMAT for a damaged state */
+  /** @throws MonosemError ERR_CONFIG when the state was saved with other options or files; ERR_FORMAT for a damaged state */
   async restoreState(saved: SourceState): Promise<void> {
     await this.#turns.take(() => this.#restoreState(saved));
   }
@@ -192,6 +206,9 @@ export class ActivationBuffer implements ActivationSource {
         );
       }
     }
+    const inputs = (saved.inputs ?? {}) as Record<string, Json>;
+    requireSameInputs(inputs.model, this.#inputs.model);
+    requireSameInputs(inputs.corpus, this.#inputs.corpus);
     const { position, row, served, randomOffset } = parseProgress(saved);
     const { rows, order } = tensors;
     const { bufferTokens, seed } = this.#options;

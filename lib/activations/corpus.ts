@@ -34,14 +34,21 @@ type DocumentStore = (signal: AbortSignal | undefined) => AsyncIterable<() => Te
 export class Corpus {
   /** Changes when files are added, removed, renamed or change their size: a resumed run compares it. */
   readonly fingerprint: string;
+  /** The files, in the order of their documents; none of documents in memory. */
+  readonly files: readonly string[];
   /** "the corpus", with the patterns of its files: for messages. */
   readonly name: string;
   readonly #stores: readonly DocumentStore[];
 
-  private constructor(stores: readonly DocumentStore[], fingerprint: string, files: readonly string[] = []) {
+  private constructor(
+    stores: readonly DocumentStore[],
+    fingerprint: string,
+    { globs = [], files = [] }: { readonly globs?: readonly string[]; readonly files?: readonly string[] } = {},
+  ) {
     this.#stores = stores;
     this.fingerprint = fingerprint;
-    this.name = ["the corpus", ...files].join(" ");
+    this.files = files;
+    this.name = ["the corpus", ...globs].join(" ");
   }
 
   /**
@@ -68,7 +75,7 @@ export class Corpus {
       else throw new MonosemError("ERR_CONFIG", `${path} is no .txt, .jsonl or .parquet file; narrow the pattern`);
       fingerprint.update(`${path}\0${(await stat(path)).size}\0`);
     }
-    return new Corpus(stores, fingerprint.digest("hex"), globs);
+    return new Corpus(stores, fingerprint.digest("hex"), { globs, files: [...paths] });
   }
 
   /**

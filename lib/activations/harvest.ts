@@ -29,6 +29,8 @@ export interface ActivationModel {
     readonly vocabularySize: number;
     tokenTexts(ids: Iterable<number>): string[];
   };
+  /** Those that its weights were read from, where they are of files. */
+  readonly files?: readonly string[];
   /** Width of a hook point per token: the product of its dimensions after [batch, pos]. */
   hookWidth(hook: string): number;
   /** f32 [batch * positions, hookWidth], sequence after sequence; of several hook points side by side. */

@@ -13,6 +13,7 @@ import { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted, untilAborted } from "../errors.js";
 import { ActivationShards, type RowRange, type StoredRows } from "./activationShards.js";
+import { type InputSamples, requireSameInputs, sampleInputs } from "./inputSamples.js";
 import { keyedPermutation } from "./permutation.js";
 import type { ActivationHook, ActivationSource, Json, SourceState } from "./source.js";
 import { Turns } from "./turns.js";
@@ -87,6 +88,8 @@ export class StoredActivations implements ActivationSource {
   readonly rows: number;
   readonly #device: Device;
   readonly #shards: ActivationShards;
+  /** Of the files when they were opened. */
+  readonly #inputs: InputSamples;
   readonly #shuffle: boolean;
   readonly #seed: number;
   readonly #rowsPerGroup: number;
@@ -100,7 +103,13 @@ export class StoredActivations implements ActivationSource {
   readonly #turns = new Turns();
   #disposed = false;
 
-  private constructor(shards: ActivationShards, device: Device, options: StoredActivationsOptions) {
+  private constructor(
+    shards: ActivationShards,
+    inputs: InputSamples,
+    device: Device,
+    options: StoredActivationsOptions,
+  ) {
+    this.#inputs = inputs;
     const { shuffle, seed, shuffleMemoryBytes = defaultShuffleMemoryBytes } = options;
     this.#device = device;
     this.#shards = shards;
@@ -132,7 +141,12 @@ export class StoredActivations implements ActivationSource {
       const names = shards.tensors.map(({ name }) => JSON.stringify(name)).join(", ");
       throw new MonosemError("ERR_CONFIG", `${path} has no rows under ${names}`);
     }
-    return new StoredActivations(shards, device, options);
+    try {
+      return new StoredActivations(shards, await sampleInputs(shards.paths), device, options);
+    } catch (error) {
+      await shards.close();
+      throw error;
+    }
   }
 
   /**
@@ -225,10 +239,10 @@ export class StoredActivations implements ActivationSource {
     return range!.firstRow + row;
   }
 
-  /** The place in the stream; the files themselves are not part of the state. */
+  /** The place in the stream; of the files there are samples in the state, by which others are told from them. */
   async saveState(): Promise<SourceState> {
     return await this.#turns.take(async () => ({
-      state: { ...this.#identity(), served: this.#served },
+      state: { ...this.#identity(), served: this.#served, inputs: this.#inputs.hashes },
       tensors: {},
     }));
   }
@@ -244,6 +258,7 @@ export class StoredActivations implements ActivationSource {
         );
       }
     }
+    requireSameInputs(saved.inputs, this.#inputs);
     const { served } = saved;
     if (!Number.isSafeInteger(served) || (served as number) < 0) {
       throw new MonosemError("ERR_FORMAT", `the saved state of stored activations has no row count: ${served}`);

@@ -77,6 +77,10 @@ export class Checkpoint {
     }
   }
 
+  get paths(): readonly string[] {
+    return this.#files.map(({ path }) => path);
+  }
+
   /** Where a tensor stands, for messages; the folder where no file has it. */
   pathOf(name: string): string {
     return this.#fileOf.get(name)?.path ?? (this.#files.length === 1 ? this.#files[0]!.path : this.#directory);

@@ -101,14 +101,17 @@ export class HookedTransformer {
   readonly device: Device;
   /** Where it was loaded from. */
   readonly source: ModelSource;
+  /** Those that its weights were read from. */
+  readonly files: readonly string[];
   /** Every hook point, in order of execution. */
   readonly hookNames: readonly string[];
   readonly #hookPoints: readonly HookPoint[];
   readonly #model: Transformer;
   readonly #tokenizer: Tokenizer | undefined;
 
-  private constructor(model: Transformer, tokenizer: Tokenizer | undefined, source: ModelSource) {
+  private constructor({ model, tokenizer, files }: Awaited<ReturnType<typeof loadModel>>, source: ModelSource) {
     this.source = source;
+    this.files = files;
     this.config = model.config;
     this.device = model.device;
     this.#tokenizer = tokenizer;
@@ -143,8 +146,7 @@ export class HookedTransformer {
       refuseArgument("HookedTransformer.load: tokenizer", "a folder or a file", path);
     }
     const source = await locateModel(name, options);
-    const { model, tokenizer } = await loadModel(source, device, options);
-    return new HookedTransformer(model, tokenizer, source);
+    return new HookedTransformer(await loadModel(source, device, options), source);
   }
 
   /** @throws MonosemError ERR_NOT_FOUND where the model was loaded without one */

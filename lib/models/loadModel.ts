@@ -32,6 +32,8 @@ export interface ModelLoadOptions extends ProcessingOptions {
 interface Loaded {
   readonly config: ModelConfig;
   readonly weights: ModelWeights;
+  /** Those that the weights were read from. */
+  readonly files: readonly string[];
   readonly tokenizer: Tokenizer | undefined;
 }
 
@@ -40,14 +42,15 @@ export async function loadModel(
   { directory: path, name }: ModelSource,
   device: Device,
   options: ModelLoadOptions,
-): Promise<{ readonly model: Transformer; readonly tokenizer: Tokenizer | undefined }> {
+): Promise<{ readonly model: Transformer } & Pick<Loaded, "tokenizer" | "files">> {
   const load = extname(path) === ".bin" ? fromLlama2c : fromFolder;
   const loaded = await load(path, device, options);
-  const { weights, tokenizer } = loaded;
+  const { weights, tokenizer, files } = loaded;
   const config = { ...loaded.config, name };
   return {
     model: new Transformer(config, processWeights(weights, config, config.processing, device), device),
     tokenizer,
+    files,
   };
 }
 
@@ -63,7 +66,7 @@ async function fromFolder(directory: string, device: Device, options: ModelLoadO
   const loader = new WeightLoader(checkpoint, device);
   requireModelMemory(device, loader.bytesOnDevice, config.name, loader.bytesWhileReading);
   try {
-    return { config, weights: await family.loadWeights(loader, config), tokenizer };
+    return { config, weights: await family.loadWeights(loader, config), tokenizer, files: checkpoint.paths };
   } catch (error) {
     loader.disposeAll();
     throw error;
@@ -90,7 +93,7 @@ async function stopTokensForGeneration(directory: string): Promise<readonly numb
 async function fromLlama2c(path: string, device: Device, options: ModelLoadOptions): Promise<Loaded> {
   const tokenizer = await loadTokenizer(options.tokenizer, join(dirname(path), "tokenizer.bin"));
   const { config, weights } = await loadLlama2c(path, device, (found) => completed(found, tokenizer, options));
-  return { config, weights, tokenizer };
+  return { config, weights, tokenizer, files: [path] };
 }
 
 /** The tokenizer that was named, or the one beside the weights, if there is one. */
