@@ -59,4 +59,5 @@ const found = best.filter((cosine) => cosine > 0.95).length;
 console.log(`${found} of ${trueFeatures} true features were found (cosine above 0.95)`);
 console.log(`the SAE is in ${join(config.output, "sae")}`);
 
+source.dispose();
 await device.close();

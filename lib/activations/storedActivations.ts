@@ -78,6 +78,8 @@ interface Prepared {
  * may begin in one epoch and end in the next. Without shuffling, batches are consecutive rows of the files, in order,
  * beginning again at the first row after the last one. The rows of a batch depend on the files, the options and the
  * number of rows served before alone. The next batch is read while the device works on the last one.
+ *
+ * Its files are open until it is disposed: node warns of files that are left to the garbage collector.
  */
 export class StoredActivations implements ActivationSource {
   readonly dIn: number;

@@ -375,7 +375,8 @@ function load(): NativeModule {
     throw new MonosemError(
       "ERR_UNSUPPORTED",
       `monosem's native module could not be loaded for ${process.platform}-${process.arch}: ${(cause as Error).message}. ` +
-        "In a clone, run `npm run build:native`; from a package, this platform has no prebuilt binary, or bundling has moved it.",
+        "In a clone, run `npm run build:native`. From a package, this platform has no prebuilt binary, or bundling has moved " +
+        "it; a package of your own is made by `npm run prebuild && npm pack`.",
       { cause },
     );
   }

@@ -35,7 +35,8 @@ export interface FeatureStoreSummary extends StoreHeader {
 
 /**
  * The features that one pass over a corpus has found, in a folder. Opening reads a few numbers per latent and the
- * vocabulary; what else there is of a latent is read when it is asked for, a few kilobytes.
+ * vocabulary; what else there is of a latent is read when it is asked for, a few kilobytes. Its file is open until it is
+ * closed: node warns of files that are left to the garbage collector.
  *
  * The file is untrusted: its layout is checked when it is opened, and of what is read the checksums, that numbers are
  * finite, and that tokens and latents exist.

@@ -29,7 +29,7 @@ export type { SafetensorsArray, SafetensorsData } from "./tensorArray.js";
 const transferBytes = 2 ** 30;
 
 /**
- * An open safetensors file, of which tensors and rows are read when they are asked for.
+ * An open safetensors file, of which tensors and rows are read when they are asked for; whoever opens it closes it.
  *
  * The header is checked as a whole when the file is opened. Nothing is allocated for a tensor before it is known that
  * the file holds its bytes, so that memory never exceeds a small multiple of the file's length.
