@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { hooksForSae } from "../analysis/saeHook.js";
 import { visibleText } from "../analysis/visibleText.js";
 import { measureText } from "../attribution/nextToken.js";
 import { compareMethods } from "../comparison/compareMethods.js";
@@ -24,7 +25,7 @@ import {
 } from "./options.js";
 import { checkOutputFiles } from "./outputFiles.js";
 import { startProgress } from "./progress.js";
-import { requireFittingPrompt } from "./promptLength.js";
+import { refuseEmpty, requireFittingPrompt } from "./promptLength.js";
 
 interface CompareFlags extends DeviceFlags, TokenizerFlags, MeasureFlags {
   readonly model: string;
@@ -87,6 +88,7 @@ async function compare(flags: CompareFlags, device: Device, signal: AbortSignal)
   if (flags.positive !== undefined && flags.data === undefined) {
     throw new MonosemError("ERR_CONFIG", "--positive needs --data");
   }
+  refuseEmpty("--prompt", flags.prompt);
   await checkOutputFiles(flags.html);
   const texts = flags.data === undefined ? undefined : await readLabelledTexts(flags.data);
   using sae = flags.sae === undefined ? undefined : await loadSae(flags.sae, device, signal);
@@ -115,13 +117,19 @@ async function compare(flags: CompareFlags, device: Device, signal: AbortSignal)
     signal,
     onProgress: (method) => progress.update(begun++, method),
   }).finally(() => progress.stop());
+  const saeHooks = sae === undefined ? [] : hooksForSae(model, sae, undefined, flags).input;
   const report = {
     title: "Five methods on one prompt",
     facts: [
       ["model", model.config.name],
       ["prompt", prompt],
       ["score", measureText(model.tokenizer, measure)],
-      ["hook point", comparison.hook],
+      [
+        "hook point",
+        saeHooks.length > 1
+          ? `${comparison.hook} for patching and the probe, ${saeHooks.join(" and ")} for the SAE`
+          : comparison.hook,
+      ],
       ...(flags.sae === undefined ? [] : [["SAE", flags.sae] as const]),
     ] as const,
     comparison,

@@ -7,10 +7,12 @@ import { FeatureStore } from "../features/featureStore.js";
 import { type PromptFeatures, type PromptRanking, promptFeatures } from "../features/promptFeatures.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { type FeaturesFlags, loadSaeInModel, required } from "./featureFlags.js";
+import { refuseEmpty } from "./promptLength.js";
 import { printedColumns, printsColour } from "./terminal.js";
 
 /** `features --prompt`: the latents that are active on a text, ranked. */
 export async function featuresOfPrompt(flags: FeaturesFlags, device: Device, signal: AbortSignal): Promise<void> {
+  refuseEmpty("--prompt", required(flags, "prompt"));
   using loaded = await loadSaeInModel(flags, device, signal);
   const { sae, model, chosen } = loaded;
   const store = flags.from === undefined ? undefined : await FeatureStore.open(flags.from);

@@ -133,6 +133,13 @@ async function probeTexts(flags: ProbeFlags, device: Device, signal: AbortSignal
     saes: sae === undefined ? [] : [sae],
     signal,
   });
+  for (const [columns, what] of sae === undefined
+    ? hooks.map((hook) => [model.hookWidth(hook), `features at ${hook}`] as const)
+    : [[sae.config.dSae, "latents of the SAE"] as const]) {
+    const tooMany = flags.k?.find((k) => k > columns);
+    if (tooMany === undefined) continue;
+    throw new MonosemError("ERR_CONFIG", `--k must be at most the ${columns} ${what}, found ${tooMany}`);
+  }
   const found: Probed[] = [];
   for (const hook of hooks.length === 0 ? [undefined] : hooks) {
     const named = hooks.length > 1 ? `${hook}, ` : "";

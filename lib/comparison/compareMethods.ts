@@ -254,7 +254,8 @@ async function latentsOfPrompt(
     .map((latent, player) => ({ latent, effect: scores[0]! - scores[player + 1]! }))
     .sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect) || a.latent - b.latent)
     .slice(0, SHOWN_EFFECTS);
-  return { latents, effects, facts: [["SAE", `${sae.config.dSae} latents at ${sae.metadata.hookName ?? "its hook"}`]] };
+  const { input } = hooksForSae(model, sae, undefined, { allowMismatch });
+  return { latents, effects, facts: [["SAE", `${sae.config.dSae} latents at ${input.join(" and ")}`]] };
 }
 
 function withoutSpecial(

@@ -67,7 +67,7 @@ export async function withSetting<Result>(
   if (clean === corrupted) {
     throw new MonosemError(
       "ERR_INVALID_ARGUMENT",
-      `the metric is ${clean} for the clean and for the corrupted prompt: with no difference there is nothing to trace`,
+      `the metric is ${Number(clean!.toPrecision(4))} for the clean and for the corrupted prompt: with no difference there is nothing to trace`,
     );
   }
   const setting = { model, direction, directed: pairSeen, score, clean: clean!, corrupted: corrupted! };

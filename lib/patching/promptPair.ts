@@ -32,7 +32,7 @@ export function alignment({ clean, corrupted, aligned }: PromptPair): ReadonlyMa
       throw new MonosemError(
         "ERR_INVALID_ARGUMENT",
         `the clean prompt has ${clean.length} tokens, the corrupted one ${corrupted.length}: activations are exchanged ` +
-          "position by position, so choose prompts of one length, or say which positions are aligned",
+          "position by position, so choose prompts of one length, or say which positions are aligned (on the command line with --align)",
       );
     }
     return new Map(clean.map((_, position) => [position, position]));

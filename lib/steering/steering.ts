@@ -11,7 +11,7 @@ import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.j
 import { paddedBehind } from "../models/tokens.js";
 import type { Sae } from "../sae/sae.js";
 import { type InterventionOptions, interventions } from "./interventions.js";
-import { changedLatents, checkChanges, type LatentChange } from "./latentChange.js";
+import { changedLatents, type LatentChange } from "./latentChange.js";
 
 /** Changes that are tried together; none is the model as it is. */
 export interface SteeringTrial {
@@ -73,7 +73,8 @@ export async function steer(options: SteeringOptions): Promise<readonly SteeredT
       `the prompt has ${prompt.length} tokens, the model reads ${model.config.contextSize}: there is no room to write`,
     );
   }
-  for (const { changes } of trials) if (changes.length > 0) checkChanges(changes, options.sae.config.dSae);
+  // What cannot be changed is refused before anything is written.
+  for (const trial of trials) hooksOf(trial, prompt, options);
   const latents = changedLatents(trials.flatMap(({ changes }) => changes));
   const results: SteeredTexts[] = [];
   for (const trial of trials) {

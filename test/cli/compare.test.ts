@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { HOOK, modelDirectory } from "../analysis/tinyModel.js";
 import { type CliResult, runCli, temporaryFolder } from "./runCli.js";
-import { writeSae } from "./saeFiles.js";
+import { writeCrosscoder, writeSae } from "./saeFiles.js";
 import { storiesAvailable, storiesModel } from "./storiesModel.js";
 
 const PROMPT = ["--prompt", "The little girl was happy, because"];
@@ -47,6 +47,14 @@ test("compare prints what five methods say of each token, and what each costs", 
   expect(json.score).toBe('probability of " she"');
 });
 
+test("a crosscoder is named by all hook points that it reads", async () => {
+  const sae = await writeCrosscoder(await temporaryFolder());
+  const { stdout } = await compare("--sae", sae, "--lime-samples", "20");
+  const both = "blocks.1.hook_resid_post and blocks.2.hook_resid_post";
+  expect(stdout).toContain(`blocks.2.hook_resid_post for patching and the probe, ${both} for the SAE`);
+  expect(stdout).toContain(`latents at ${both}`);
+});
+
 test("what is not given is left out, and what cannot be used is refused", async () => {
   const { stdout } = await compare();
   expect(stdout).toMatch(/^patching +left out: no corrupted prompt was given$/m);
@@ -56,6 +64,7 @@ test("what is not given is left out, and what cannot be used is refused", async 
   );
   for (const [options, message] of [
     [["--positive", "girl"], "--positive needs --data"],
+    [["--prompt", ""], "--prompt is empty"],
     [["--data", "nowhere.jsonl"], "nowhere.jsonl does not exist"],
     [["--hook", "blocks.9.hook_resid_post"], "nearest"],
   ] as const) {

@@ -157,6 +157,7 @@ test("what is missing is named, with what it is for", async () => {
   for (const [flags, message] of [
     [["--by", "quantile"], "required option '--from <dir>' not specified: quantiles are those of a store"],
     [["--by", "logit"], "required option '--target <token>' not specified: the token whose logit to rank by"],
+    [["--prompt", ""], "--prompt is empty"],
     [["--target", " she"], "--target is what --by logit ranks by"],
     [["--by", "logit", "--target", "abracadabra"], '"abracadabra" is 6 tokens ("ab", '],
   ] as const) {

@@ -112,6 +112,8 @@ test("prompts of different lengths can be aligned", async () => {
   const longer = ["patch", "--model", modelDirectory, "--clean", "The girl said", "--corrupted", "The little boy said"];
   const refused = await runCli(...longer);
   expect(refused.stderr).toContain("the clean prompt has 4 tokens, the corrupted one 5");
+  expect(refused.stderr).toContain("--align");
+  expect((await patch("--corrupted", CLEAN)).stderr).toMatch(/the metric is \d\.\d{1,5} for the clean and/);
   const aligned = await runCli(...longer, "--align", "0:0", "2:3", "3:4", "--components", "resid_pre");
   expect(aligned.exitCode).toBe(0);
   expect(row(aligned, "resid_pre", "0")).toHaveLength(3);

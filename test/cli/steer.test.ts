@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { HOOK, modelDirectory } from "../analysis/tinyModel.js";
 import { type CliResult, runCli, temporaryFolder } from "./runCli.js";
-import { dSae, writeSae } from "./saeFiles.js";
+import { dSae, writeCrosscoder, writeSae } from "./saeFiles.js";
 import { storiesAvailable, storiesModel } from "./storiesModel.js";
 
 async function steer(...options: string[]): Promise<CliResult> {
@@ -55,6 +55,15 @@ test("latents are scaled, set and clamped, in a part of the run, with the SAE's 
     expect(result.exitCode).toBe(0);
     expect(result.stdout).toContain("[unchanged]");
   }
+});
+
+test("a crosscoder is refused before anything is written", async () => {
+  const sae = await writeCrosscoder(await temporaryFolder());
+  const { exitCode, stderr } = await runCli(
+    ...["steer", "--model", modelDirectory, "--sae", sae, "--prompt", "The child", "--latent", "7", "--add", "1"],
+  );
+  expect(stderr).toMatch(/^monosem: latents of a crosscoder .*\n$/);
+  expect(exitCode).toBe(1);
 });
 
 test("what makes no sense is refused", async () => {
