@@ -34,6 +34,10 @@ if (!existsSync(directory)) {
   console.error(`${directory} does not exist: run \`npm run demo\` first, or name an SAE`);
   process.exit(1);
 }
+if (files.length === 0) {
+  console.error("name text to run the SAE on, after the SAE: .txt or .jsonl files");
+  process.exit(1);
+}
 const CONTEXT = { contextSize: 64, prependBos: true };
 
 /**

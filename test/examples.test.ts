@@ -64,6 +64,14 @@ test("examples that need the demo's SAE say so in one line, and not by a stack, 
   });
 });
 
+test("examples that run an SAE on text ask for it where none is named", async () => {
+  for (const name of ["audit-an-sae", "interpret-latents"]) {
+    await expect(run(process.execPath, [join(examples, `${name}.js`), folder])).rejects.toMatchObject({
+      stderr: "name text to run the SAE on, after the SAE: .txt or .jsonl files\n",
+    });
+  }
+});
+
 test("train-on-activations finds the true features", async () => {
   const found = /^(\d+) of 24 true features were found/m.exec(await runExample("train-on-activations", folder));
   expect(Number(found?.[1])).toBeGreaterThanOrEqual(20);

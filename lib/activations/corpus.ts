@@ -72,7 +72,11 @@ export class Corpus {
       if (kind === ".txt") stores.push((signal) => [() => textChunks(path, signal)]);
       else if (kind === ".jsonl") stores.push((signal) => jsonlDocuments(path, signal));
       else if (kind === ".parquet") stores.push((signal) => wholeDocuments(parquetDocuments(path, signal)));
-      else throw new MonosemError("ERR_CONFIG", `${path} is no .txt, .jsonl or .parquet file; narrow the pattern`);
+      else {
+        const way =
+          kind === ".json" ? 'as .jsonl it would hold an object with "text" in each line' : "narrow the pattern";
+        throw new MonosemError("ERR_CONFIG", `${path} is no .txt, .jsonl or .parquet file; ${way}`);
+      }
       fingerprint.update(`${path}\0${(await stat(path)).size}\0`);
     }
     return new Corpus(stores, fingerprint.digest("hex"), { globs, files: [...paths] });

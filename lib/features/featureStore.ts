@@ -81,10 +81,16 @@ export class FeatureStore {
    */
   static async open(folder: string): Promise<FeatureStore> {
     const path = join(folder, storeFile);
-    if (!(await exists(path)) && (await exists(join(folder, stateFile)))) {
+    if (!(await exists(path))) {
+      if (await exists(join(folder, stateFile))) {
+        throw new MonosemError(
+          "ERR_CONFIG",
+          `the features in ${folder} are not complete: gathering them was interrupted and can be resumed`,
+        );
+      }
       throw new MonosemError(
-        "ERR_CONFIG",
-        `the features in ${folder} are not complete: gathering them was interrupted and can be resumed`,
+        "ERR_NOT_FOUND",
+        `${path} does not exist: expected a folder that buildFeatureStore (monosem features --store) has written`,
       );
     }
     const file = await SafetensorsFile.open(path);

@@ -14,7 +14,9 @@ export async function makeDirectory(path: string): Promise<void> {
   try {
     await makeWithParents(resolve(path));
   } catch (error) {
-    throw new MonosemError("ERR_IO", `cannot make the folder ${path}: ${(error as Error).message}`, { cause: error });
+    const { code, message } = error as NodeJS.ErrnoException;
+    const reason = code === "EEXIST" ? "there is a file of that name" : message;
+    throw new MonosemError("ERR_IO", `cannot make the folder ${path}: ${reason}`, { cause: error });
   }
 }
 

@@ -38,6 +38,10 @@ export interface ServerAddress {
  *   network, and for a key that is no header value. The key is in no message.
  */
 export function serverAddress(baseUrl: string, variable: string): ServerAddress {
+  if (baseUrl === "") {
+    const message = "the server's address is empty: expected one such as http://127.0.0.1:8080/v1";
+    throw new MonosemError("ERR_CONFIG", message);
+  }
   const url = URL.canParse(baseUrl) ? new URL(baseUrl) : undefined;
   if (url === undefined || !["http:", "https:"].includes(url.protocol)) {
     throw new MonosemError("ERR_CONFIG", "the server's address must begin with http:// or https://");
@@ -65,12 +69,22 @@ export function serverAddress(baseUrl: string, variable: string): ServerAddress 
 /** More than any answer to our questions: a server that sends more is not listened to. */
 const LONGEST_BODY = 4 * 2 ** 20;
 const LONGEST_REASON = 300;
+/** Codes of errors before anything was sent. */
+const NEVER_CONNECTED: ReadonlySet<unknown> = new Set([
+  "ECONNREFUSED",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "UND_ERR_CONNECT_TIMEOUT",
+]);
 
 /**
  * Sends a request once.
  *
  * @param timeout - milliseconds until the whole answer must be there
- * @throws MonosemError where no other request can fare better: ERR_CONFIG for a proxy that is none, ERR_ACCESS_DENIED, ERR_NOT_FOUND for no such address or
+ * @throws MonosemError where no other request can fare better: ERR_CONFIG for a proxy that is none and a port that is
+ *   not for HTTP, ERR_ACCESS_DENIED, ERR_NOT_FOUND for no such address or
  *   model, ERR_NETWORK for a server that takes no such requests.
  *   Nothing that this function returns or throws holds the key, even where the server repeats it.
  */
@@ -103,8 +117,11 @@ export async function exchange(
     }
     const { cause } = error as { cause?: { code?: unknown; message?: unknown } };
     const reason = clean(String(cause?.message || cause?.code || (error as Error).message)).slice(0, LONGEST_REASON);
-    const mayBePaid = cause?.code !== "ECONNREFUSED" && cause?.code !== "ENOTFOUND";
-    return { kind: "again", reason, after: undefined, mayBePaid };
+    if (reason === "bad port") {
+      const message = `${endpoint.host} cannot be asked: its port belongs to another protocol, and fetch never connects to it`;
+      throw new MonosemError("ERR_CONFIG", message, { cause: error });
+    }
+    return { kind: "again", reason, after: undefined, mayBePaid: !NEVER_CONNECTED.has(cause?.code) };
   }
   const { status } = response;
   if (status >= 200 && status < 300) return readReply(body, clean);

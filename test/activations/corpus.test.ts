@@ -137,6 +137,9 @@ describe("Corpus", () => {
       });
     }
     await expect(Corpus.fromFiles([join(directory, "*")])).rejects.toThrow("table.csv is no .txt");
+    await writeFile(join(directory, "array.json"), "[]");
+    const json = Corpus.fromFiles([join(directory, "array.json")]);
+    await expect(json).rejects.toThrow('as .jsonl it would hold an object with "text" in each line');
     await expect(Corpus.fromFiles([])).rejects.toMatchObject({ code: "ERR_CONFIG" });
     await expect(Corpus.fromFiles([join(directory, "*.jsonl")])).rejects.toMatchObject({ code: "ERR_NOT_FOUND" });
   });

@@ -52,7 +52,10 @@ test("a store is written, shown like the pass itself, and read without model, SA
   const absent = await runCli("features", "--from", store, "--latents", "64");
   expect(absent.stderr).toBe("monosem: --latents: there is no latent 64; the SAE has 64, numbered 0 to 63\n");
   const nowhere = await runCli("features", "--from", join(folder, "nowhere"));
-  expect(nowhere).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/^monosem: there is no file .*\n$/) });
+  expect(nowhere).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringMatching(/^monosem: .*nowhere.* does not exist: expected a folder .*\n$/),
+  });
 
   for (const [more, heading] of [
     [["--by", "quantile", "--from", store], "at most as strong"],

@@ -31,6 +31,7 @@ test("a file in the way is an error that names the folder", async () => {
   for (const path of [join(folder, "file"), join(folder, "file/below")]) {
     await expect(makeDirectory(path)).rejects.toMatchObject({ code: "ERR_IO", message: expect.stringContaining(path) });
   }
+  await expect(makeDirectory(join(folder, "file"))).rejects.toThrow(/: there is a file of that name$/);
 });
 
 test.skipIf(!existsSync("/proc/self"))(

@@ -123,6 +123,15 @@ test.each([
   expect(client.activity).toMatchObject({ answered: 1, repeated: 2, failed: 0 });
 });
 
+test("where nothing can have been sent, nothing is paid: a port that fetch refuses ends it at once", async () => {
+  const client = new ChatClient({ baseUrl: "http://127.0.0.1:1/v1", keyVariable: VARIABLE, firstDelay: 1 });
+  await expect(client.complete(request())).rejects.toMatchObject({
+    code: "ERR_CONFIG",
+    message: expect.stringContaining("127.0.0.1:1 cannot be asked: its port"),
+  });
+  expect(client.activity).toMatchObject({ repeated: 0, usage: { inputTokens: 0, outputTokens: 0 } });
+});
+
 test("counts and times that cannot be are refused", async () => {
   const server = await startSequence(says("{}"));
   for (const [options, message] of [
@@ -423,6 +432,7 @@ test("addresses and keys that would leak a key or cannot work are refused, witho
       return (error as Error).message;
     }
   };
+  expect(message("")).toMatch(/address is empty: expected one such as http/);
   expect(message("127.0.0.1:8080")).toMatch(/must begin with http/);
   expect(message("ftp://example.org/v1")).toMatch(/must begin with http/);
   expect(message("https://user:secret@example.org/v1")).toMatch(/no name, password or query/);
