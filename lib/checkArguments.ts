@@ -2,25 +2,63 @@
 import { MonosemError } from "./errors.js";
 import { probableName } from "./models/closestNames.js";
 
-/** The names of all options of a type; one too few or too many is a compile error. */
-export type OptionNames<Options> = Readonly<Record<keyof Options, true>>;
+/**
+ * What is known of an option besides its name: nothing, that it is a boolean, an AbortSignal or a function, or the texts
+ * that it may be.
+ */
+type OptionKind = true | "boolean" | "signal" | "function" | Readonly<Record<string, true>>;
+
+type KindOf<Value> = [Value] extends [boolean]
+  ? "boolean"
+  : [Value] extends [AbortSignal]
+    ? "signal"
+    : [Value] extends [(...values: never[]) => unknown]
+      ? "function"
+      : [Value] extends [string]
+        ? string extends Value
+          ? never
+          : Readonly<Record<Value, true>>
+        : never;
+
+/** The names of all options of a type, with what else is to be checked; one too few or too many is a compile error. */
+export type OptionNames<Options> = {
+  readonly [Name in keyof Options]-?: true | KindOf<Exclude<Options[Name], undefined>>;
+};
 
 /**
- * Refuses options that do not exist, with the one that was probably meant.
+ * Refuses options that do not exist, with the one that was probably meant, and values of another kind than is said there.
  *
  * @param what - whose options, for the message
  * @param names - an {@link OptionNames}
  * @throws MonosemError ERR_INVALID_ARGUMENT
  */
-export function checkOptions(what: string, options: object, names: Readonly<Record<string, true>>): void {
+export function checkOptions(what: string, options: object, names: Readonly<Record<string, OptionKind>>): void {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
     throw new MonosemError("ERR_INVALID_ARGUMENT", `${what}: options must be an object, found ${kindOf(options)}`);
   }
   const unknown = Object.keys(options).find((key) => !Object.hasOwn(names, key));
-  if (unknown === undefined) return;
-  const meant = probableName(unknown, Object.keys(names));
-  const hint = meant === undefined ? `there are ${Object.keys(names).join(", ")}` : `did you mean ${meant}?`;
-  throw new MonosemError("ERR_INVALID_ARGUMENT", `${what}: there is no option ${JSON.stringify(unknown)}; ${hint}`);
+  if (unknown !== undefined) {
+    const meant = probableName(unknown, Object.keys(names));
+    const hint = meant === undefined ? `there are ${Object.keys(names).join(", ")}` : `did you mean ${meant}?`;
+    throw new MonosemError("ERR_INVALID_ARGUMENT", `${what}: there is no option ${JSON.stringify(unknown)}; ${hint}`);
+  }
+  for (const [name, value] of Object.entries(options)) {
+    const kind = names[name]!;
+    if (value === undefined || kind === true) continue;
+    if (kind === "signal") checkSignal(what, value);
+    else if (typeof kind === "object") checkOneOf(`${what}: ${name}`, value, kind);
+    else if (typeof value !== kind) {
+      refuseArgument(`${what}: ${name}`, kind === "boolean" ? "true or false" : "a function", value);
+    }
+  }
+}
+
+/** @throws MonosemError ERR_INVALID_ARGUMENT for what is none of the texts that are known */
+export function checkOneOf(what: string, value: unknown, known: Readonly<Record<string, true>>): void {
+  if (typeof value === "string" && Object.hasOwn(known, value)) return;
+  const names = Object.keys(known).map((name) => JSON.stringify(name));
+  const last = names.pop();
+  refuseArgument(what, names.length === 0 ? `${last}` : `${names.join(", ")} or ${last}`, value);
 }
 
 /**
@@ -73,6 +111,16 @@ export function kindOf(value: unknown): string {
   if (Array.isArray(value)) return value.length === 0 ? "an empty list" : "a list";
   if (typeof value === "function") return "a function";
   if (typeof value !== "object") return `the ${typeof value} ${String(value)}`;
-  const name: unknown = value.constructor?.name;
-  return typeof name === "string" && name !== "Object" ? `a ${name}` : "an object";
+  const name = constructorName(value);
+  return name !== undefined && name !== "Object" ? `a ${name}` : "an object";
+}
+
+/** Undefined where there is none, or a getter or a Proxy does not let it be read. */
+function constructorName(value: object): string | undefined {
+  try {
+    const name: unknown = value.constructor?.name;
+    return typeof name === "string" && name !== "" ? name : undefined;
+  } catch {
+    return undefined;
+  }
 }

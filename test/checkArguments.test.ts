@@ -120,9 +120,9 @@ describe("a wrong argument is refused by what was expected and what was found", 
       () => normalised().decode(sae.encode(device.zeros([1, 192])), wrong(zeros)),
     ],
     [/^the option text must be a text, found undefined$/, () => textFeatures(wrong({ model, sae }))],
-    [/^the option sae must be an Sae, found undefined$/, () => textFeatures(wrong({ model, text }))],
+    [/^the SAE must be an Sae .*, found undefined$/, () => textFeatures(wrong({ model, text }))],
     [
-      /^the option model must be a HookedTransformer, found a HookedSae/,
+      /^the model must be a HookedTransformer .*, found a HookedSae/,
       () => textFeatures(wrong({ model: withSae(model, sae), sae, text })),
     ],
     [

@@ -1,3 +1,4 @@
+import { refuseArgument } from "../checkArguments.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 
 /** Token sequences for a model, such as `contexts(corpus, tokenizer, ...)` yields them. */
@@ -26,6 +27,7 @@ export async function* contextBatches(
       `contextsPerBatch must be a positive integer, found ${contextsPerBatch}`,
     );
   }
+  checkIterable(contexts);
   let pending: Int32Array[] = [];
   let batches = 0;
   for await (const context of contexts) {
@@ -45,14 +47,27 @@ export async function* contextBatches(
   }
 }
 
-/** The first contexts, until they hold `tokens` tokens: always whole contexts, and at least one. */
+/**
+ * The first contexts, until they hold `tokens` tokens: always whole contexts, and at least one.
+ *
+ * @throws MonosemError ERR_INVALID_ARGUMENT, with the first context, for what is no number above 0 and no contexts
+ */
 export async function* limitTokens(contexts: Contexts, tokens: number): AsyncGenerator<Int32Array> {
+  if (!(typeof tokens === "number" && tokens > 0)) refuseArgument("limitTokens: tokens", "a number above 0", tokens);
+  checkIterable(contexts);
   let taken = 0;
   for await (const context of contexts) {
     yield context;
     taken += context.length;
     if (taken >= tokens) return;
   }
+}
+
+function checkIterable(contexts: unknown): void {
+  if (typeof contexts === "object" && contexts !== null) {
+    if (Symbol.asyncIterator in contexts || Symbol.iterator in contexts) return;
+  }
+  refuseArgument("contexts", "token sequences to iterate over (such as contexts(corpus, tokenizer, ...))", contexts);
 }
 
 function batchOf(contexts: readonly Int32Array[]): ContextBatch {

@@ -1,3 +1,4 @@
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { FeaturePass, type FeaturePassOptions } from "../features/featurePass.js";
 import type { Metrics } from "../sae/metrics.js";
 import type { Histogram } from "./activationHistogram.js";
@@ -78,6 +79,22 @@ export interface FeatureOptions extends FeaturePassOptions {
   readonly onProgress?: (progress: { readonly contexts: number; readonly tokens: number }) => void;
 }
 
+const optionNames: OptionNames<FeatureOptions> = {
+  contexts: true,
+  contextsPerBatch: true,
+  signal: "signal",
+  onProgress: "function",
+  sae: true,
+  model: true,
+  hook: true,
+  excludeSpecialTokens: "boolean",
+  seed: true,
+  examplesPerLatent: true,
+  tokensBefore: true,
+  tokensAfter: true,
+  allowMismatch: "boolean",
+};
+
 /**
  * Runs contexts through the model up to the hook and through the SAE, once, and gathers the statistics of all latents
  * and the metrics of the reconstruction in that one pass.
@@ -88,6 +105,7 @@ export interface FeatureOptions extends FeaturePassOptions {
  * activations, ERR_ABORTED.
  */
 export async function collectFeatures(options: FeatureOptions): Promise<CollectedFeatures> {
+  checkOptions("collectFeatures", options, optionNames);
   using pass = new FeaturePass(options);
   for await (const batch of contextBatches(options.contexts, options.contextsPerBatch ?? 8, options.signal)) {
     await pass.add(batch.contexts.map((tokens) => ({ tokens })));

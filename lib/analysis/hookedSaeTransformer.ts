@@ -64,9 +64,9 @@ export interface AttachOptions extends PairingOptions {
 
 const attachOptions: OptionNames<AttachOptions> = {
   hook: true,
-  errorTerm: true,
+  errorTerm: "boolean",
   cleanTokens: true,
-  allowMismatch: true,
+  allowMismatch: "boolean",
 };
 
 const encodingHooks = ["input", "acts_pre", "acts_post"] as const;

@@ -1,4 +1,6 @@
 /** What latents read and write on a prompt: the parts of which interventions on latents are made. */
+
+import { refuseArgument } from "../checkArguments.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
@@ -55,16 +57,17 @@ export async function outputScales(sae: Sae, x: Tensor): Promise<Float32Array> {
  * @throws MonosemError ERR_INVALID_ARGUMENT for a latent that the SAE does not have, for one named twice, and for none
  */
 export function checkLatents(latents: readonly number[], dSae: number): void {
-  latents.forEach((latent, index) => {
+  if (!Array.isArray(latents)) refuseArgument("latents", "a list of numbers of latents", latents);
+  for (const [index, latent] of latents.entries()) {
     if (!Number.isInteger(latent) || latent < 0 || latent >= dSae) {
       throw new MonosemError(
         "ERR_INVALID_ARGUMENT",
-        `there is no latent ${latent}; the SAE has ${dSae}, numbered 0 to ${dSae - 1}`,
+        `there is no latent ${String(latent)}; the SAE has ${dSae}, numbered 0 to ${dSae - 1}`,
       );
     }
     if (latents.indexOf(latent) !== index) {
       throw new MonosemError("ERR_INVALID_ARGUMENT", `latent ${latent} is named twice`);
     }
-  });
+  }
   if (latents.length === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", "no latents were named");
 }

@@ -1,6 +1,8 @@
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { Sae } from "../sae/sae.js";
+import { requirePair } from "./checkPair.js";
 import type { PairingOptions } from "./pairing.js";
 import { type HookChoice, hooksForSae } from "./saeHook.js";
 
@@ -45,6 +47,15 @@ export function hasLogitEffects(
   return output.length === 1 && WRITES_TO_RESIDUAL.test(output[0]!);
 }
 
+const optionNames: OptionNames<LogitEffectOptions> = {
+  sae: true,
+  model: true,
+  hook: true,
+  latents: true,
+  count: true,
+  allowMismatch: "boolean",
+};
+
 /**
  * The direct effect of latents on the next token (nostalgebraist's logit lens, read for decoder directions as feature
  * dashboards do): decoder direction . W_U, the final LayerNorm's weight folded into W_U, its centring and that of the logits applied,
@@ -55,6 +66,8 @@ export function hasLogitEffects(
  * SAE do not belong together, ERR_INVALID_ARGUMENT for a latent that does not exist
  */
 export async function logitEffects(options: LogitEffectOptions): Promise<readonly LatentLogitEffects[]> {
+  checkOptions("logitEffects", options, optionNames);
+  requirePair(options.model, options.sae);
   return await mapLogitEffects(options, (effects, latent) => ({
     latent,
     raised: largestEffects(effects, options.count ?? 10, 1),

@@ -1,3 +1,4 @@
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { type Evaluation, EvaluationAccumulator, refuseNonFinite } from "../sae/evaluation.js";
@@ -65,6 +66,17 @@ export interface ModelEvaluationOptions extends PairingOptions {
   }) => void;
 }
 
+const sharedOptions: OptionNames<Omit<ModelEvaluationOptions, "sae">> = {
+  model: true,
+  hook: true,
+  contexts: true,
+  contextsPerBatch: true,
+  keepSpecialTokens: "boolean",
+  signal: "signal",
+  onProgress: "function",
+  allowMismatch: "boolean",
+};
+
 /**
  * Evaluates an SAE in its model, as SAELens does (`ce_loss_score`, `kl_div_score`), and with mean ablation besides. The
  * model runs over every context untouched, with the SAE spliced in at its hook point, with zeros there, and with the mean
@@ -73,8 +85,10 @@ export interface ModelEvaluationOptions extends PairingOptions {
  * @throws MonosemError ERR_CONFIG if model, hook and SAE do not belong together, or if zeroing the hook point does not
  * change the loss (then nothing can be recovered); ERR_NON_FINITE; ERR_ABORTED.
  */
-export async function evaluateInModel({ sae, ...options }: ModelEvaluationOptions): Promise<ModelEvaluation> {
-  const [evaluation] = await evaluateAllInModel({ ...options, saes: [sae] });
+export async function evaluateInModel(options: ModelEvaluationOptions): Promise<ModelEvaluation> {
+  checkOptions("evaluateInModel", options, { ...sharedOptions, sae: true });
+  const { sae, ...shared } = options;
+  const [evaluation] = await evaluateAllInModel({ ...shared, saes: [sae] });
   return evaluation!;
 }
 
@@ -88,7 +102,9 @@ export async function evaluateInModel({ sae, ...options }: ModelEvaluationOption
 export async function evaluateAllInModel(
   options: Omit<ModelEvaluationOptions, "sae"> & { readonly saes: readonly Sae[] },
 ): Promise<ModelEvaluation[]> {
+  checkOptions("evaluateAllInModel", options, { ...sharedOptions, saes: true });
   const { saes, model, signal, onProgress } = options;
+  if (!Array.isArray(saes)) refuseArgument("evaluateAllInModel: saes", "a list of SAEs", saes);
   if (saes.length === 0) return [];
   const hooks = saes.map((sae) => hooksForSae(model, sae, options.hook, options));
   const batches = await countedBatches(options);

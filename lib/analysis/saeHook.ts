@@ -1,13 +1,14 @@
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { Sae } from "../sae/sae.js";
+import { requirePair } from "./checkPair.js";
 import { checkModel, mismatch, type PairingOptions } from "./pairing.js";
 
 /**
  * The hook point of `model` that `sae` reads: `hook`, or where it is not given the one in the SAE's metadata.
  *
  * @throws MonosemError ERR_CONFIG if neither names one, if the SAE was trained on another model, at another hook
- * point or otherwise (`checkModel`), or if the hook point's width is not the SAE's dIn; ERR_NOT_FOUND if the model has no such hook point.
+ * point or otherwise (`checkModel`), or if the hook point's width is not the SAE's dIn; what `requirePair` throws; ERR_NOT_FOUND if the model has no such hook point.
  */
 export function hookForSae(
   model: HookedTransformer,
@@ -15,6 +16,7 @@ export function hookForSae(
   hook?: string,
   { allowMismatch = false }: PairingOptions = {},
 ): string {
+  requirePair(model, sae);
   const { hookName } = sae.metadata;
   const chosen = hook ?? hookName;
   if (chosen === undefined) {
@@ -56,6 +58,7 @@ export function hooksForSae(
   hook?: HookChoice,
   pairing: PairingOptions = {},
 ): SaeHooks {
+  requirePair(model, sae);
   const { hookNameOut } = sae.metadata;
   const asked = hook === undefined ? [] : [hook].flat();
   const several = crosscoderHooks(sae, asked);

@@ -1,5 +1,5 @@
-import { checkOptions, type OptionNames } from "../checkArguments.js";
-import { type FeatureActivationOptions, featureActivations } from "../features/featureActivations.js";
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
+import { activationsOnText, type FeatureActivationOptions } from "../features/featureActivations.js";
 
 export interface TextFeatureOptions extends FeatureActivationOptions {
   /** Latents per token at most. Default 5. */
@@ -12,7 +12,7 @@ const optionNames: OptionNames<TextFeatureOptions> = {
   text: true,
   top: true,
   hook: true,
-  allowMismatch: true,
+  allowMismatch: "boolean",
 };
 
 /** A token of a text, and the latents that are active on it, the largest values first. */
@@ -25,11 +25,13 @@ export interface TokenFeatures {
 /**
  * Which latents of an SAE are active on a text, token by token: `featureActivations` seen from the tokens.
  *
- * @throws MonosemError as `featureActivations`
+ * @throws MonosemError as `featureActivations`; ERR_INVALID_ARGUMENT for a `top` that is no natural number
  */
 export async function textFeatures(options: TextFeatureOptions): Promise<readonly TokenFeatures[]> {
   checkOptions("textFeatures", options, optionNames);
-  const { tokens, texts, latents } = await featureActivations(options);
+  const { top = 5 } = options;
+  if (!Number.isSafeInteger(top) || top < 0) refuseArgument("textFeatures: top", "a natural number", top);
+  const { tokens, texts, latents } = await activationsOnText(options);
   return Array.from(tokens, (token, index) => ({
     token,
     text: texts[index]!,
@@ -37,6 +39,6 @@ export async function textFeatures(options: TextFeatureOptions): Promise<readonl
       .map(({ latent, activations }) => ({ latent, value: activations[index]! }))
       .filter(({ value }) => value !== 0)
       .sort((a, b) => b.value - a.value || a.latent - b.latent)
-      .slice(0, options.top ?? 5),
+      .slice(0, top),
   }));
 }

@@ -1,11 +1,13 @@
+import { requirePair } from "../analysis/checkPair.js";
 import { activationsByLatent, addingHooks, checkLatents, outputScales } from "../analysis/latentWriting.js";
 import type { PairingOptions } from "../analysis/pairing.js";
 import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
+import { refuseArgument } from "../checkArguments.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { Sae } from "../sae/sae.js";
 import type { Game } from "./coalitions.js";
-import { batchScores, type NextTokenMeasure, sequencesAtOnce } from "./nextToken.js";
+import { batchScores, checkMeasure, measureKinds, type NextTokenMeasure, sequencesAtOnce } from "./nextToken.js";
 
 export interface LatentGameOptions extends PairingOptions {
   /** The hook point (of a crosscoder all of them) that the SAE reads; by default that of its metadata. */
@@ -31,7 +33,7 @@ export interface LatentGame {
  * too, so that with all players the model is as it was.
  *
  * @param tokens - of the prompt, BOS included where there is one
- * @throws MonosemError as `hooksForSae`; ERR_INVALID_ARGUMENT for a latent that the SAE does not have, for one named
+ * @throws MonosemError as `hooksForSae`; ERR_INVALID_ARGUMENT for a measure of no kind that is known, for a latent that the SAE does not have, for one named
  *   twice, and where no latent fires
  */
 export async function latentGame(
@@ -41,6 +43,9 @@ export async function latentGame(
   measure: NextTokenMeasure,
   options: LatentGameOptions = {},
 ): Promise<LatentGame> {
+  requirePair(model, sae);
+  checkMeasure("measure", measure, measureKinds);
+  if (!Array.isArray(tokens)) refuseArgument("tokens", "a list of token ids", tokens);
   const { device } = model;
   const { kernels } = device;
   const { input, output } = hooksForSae(model, sae, options.hook, options);

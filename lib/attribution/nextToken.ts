@@ -1,5 +1,8 @@
 /** What a language model's next token is to be scored by, and the scores of texts by it. */
+
+import { requireModel } from "../analysis/checkPair.js";
 import { quotedText } from "../analysis/visibleText.js";
+import { checkOneOf, checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
@@ -9,6 +12,19 @@ import type { Tokenizer } from "../models/tokenizer.js";
 export type NextTokenMeasure =
   | { readonly kind: "logit-difference"; readonly token: number; readonly against: number }
   | { readonly kind: "probability" | "log-probability"; readonly token: number };
+
+/** @internal */
+export const measureKinds: Readonly<Record<NextTokenMeasure["kind"], true>> = {
+  "logit-difference": true,
+  probability: true,
+  "log-probability": true,
+};
+
+/** @throws MonosemError ERR_INVALID_ARGUMENT for what is no object or of no kind that is known */
+export function checkMeasure(what: string, measure: unknown, kinds: Readonly<Record<string, true>>): void {
+  if (typeof measure !== "object" || measure === null) refuseArgument(what, "an object with a kind", measure);
+  checkOneOf(`${what}: kind`, (measure as { readonly kind?: unknown }).kind, kinds);
+}
 
 export interface TextScoreOptions {
   /** Run with the model on every text. */
@@ -56,9 +72,15 @@ export async function likeliestToken(
   return values.reduce((best, value, token) => (value > values[best]! ? token : best), 0);
 }
 
+const optionNames: OptionNames<TextScoreOptions> = {
+  hooks: true,
+  prependBos: "boolean",
+};
+
 /**
  * A function of texts for LIME and SHAP (`WordPlayers.game`), or anything else: how likely the model finds a token next.
  *
+ * @throws MonosemError ERR_INVALID_ARGUMENT for what is no model and a measure of no kind that is known
  * @returns the scores of texts; it throws MonosemError ERR_INVALID_ARGUMENT for a text without a single token, and what
  *   the model's `forward` throws
  */
@@ -67,6 +89,9 @@ export function textScores(
   measure: NextTokenMeasure,
   options: TextScoreOptions = {},
 ): (texts: readonly string[], signal?: AbortSignal) => Promise<Float64Array> {
+  checkOptions("textScores", options, optionNames);
+  requireModel(model);
+  checkMeasure("measure", measure, measureKinds);
   const { bosTokenId } = model.config;
   const { hooks = [], prependBos = bosTokenId !== undefined } = options;
   if (prependBos && bosTokenId === undefined) {
@@ -152,14 +177,18 @@ export function rowsOfLast(logits: Tensor): Tensor {
 /**
  * The measure of each row of logits [rows, vocabulary].
  *
- * @throws MonosemError ERR_INVALID_ARGUMENT for a token that is not in the vocabulary
+ * @throws MonosemError ERR_INVALID_ARGUMENT for a measure of no kind that is known and a token that is not in the vocabulary
  */
 export async function measured(logits: Tensor, measure: NextTokenMeasure): Promise<Float64Array> {
+  checkMeasure("measure", measure, measureKinds);
   const { kernels } = logits.device;
   const vocabulary = logits.shape[1]!;
   const column = async (values: Tensor, token: number): Promise<Float64Array> => {
-    if (!(token >= 0 && token < vocabulary)) {
-      throw new MonosemError("ERR_INVALID_ARGUMENT", `token ${token} is not in the vocabulary of ${vocabulary}`);
+    if (!(Number.isInteger(token) && token >= 0 && token < vocabulary)) {
+      throw new MonosemError(
+        "ERR_INVALID_ARGUMENT",
+        `token ${String(token)} is not in the vocabulary of ${vocabulary}`,
+      );
     }
     using part = kernels.sliceColumns(values, token, 1);
     return Float64Array.from(await part.readFloat32());

@@ -1,7 +1,9 @@
+import { requireModel } from "../analysis/checkPair.js";
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
 import type { Game } from "./coalitions.js";
-import { type NextTokenMeasure, sequenceScores } from "./nextToken.js";
+import { checkMeasure, measureKinds, type NextTokenMeasure, sequenceScores } from "./nextToken.js";
 
 export interface TokenGameOptions {
   /** The token that stands in an absent one's place; by default absent tokens are left out, and the others close up. */
@@ -16,16 +18,26 @@ export interface TokenGame {
   readonly positions: readonly number[];
 }
 
+const optionNames: OptionNames<TokenGameOptions> = {
+  mask: true,
+  hooks: true,
+};
+
 /**
  * @param tokens - of the prompt, BOS included where there is one
- * @throws MonosemError ERR_INVALID_ARGUMENT for a prompt of special tokens alone
+ * @throws MonosemError ERR_INVALID_ARGUMENT for a measure of no kind that is known and a prompt of special tokens alone
  */
 export function tokenGame(
   model: HookedTransformer,
   tokens: readonly number[],
   measure: NextTokenMeasure,
-  { mask, hooks = [] }: TokenGameOptions = {},
+  options: TokenGameOptions = {},
 ): TokenGame {
+  checkOptions("tokenGame", options, optionNames);
+  const { mask, hooks = [] } = options;
+  requireModel(model);
+  checkMeasure("measure", measure, measureKinds);
+  if (!Array.isArray(tokens)) refuseArgument("tokens", "a list of token ids", tokens);
   const special = model.tokenizer.specialTokenIds;
   const positions = Array.from(tokens.keys()).filter((position) => !special.has(tokens[position]!));
   if (positions.length === 0) {

@@ -1,3 +1,4 @@
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import type { Coalitions, Game } from "./coalitions.js";
 
@@ -7,6 +8,11 @@ export interface WordOptions {
   /** What stands in a removed word's place; by default nothing, so that the spaces around it meet. */
   readonly mask?: string;
 }
+
+const optionNames: OptionNames<WordOptions> = {
+  bagOfWords: "boolean",
+  mask: true,
+};
 
 /** The words of a text as players: runs of letters, digits and underscores. What lies between them always stays. */
 export class WordPlayers {
@@ -18,7 +24,11 @@ export class WordPlayers {
   readonly #mask: string;
 
   /** @throws MonosemError ERR_INVALID_ARGUMENT for a text without words */
-  constructor(text: string, { bagOfWords = true, mask = "" }: WordOptions = {}) {
+  constructor(text: string, options: WordOptions = {}) {
+    checkOptions("WordPlayers", options, optionNames);
+    const { bagOfWords = true, mask = "" } = options;
+    if (typeof text !== "string") refuseArgument("WordPlayers: text", "a text", text);
+    if (typeof mask !== "string") refuseArgument("WordPlayers: mask", "a text", mask);
     const words: string[] = [];
     const positions: number[][] = [];
     const playerOf = new Map<string, number>();

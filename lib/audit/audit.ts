@@ -1,5 +1,6 @@
 import { checkContexts, type PairingOptions } from "../analysis/pairing.js";
 import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { Sae } from "../sae/sae.js";
@@ -52,6 +53,21 @@ export interface AuditOptions extends PairingOptions {
 const EDITED_CONTEXTS = 48;
 const PER_BATCH = 8;
 
+const optionNames: OptionNames<AuditOptions> = {
+  sae: true,
+  model: true,
+  hook: true,
+  contexts: true,
+  contextSize: true,
+  prependBos: "boolean",
+  pairs: true,
+  topics: true,
+  seed: true,
+  signal: "signal",
+  onProgress: "function",
+  allowMismatch: "boolean",
+};
+
 /**
  * Whether an SAE's latents can be relied on: do they come out the same, stay the same where nothing that matters changes,
  * matter to the model, stand for one thing each, and are they used at all? Each number comes with a baseline and with
@@ -60,6 +76,7 @@ const PER_BATCH = 8;
  * @throws MonosemError ERR_CONFIG if model, hook and SAE do not belong together, or where there is no text; ERR_ABORTED
  */
 export async function auditSae(options: AuditOptions): Promise<readonly AuditSection[]> {
+  checkOptions("auditSae", options, optionNames);
   const { sae, model, contexts, contextSize, prependBos, seed = 0, signal } = options;
   const hooks = hooksForSae(model, sae, options.hook, options);
   if (!options.allowMismatch && contexts.length > 0) checkContexts(model, sae, contexts);

@@ -2,6 +2,7 @@
  * Five ways of asking why a model predicts what it predicts, on one prompt, each with what it costs: activation patching,
  * a linear probe, LIME, SHAP, and the latents of an SAE. They ask different questions; side by side one sees which.
  */
+
 import type { PairingOptions } from "../analysis/pairing.js";
 import { hooksForSae } from "../analysis/saeHook.js";
 import { textFeatures } from "../analysis/textFeatures.js";
@@ -10,6 +11,7 @@ import { lime } from "../attribution/lime.js";
 import type { NextTokenMeasure } from "../attribution/nextToken.js";
 import { exactShapley, permutationShapley } from "../attribution/shapley.js";
 import { tokenGame } from "../attribution/tokenGame.js";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { throwIfAborted } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { activationPatching } from "../patching/activationPatching.js";
@@ -72,11 +74,27 @@ const LATENTS_PER_TOKEN = 3;
 const ABLATED_LATENTS = 24;
 const SHOWN_EFFECTS = 8;
 
+const optionNames: OptionNames<ComparisonOptions> = {
+  model: true,
+  prompt: true,
+  measure: true,
+  hook: true,
+  sae: true,
+  corrupted: true,
+  labelled: true,
+  limeSamples: true,
+  seed: true,
+  signal: "signal",
+  onProgress: "function",
+  allowMismatch: "boolean",
+};
+
 /**
  * @throws MonosemError as the methods themselves: what a method needs and does not get leaves it out, what it gets and
  *   cannot use is an error
  */
 export async function compareMethods(options: ComparisonOptions): Promise<Comparison> {
+  checkOptions("compareMethods", options, optionNames);
   const { model, sae, allowMismatch, signal } = options;
   const tokens = model.promptTokens(options.prompt)[0]!;
   const saeHooks = sae === undefined ? undefined : hooksForSae(model, sae, undefined, { allowMismatch });

@@ -1,4 +1,5 @@
 import type { HookChoice } from "../analysis/saeHook.js";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { paddedBehind } from "../models/tokens.js";
@@ -31,6 +32,24 @@ export interface AbsorptionEvaluation extends AbsorptionOfLetters {
   readonly examples: number;
 }
 
+const optionNames: OptionNames<AbsorptionOptions> = {
+  sae: true,
+  model: true,
+  hook: true,
+  allowMismatch: "boolean",
+  contextSize: true,
+  prependBos: "boolean",
+  words: true,
+  leastProbeF1: true,
+  leastLetters: true,
+  mostLatents: true,
+  f1Jump: true,
+  l1Penalty: true,
+  seed: true,
+  signal: "signal",
+  onProgress: "function",
+};
+
 /**
  * Absorption of first letters, as SAEBench has it: on words of the vocabulary in prompts that ask for their first letter,
  * a probe says which letter the model knows a word to begin with; a few latents stand for each letter (k-sparse probes);
@@ -43,6 +62,7 @@ export interface AbsorptionEvaluation extends AbsorptionOfLetters {
  *   `firstLetterTask`, `promptVectors` and the probes
  */
 export async function evaluateAbsorption(options: AbsorptionOptions): Promise<AbsorptionEvaluation> {
+  checkOptions("evaluateAbsorption", options, optionNames);
   const { sae, model, contextSize, prependBos, words = 10_000, seed = 42, signal, onProgress } = options;
   if (sae.config.transcoder) {
     throw new MonosemError(

@@ -1,3 +1,4 @@
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { detectionScore } from "../interpretation/detection.js";
 import type { Example, LatentExamples } from "../interpretation/examples.js";
 import { explainLatent } from "../interpretation/explainer.js";
@@ -61,6 +62,18 @@ export interface AutoInterpEvaluation {
   readonly leftOutBecause?: string | undefined;
 }
 
+const optionNames: OptionNames<AutoInterpOptions> = {
+  latents: true,
+  judge: true,
+  judgeModel: true,
+  tokenText: "function",
+  answerTokens: true,
+  concurrency: true,
+  seed: true,
+  signal: "signal",
+  onProgress: "function",
+};
+
 /**
  * SAEBench's automatic interpretability: a judge explains a latent from 10 of its strongest examples and 5 others, the
  * more likely the stronger, and then says of 14 shuffled ones of other documents which it is active in: 2 of the strongest,
@@ -69,6 +82,7 @@ export interface AutoInterpEvaluation {
  * @throws MonosemError as `ChatClient.complete`, but for ERR_BUDGET: latents without room are left out; ERR_ABORTED
  */
 export async function evaluateAutoInterp(options: AutoInterpOptions): Promise<AutoInterpEvaluation> {
+  checkOptions("evaluateAutoInterp", options, optionNames);
   const { latents, concurrency = 4, signal, onProgress } = options;
   const settings: JudgeSettings = {
     judge: options.judge,

@@ -1,4 +1,5 @@
 import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import { keyedShuffle } from "../interpretation/keyedNumber.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
@@ -64,6 +65,19 @@ export interface DatasetProbing {
 
 const TEST_SHARE = 0.2;
 
+const optionNames: OptionNames<SparseProbingOptions> = {
+  sae: true,
+  model: true,
+  hook: true,
+  datasets: true,
+  ks: true,
+  contextSize: true,
+  prependBos: "boolean",
+  seed: true,
+  signal: "signal",
+  onProgress: "function",
+};
+
 /**
  * Sparse probing as in SAEBench: each class of a dataset against as many texts of the others, activations and latents
  * averaged over the tokens of a text, logistic probes (penalty 1, features as they are) on all of them and on the k that
@@ -73,6 +87,7 @@ const TEST_SHARE = 0.2;
  *   a k that SAEBench's form has no place for; as `pooledFeatures` and `fitLogisticProbe`
  */
 export async function evaluateSparseProbing(options: SparseProbingOptions): Promise<readonly DatasetProbing[]> {
+  checkOptions("evaluateSparseProbing", options, optionNames);
   const { model, sae, hook, datasets, ks = [1, 2, 5], contextSize, prependBos, seed = 42, signal } = options;
   for (const k of ks) {
     if (PROBING_KS.includes(k)) continue;

@@ -1,12 +1,14 @@
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type ContextPosition, Contexts } from "../activations/contexts.js";
-import type { Corpus } from "../activations/corpus.js";
+import { Corpus } from "../activations/corpus.js";
 import { tokenizerFingerprint } from "../activations/storeActivations.js";
+import { requirePair } from "../analysis/checkPair.js";
 import { rankLatents } from "../analysis/featureRanking.js";
 import { hasLogitEffects } from "../analysis/logitEffects.js";
 import { hooksForSae } from "../analysis/saeHook.js";
 import { architectureText } from "../analysis/trainedArchitecture.js";
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import { isAborted, MonosemError, throwIfAborted } from "../errors.js";
 import { removeTemporaries } from "../formats/atomicFile.js";
 import { FolderLock, folderLockFile } from "../formats/folderLock.js";
@@ -52,6 +54,27 @@ export interface FeatureStoreProgress {
 /** Most similar latents told per latent. */
 const NEIGHBOURS = 10;
 
+const optionNames: OptionNames<FeatureStoreOptions> = {
+  corpus: true,
+  contextSize: true,
+  prependBos: "boolean",
+  tokens: true,
+  contextsPerBatch: true,
+  saveEverySeconds: true,
+  resume: "boolean",
+  signal: "signal",
+  onProgress: "function",
+  sae: true,
+  model: true,
+  hook: true,
+  excludeSpecialTokens: "boolean",
+  seed: true,
+  examplesPerLatent: true,
+  tokensBefore: true,
+  tokensAfter: true,
+  allowMismatch: "boolean",
+};
+
 /**
  * Runs a corpus through the model and the SAE once, gathers what there is to know of all latents at once, and writes it
  * into `folder`. Every few minutes, and interrupted by the signal, it saves what it has so far; with `resume` it goes on from there,
@@ -63,7 +86,13 @@ const NEIGHBOURS = 10;
  *   together; ERR_NON_FINITE; ERR_IO
  */
 export async function buildFeatureStore(folder: string, options: FeatureStoreOptions): Promise<FeatureStore> {
+  checkOptions("buildFeatureStore", options, optionNames);
   const { signal, resume = false, saveEverySeconds = 300 } = options;
+  if (typeof folder !== "string") refuseArgument("buildFeatureStore: folder", "the path of a folder", folder);
+  requirePair(options.model, options.sae);
+  if (!(options.corpus instanceof Corpus)) {
+    refuseArgument("buildFeatureStore: corpus", "a Corpus (such as await Corpus.fromFiles([...]))", options.corpus);
+  }
   if (!(saveEverySeconds >= 0)) {
     throw new MonosemError("ERR_INVALID_ARGUMENT", `saveEverySeconds must be 0 or positive, found ${saveEverySeconds}`);
   }

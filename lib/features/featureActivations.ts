@@ -1,9 +1,10 @@
+import { requirePair } from "../analysis/checkPair.js";
 import { checkContexts, type PairingOptions } from "../analysis/pairing.js";
 import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
-import { refuseArgument } from "../checkArguments.js";
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
-import { HookedTransformer } from "../models/hookedTransformer.js";
-import { Sae } from "../sae/sae.js";
+import type { HookedTransformer } from "../models/hookedTransformer.js";
+import type { Sae } from "../sae/sae.js";
 
 export interface FeatureActivationOptions extends PairingOptions {
   readonly sae: Sae;
@@ -32,6 +33,14 @@ export interface LatentOnText {
   readonly activation: number;
 }
 
+const optionNames: OptionNames<FeatureActivationOptions> = {
+  sae: true,
+  model: true,
+  text: true,
+  hook: true,
+  allowMismatch: "boolean",
+};
+
 /**
  * The activations of all latents of an SAE on a text. It is read as the SAE's training read texts: cut into contexts of that
  * length (with `allowMismatch`, or where it is not known, of the model's), each of which begins with BOS where the training's
@@ -42,9 +51,14 @@ export interface LatentOnText {
  * tokens; ERR_NON_FINITE
  */
 export async function featureActivations(options: FeatureActivationOptions): Promise<FeatureActivations> {
+  checkOptions("featureActivations", options, optionNames);
+  return await activationsOnText(options);
+}
+
+/** The same of options that may have others among them. */
+export async function activationsOnText(options: FeatureActivationOptions): Promise<FeatureActivations> {
   const { model, sae, text } = options;
-  if (!(model instanceof HookedTransformer)) refuseArgument("the option model", "a HookedTransformer", model);
-  if (!(sae instanceof Sae)) refuseArgument("the option sae", "an Sae", sae);
+  requirePair(model, sae);
   if (typeof text !== "string") refuseArgument("the option text", "a text", text);
   const { input } = hooksForSae(model, sae, options.hook, options);
   const contexts = contextsOf(options);
@@ -74,7 +88,11 @@ export async function featureActivations(options: FeatureActivationOptions): Pro
   };
 }
 
-/** The contexts in which `featureActivations` reads a text, BOS included; one at least. */
+/**
+ * The contexts in which `featureActivations` reads a text, BOS included.
+ *
+ * @throws MonosemError ERR_INVALID_ARGUMENT for a text without tokens
+ */
 export function contextsOf({ model, sae, text, allowMismatch }: FeatureActivationOptions): Int32Array[] {
   const { bosTokenId, contextSize: longest } = model.config;
   const { prependBos = true, contextSize = longest } = sae.metadata;
@@ -82,7 +100,8 @@ export function contextsOf({ model, sae, text, allowMismatch }: FeatureActivatio
   const room = (allowMismatch ? longest : Math.min(contextSize, longest)) - beginning.length;
   const size = Math.max(1, room); // `checkContexts` refuses contexts that hold BOS and nothing else
   const ids = model.tokenizer.encode(text);
-  return Array.from({ length: Math.max(1, Math.ceil(ids.length / size)) }, (_, i) =>
+  if (ids.length === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", "the text has no tokens");
+  return Array.from({ length: Math.ceil(ids.length / size) }, (_, i) =>
     Int32Array.from([...beginning, ...ids.slice(i * size, (i + 1) * size)]),
   );
 }

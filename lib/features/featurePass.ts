@@ -1,3 +1,4 @@
+import { requirePair } from "../analysis/checkPair.js";
 import { checkContexts, type PairingOptions } from "../analysis/pairing.js";
 import { type HookChoice, hooksForSae, type SaeHooks } from "../analysis/saeHook.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
@@ -31,6 +32,7 @@ export class FeaturePass {
   /** @throws MonosemError ERR_CONFIG if model, hook and SAE do not belong together */
   constructor(options: FeaturePassOptions) {
     const { sae, model, excludeSpecialTokens = true } = options;
+    requirePair(model, sae);
     const { dOut, dSae } = sae.config;
     this.#options = options;
     this.#hooks = hooksForSae(model, sae, options.hook, options);

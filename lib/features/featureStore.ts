@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { FeatureExample, FeatureStatistics } from "../analysis/features.js";
+import { refuseArgument } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import { exists } from "../formats/exists.js";
 import { type SafetensorsData, SafetensorsFile } from "../formats/safetensors.js";
@@ -80,6 +81,7 @@ export class FeatureStore {
    *   malformed, truncated or corrupted file; ERR_IO
    */
   static async open(folder: string): Promise<FeatureStore> {
+    if (typeof folder !== "string") refuseArgument("FeatureStore.open: folder", "the path of a folder", folder);
     const path = join(folder, storeFile);
     if (!(await exists(path))) {
       if (await exists(join(folder, stateFile))) {

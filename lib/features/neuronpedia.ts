@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGzip } from "node:zlib";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import { ioError, writeDirectoryAtomically } from "../formats/atomicFile.js";
 import {
@@ -50,6 +51,24 @@ export interface NeuronpediaOptions extends ExportedRun {
   readonly onProgress?: (latents: number) => void;
 }
 
+const optionNames: OptionNames<NeuronpediaOptions> = {
+  model: true,
+  layer: true,
+  hookName: true,
+  sourceSet: true,
+  description: true,
+  creatorName: true,
+  creatorId: true,
+  urls: true,
+  createdAt: true,
+  signal: "signal",
+  onProgress: "function",
+  contexts: true,
+  contextSize: true,
+  dataset: true,
+  direction: "function",
+};
+
 /**
  * Writes latents in the layout that Neuronpedia imports: `{folder}/{model}/{layer}-{source set}/` with `release.jsonl`,
  * `model.jsonl`, `sourceset.jsonl`, `source.jsonl`, and per 128 latents `features/batch-N.jsonl.gz` and
@@ -65,6 +84,7 @@ export async function writeNeuronpedia(
   { latents, latent, tokenText }: ExportedLatents,
   options: NeuronpediaOptions,
 ): Promise<string> {
+  checkOptions("writeNeuronpedia", options, optionNames);
   const { signal, onProgress } = options;
   const source = sourceFolder(folder, options);
   await mkdir(join(folder, options.model.id), { recursive: true }).catch((error: unknown) => {

@@ -1,11 +1,12 @@
 import { mapLogitEffects } from "../analysis/logitEffects.js";
 import { hooksForSae } from "../analysis/saeHook.js";
+import { checkOneOf, checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import {
+  activationsOnText,
   contextsOf,
   type FeatureActivationOptions,
   type FeatureActivations,
-  featureActivations,
   type LatentOnText,
 } from "./featureActivations.js";
 import type { FeatureStore } from "./featureStore.js";
@@ -28,22 +29,37 @@ export type PromptRanking =
   | { readonly by: "quantile"; readonly store: FeatureStore }
   | { readonly by: "logit"; readonly target: number };
 
+const rankings: Readonly<Record<PromptRanking["by"], true>> = { activation: true, quantile: true, logit: true };
+
 export interface PromptFeatures extends Omit<FeatureActivations, "latents"> {
   /** Highest score first, of equals the lower latent. */
   readonly latents: readonly (LatentOnText & { readonly score: number })[];
 }
 
+const optionNames: OptionNames<FeatureActivationOptions & { readonly ranking: PromptRanking }> = {
+  sae: true,
+  model: true,
+  text: true,
+  hook: true,
+  allowMismatch: "boolean",
+  ranking: true,
+};
+
 /**
  * Which latents are active on a text, ranked.
  *
  * @throws MonosemError as `featureActivations`; ERR_CONFIG for a store of another SAE; ERR_UNSUPPORTED for logit
- * effects outside of the residual stream; ERR_INVALID_ARGUMENT for a target that is no token of the model
+ * effects outside of the residual stream; ERR_INVALID_ARGUMENT for an unknown ranking, and a target that is no token of the model
  */
 export async function promptFeatures(
   options: FeatureActivationOptions & { readonly ranking: PromptRanking },
 ): Promise<PromptFeatures> {
-  const found = await featureActivations(options);
-  const scores = await scoresOf(found, options, options.ranking);
+  checkOptions("promptFeatures", options, optionNames);
+  const { ranking } = options;
+  if (typeof ranking !== "object" || ranking === null) refuseArgument("promptFeatures: ranking", "an object", ranking);
+  checkOneOf("promptFeatures: ranking: by", ranking.by, rankings);
+  const found = await activationsOnText(options);
+  const scores = await scoresOf(found, options, ranking);
   const latents = found.latents.map((latent, index) => ({ ...latent, score: scores[index]! }));
   latents.sort((a, b) => b.score - a.score || Math.abs(b.activation) - Math.abs(a.activation) || a.latent - b.latent);
   return { ...found, latents };

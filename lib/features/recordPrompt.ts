@@ -1,4 +1,5 @@
 import { type TextFeatureOptions, textFeatures } from "../analysis/textFeatures.js";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import type { RecordedPrompt } from "./report.js";
 
 export interface RecordPromptOptions extends Omit<TextFeatureOptions, "text" | "top"> {
@@ -8,16 +9,23 @@ export interface RecordPromptOptions extends Omit<TextFeatureOptions, "text" | "
   readonly latentsPerToken?: number;
 }
 
+const optionNames: OptionNames<RecordPromptOptions> = {
+  prompt: true,
+  latentsPerToken: true,
+  sae: true,
+  model: true,
+  hook: true,
+  allowMismatch: "boolean",
+};
+
 /**
  * Which latents are active on a text, for a report to show without the model.
  *
  * @throws MonosemError as `textFeatures`
  */
-export async function recordPrompt({
-  prompt,
-  latentsPerToken = 12,
-  ...options
-}: RecordPromptOptions): Promise<RecordedPrompt> {
-  const tokens = await textFeatures({ ...options, text: prompt, top: latentsPerToken });
+export async function recordPrompt(options: RecordPromptOptions): Promise<RecordedPrompt> {
+  checkOptions("recordPrompt", options, optionNames);
+  const { prompt, latentsPerToken = 12, ...reading } = options;
+  const tokens = await textFeatures({ ...reading, text: prompt, top: latentsPerToken });
   return { text: prompt, tokens: tokens.map(({ token, latents }) => ({ token, latents })) };
 }

@@ -2,6 +2,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { decimal, loneToken, tokenHtml } from "../analysis/featureReport.js";
 import { escapeHtml, visibleHtml } from "../analysis/visibleText.js";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { throwIfAborted } from "../errors.js";
 import { writeDirectoryAtomically } from "../formats/atomicFile.js";
 import { beginningOf, type CardContext, latentCard } from "./latentCard.js";
@@ -22,6 +23,11 @@ export interface ReportFolderOptions {
   readonly onProgress?: (latents: number) => void;
 }
 
+const optionNames: OptionNames<ReportFolderOptions> = {
+  signal: "signal",
+  onProgress: "function",
+};
+
 /**
  * Writes a report as a folder of self-contained HTML pages: `index.html` with a row per latent, and `latents-1.html`,
  * `latents-2.html`, ... with 25 latents each, linked with each other. No page has a script, none loads another file.
@@ -34,8 +40,10 @@ export interface ReportFolderOptions {
 export async function writeReportFolder(
   path: string,
   report: FeatureReport,
-  { signal, onProgress }: ReportFolderOptions = {},
+  options: ReportFolderOptions = {},
 ): Promise<void> {
+  checkOptions("writeReportFolder", options, optionNames);
+  const { signal, onProgress } = options;
   const pageOf = new Map(
     report.latents.map((latent, index) => [latent, pageName(Math.floor(index / LATENTS_PER_PAGE))]),
   );

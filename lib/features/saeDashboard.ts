@@ -1,5 +1,6 @@
 import { open } from "node:fs/promises";
 import { join } from "node:path";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { throwIfAborted } from "../errors.js";
 import { writeDirectoryAtomically } from "../formats/atomicFile.js";
 import { dashboardFeature, type ExportedLatents, type ExportedRun } from "./dashboardFeature.js";
@@ -24,6 +25,19 @@ export interface SaeDashboardOptions extends ExportedRun {
   readonly onProgress?: (latents: number) => void;
 }
 
+const optionNames: OptionNames<SaeDashboardOptions> = {
+  modelId: true,
+  layer: true,
+  saeSet: true,
+  saeIdSuffix: true,
+  signal: "signal",
+  onProgress: "function",
+  contexts: true,
+  contextSize: true,
+  dataset: true,
+  direction: "function",
+};
+
 /**
  * Writes latents as SAEDashboard does: a folder of `batch-0.json`, `batch-1.json`, ... with 128 latents each, which
  * `NeuronpediaDashboardBatch` reads. Latents are written one by one, so that memory does not grow with their number.
@@ -36,6 +50,7 @@ export async function writeSaeDashboard(
   { latents, latent, tokenText }: ExportedLatents,
   options: SaeDashboardOptions,
 ): Promise<void> {
+  checkOptions("writeSaeDashboard", options, optionNames);
   const { modelId, layer, saeSet, saeIdSuffix, signal, onProgress } = options;
   const head = strictJson(
     { model_id: modelId, layer, sae_set: saeSet, sae_id_suffix: saeIdSuffix ?? null, features: [] },

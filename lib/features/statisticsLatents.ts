@@ -3,6 +3,7 @@ import type { FeatureStatistics } from "../analysis/features.js";
 import { hasLogitEffects } from "../analysis/logitEffects.js";
 import type { PairingOptions } from "../analysis/pairing.js";
 import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { Sae } from "../sae/sae.js";
 import { latentLogits } from "./latentLogits.js";
@@ -35,6 +36,14 @@ export interface LatentsInModelOptions extends PairingOptions {
   readonly hook?: HookChoice;
 }
 
+const optionNames: OptionNames<LatentsInModelOptions> = {
+  statistics: true,
+  sae: true,
+  model: true,
+  hook: true,
+  allowMismatch: "boolean",
+};
+
 /**
  * The same with what the weights say of a latent, computed when it is asked for: its effects on the logits where the SAE
  * writes to the residual stream, of a crosscoder its decoder norms at each hook.
@@ -42,6 +51,7 @@ export interface LatentsInModelOptions extends PairingOptions {
  * @throws MonosemError ERR_CONFIG if model, hook and SAE do not belong together
  */
 export function latentsInModel(options: LatentsInModelOptions): (latent: number) => Promise<ReportedLatent> {
+  checkOptions("latentsInModel", options, optionNames);
   const { statistics, sae, model, hook } = options;
   const inStatistics = statisticsLatents(statistics);
   const withLogits = hasLogitEffects(model, sae, hook, options);

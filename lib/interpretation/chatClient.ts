@@ -1,4 +1,5 @@
 import { setTimeout as pause } from "node:timers/promises";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import { type ChatReply, type ChatRequest, greatestUsage, requestDigest, type Usage } from "./chatRequest.js";
 import {
@@ -54,6 +55,19 @@ const LONGEST_DELAY = 120_000;
 /** When so many requests in a row are given up, the server is. */
 const FAILURES_IN_A_ROW = 3;
 
+const optionNames: OptionNames<ChatClientOptions> = {
+  baseUrl: true,
+  keyVariable: true,
+  cacheDirectory: true,
+  concurrency: true,
+  retries: true,
+  timeout: true,
+  firstDelay: true,
+  maxTokens: true,
+  maxCost: true,
+  prices: true,
+};
+
 /**
  * A client of any server that speaks OpenAI's chat completions, local (llama.cpp, vLLM, Ollama) or not.
  *
@@ -78,6 +92,7 @@ export class ChatClient {
 
   /** @throws MonosemError ERR_CONFIG for an address or a key that cannot be used, ERR_INVALID_ARGUMENT */
   constructor(options: ChatClientOptions) {
+    checkOptions("ChatClient", options, optionNames);
     const { concurrency = 4, retries = 5, timeout = 120_000, firstDelay = 1000 } = options;
     for (const [name, value, least] of [
       ["concurrency", concurrency, 1],

@@ -1,6 +1,7 @@
 import type { Corpus } from "../activations/corpus.js";
 import { checkContexts, type PairingOptions } from "../analysis/pairing.js";
 import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import type { Sae } from "../sae/sae.js";
@@ -34,6 +35,26 @@ export interface GatherOptions extends ExampleLimits, PairingOptions {
 /** The last window of a context is left out if it has fewer tokens: too little to judge by. */
 const SHORTEST_WINDOW = 8;
 
+const optionNames: OptionNames<GatherOptions> = {
+  sae: true,
+  model: true,
+  hook: true,
+  corpus: true,
+  latents: true,
+  contextSize: true,
+  prependBos: "boolean",
+  tokens: true,
+  windowTokens: true,
+  contextsPerBatch: true,
+  signal: "signal",
+  onProgress: "function",
+  strongest: true,
+  active: true,
+  pool: true,
+  seed: true,
+  allowMismatch: "boolean",
+};
+
 /**
  * One pass of a corpus through the model up to the hook and through the SAE that keeps examples of chosen latents, split
  * by document into those to explain from and those to test on. Special tokens do not count.
@@ -42,6 +63,7 @@ const SHORTEST_WINDOW = 8;
  *   to have some on both sides; ERR_INVALID_ARGUMENT for a latent that the SAE does not have; ERR_NON_FINITE, ERR_ABORTED
  */
 export async function gatherExamples(options: GatherOptions): Promise<LatentExamples[]> {
+  checkOptions("gatherExamples", options, optionNames);
   const { sae, model, corpus, latents, contextSize, prependBos, signal } = options;
   const { windowTokens = 32, contextsPerBatch = 8 } = options;
   for (const [name, value] of Object.entries({ contextSize, windowTokens, contextsPerBatch, tokens: options.tokens })) {

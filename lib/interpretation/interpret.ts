@@ -1,3 +1,4 @@
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { shownExamples, spread } from "./chosenExamples.js";
@@ -82,6 +83,25 @@ const FEWEST_EXAMPLES = 5;
 /** Of a reply that is no answer, so much is quoted. */
 const LONGEST_REASON = 300;
 
+const optionNames: OptionNames<InterpretOptions> = {
+  judge: true,
+  judgeModel: true,
+  latents: true,
+  tokenText: "function",
+  scorers: true,
+  surprisalModel: true,
+  strongest: true,
+  typical: true,
+  contrastive: true,
+  tested: true,
+  questionsPerRequest: true,
+  answerTokens: true,
+  concurrency: true,
+  seed: true,
+  signal: "signal",
+  onProgress: "function",
+};
+
 /**
  * Explains latents and scores the explanations, on examples of other documents than those they were made from.
  *
@@ -89,6 +109,7 @@ const LONGEST_REASON = 300;
  *   out; ERR_CONFIG for "surprisal" without a model; ERR_INVALID_ARGUMENT for counts that are none; ERR_ABORTED
  */
 export async function interpretLatents(options: InterpretOptions): Promise<InterpretedLatents> {
+  checkOptions("interpretLatents", options, optionNames);
   const { latents, scorers = ["detection", "fuzzing"], concurrency = 4, signal } = options;
   if (scorers.includes("surprisal") && options.surprisalModel === undefined) {
     throw new MonosemError("ERR_CONFIG", 'the scorer "surprisal" needs surprisalModel');

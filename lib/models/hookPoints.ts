@@ -4,6 +4,7 @@
  * A name, what shape the activation has and when it is computed: no more. The forward pass (transformer.ts) computes the
  * activations in this order; a test holds the two together.
  */
+import { refuseArgument } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import { closestNames } from "./closestNames.js";
 import type { ModelConfig } from "./modelConfig.js";
@@ -101,9 +102,10 @@ export function hookPointsOf(model: Structure): readonly HookPoint[] {
 /**
  * The hook point of that name.
  *
- * @throws MonosemError ERR_NOT_FOUND, with the names that come nearest
+ * @throws MonosemError ERR_NOT_FOUND, with the names that come nearest; ERR_INVALID_ARGUMENT for what is no text
  */
 export function findHookPoint(points: readonly HookPoint[], name: string): HookPoint {
+  if (typeof name !== "string") refuseArgument("the hook point", "its name (such as one of hookNames)", name);
   const point = points.find((candidate) => candidate.name === name);
   if (point === undefined) {
     const near = closestNames(
@@ -164,8 +166,13 @@ const mlpNames = ["pre", "mid", "post", "pre_linear"];
  * returned as it is.
  *
  * @param layerType - where the name alone does not say: "ln1", "ln2"; "attn" ("a") and "mlp" ("m") are accepted
+ * @throws MonosemError ERR_INVALID_ARGUMENT for a layer that is no natural number
  */
 export function getActName(name: string, layer?: number, layerType?: string): string {
+  if (typeof name !== "string") refuseArgument("getActName: name", "the short name of a hook point", name);
+  if (layer !== undefined && !(Number.isSafeInteger(layer) && layer >= 0)) {
+    refuseArgument("getActName: layer", "the number of a layer, from 0", layer);
+  }
   if (layer === undefined && layerType === undefined) {
     if (name.includes(".") || name.startsWith("hook_")) return name;
     const compact = /^([a-z]+)(\d+)([a-z]?.*)$/.exec(name);

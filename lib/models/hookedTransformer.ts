@@ -52,27 +52,27 @@ export interface CacheOptions extends Omit<ForwardOptions, "hooks"> {
 }
 
 const loadOptions: OptionNames<ModelLoadOptions & DownloadOptions> = {
-  foldLn: true,
-  centerWritingWeights: true,
-  centerUnembed: true,
-  foldValueBiases: true,
-  processingFor: true,
+  foldLn: "boolean",
+  centerWritingWeights: "boolean",
+  centerUnembed: "boolean",
+  foldValueBiases: "boolean",
+  processingFor: "function",
   tokenizer: true,
   revision: true,
-  signal: true,
-  onProgress: true,
-  onWithoutHub: true,
-  onWaiting: true,
+  signal: "signal",
+  onProgress: "function",
+  onWithoutHub: "function",
+  onWaiting: "function",
 };
-const lossOptions: OptionNames<LossOptions> = { hooks: true, prependBos: true, signal: true };
-const forwardOptions: OptionNames<ForwardOptions> = { ...lossOptions, stopAtLayer: true, lastPositionOnly: true };
+const lossOptions: OptionNames<LossOptions> = { hooks: true, prependBos: "boolean", signal: "signal" };
+const forwardOptions: OptionNames<ForwardOptions> = { ...lossOptions, stopAtLayer: true, lastPositionOnly: "boolean" };
 /** @internal */
 export const cacheOptions: OptionNames<CacheOptions> = {
   names: true,
-  prependBos: true,
-  signal: true,
+  prependBos: "boolean",
+  signal: "signal",
   stopAtLayer: true,
-  lastPositionOnly: true,
+  lastPositionOnly: "boolean",
 };
 const generationOptions: OptionNames<PromptOptions & GenerationOptions> = {
   maxNewTokens: true,
@@ -80,11 +80,11 @@ const generationOptions: OptionNames<PromptOptions & GenerationOptions> = {
   topK: true,
   topP: true,
   seed: true,
-  stopAtEos: true,
+  stopAtEos: "boolean",
   stopStrings: true,
-  prependBos: true,
+  prependBos: "boolean",
   hooks: true,
-  signal: true,
+  signal: "signal",
 };
 
 /** What a run of checked tokens is to do. */
@@ -94,6 +94,10 @@ interface RunOptions {
   readonly lastPositionOnly?: boolean;
   readonly signal: AbortSignal | undefined;
 }
+
+const promptOptions: OptionNames<PromptOptions> = {
+  prependBos: "boolean",
+};
 
 /** A language model whose activations can be read and replaced at every hook point, under TransformerLens' names. */
 export class HookedTransformer {
@@ -298,7 +302,7 @@ export class HookedTransformer {
    */
   async generate(prompt: Prompt, options: PromptOptions & GenerationOptions = {}): Promise<number[][]> {
     checkOptions("generate", options, generationOptions);
-    const sequences = this.promptTokens(prompt, options).map((ids) => [...ids]);
+    const sequences = this.promptTokens(prompt, { prependBos: options.prependBos }).map((ids) => [...ids]);
     for await (const { tokens } of this.stream(sequences, { ...options, prependBos: false })) {
       for (const [i, token] of tokens.entries()) if (token !== undefined) sequences[i]!.push(token);
     }
@@ -315,7 +319,12 @@ export class HookedTransformer {
   stream(prompt: Prompt, options: PromptOptions & GenerationOptions = {}): AsyncGenerator<GenerationStep, void> {
     checkOptions("generate", options, generationOptions);
     this.#checkHooks(options.hooks ?? []);
-    return generate(this.#model, this.#tokenizer, this.promptTokens(prompt, options), options);
+    return generate(
+      this.#model,
+      this.#tokenizer,
+      this.promptTokens(prompt, { prependBos: options.prependBos }),
+      options,
+    );
   }
 
   /**
@@ -360,6 +369,7 @@ export class HookedTransformer {
    * @throws MonosemError ERR_INVALID_ARGUMENT for what is no prompt, and for `prependBos` without a BOS
    */
   promptTokens(prompt: Prompt, options: PromptOptions = {}): readonly (readonly number[])[] {
+    checkOptions("promptTokens", options, promptOptions);
     const { bosTokenId } = this.config;
     const prompts = promptsOf(prompt);
     const texts = typeof prompts[0] === "string";

@@ -3,6 +3,7 @@
  * one prompt are put into the model's run on another, and what that does to its output tells where the difference
  * between the prompts is carried.
  */
+import { checkOptions } from "../checkArguments.js";
 import type { Tensor } from "../engine/tensor.js";
 import type { NamedHook } from "../models/hookedTransformer.js";
 import {
@@ -12,6 +13,7 @@ import {
   type PatchingResult,
   type PatchingSetting,
   patchedScores,
+  patchingOptions,
   resultOf,
   withSetting,
 } from "./patchedRuns.js";
@@ -26,6 +28,7 @@ import { checkPatch, type Patch, rowLayout } from "./patchRows.js";
  *   that is NaN or infinite; ERR_ABORTED
  */
 export async function activationPatching(patches: readonly Patch[], options: PatchingOptions): Promise<PatchingResult> {
+  checkOptions("activationPatching", options, patchingOptions);
   const { model, pair, signal } = options;
   checkNotEmpty(patches);
   return await withSetting(options, async (setting) => {

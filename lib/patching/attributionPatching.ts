@@ -10,9 +10,11 @@
  * for all latents. This costs 5 + 2 Σ_t min(latents that differ at t, width) forward passes: with few latents more than
  * patching them at each position, which is exact; less where more than twice the width differ, as in dense SAEs.
  */
+import { requirePair } from "../analysis/checkPair.js";
+import { checkOptions } from "../checkArguments.js";
 import type { Tensor } from "../engine/tensor.js";
 import { directionHooks } from "./directionHooks.js";
-import { type LatentPatchingOptions, latentDifferences } from "./latentDifferences.js";
+import { type LatentPatchingOptions, latentDifferences, latentPatchingOptions } from "./latentDifferences.js";
 import { type PatchHooks, type PatchingSetting, patchedScores, withSetting } from "./patchedRuns.js";
 import type { PatchingDirection } from "./promptPair.js";
 
@@ -38,7 +40,9 @@ export interface AttributionPatchingResult {
 
 /** @throws MonosemError as `latentPatching` */
 export async function attributionPatching(options: LatentPatchingOptions): Promise<AttributionPatchingResult> {
+  checkOptions("attributionPatching", options, latentPatchingOptions);
   const { sae, model } = options;
+  requirePair(model, sae);
   return await withSetting(options, async (setting) => {
     const { base, places } = setting.directed;
     const { output, differences } = await latentDifferences(setting, options);

@@ -1,14 +1,23 @@
 import { activationsByLatent, outputScales } from "../analysis/latentWriting.js";
 import type { PairingOptions } from "../analysis/pairing.js";
 import { type HookChoice, hooksForSae } from "../analysis/saeHook.js";
+import type { OptionNames } from "../checkArguments.js";
 import type { Sae } from "../sae/sae.js";
-import type { PatchingOptions, PatchingSetting } from "./patchedRuns.js";
+import { type PatchingOptions, type PatchingSetting, patchingOptions } from "./patchedRuns.js";
 
 export interface LatentPatchingOptions extends PatchingOptions, PairingOptions {
   readonly sae: Sae;
   /** The hook point (of a crosscoder all of them) that the SAE reads; by default that of its metadata. */
   readonly hook?: HookChoice | undefined;
 }
+
+/** @internal */
+export const latentPatchingOptions: OptionNames<LatentPatchingOptions> = {
+  ...patchingOptions,
+  sae: true,
+  hook: true,
+  allowMismatch: "boolean",
+};
 
 /** How the latents of an SAE differ between the two prompts. */
 export interface LatentDifferences {

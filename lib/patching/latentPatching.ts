@@ -1,6 +1,13 @@
+import { requirePair } from "../analysis/checkPair.js";
 import { checkLatents } from "../analysis/latentWriting.js";
+import { checkOptions } from "../checkArguments.js";
 import { type Addition, directionHooks } from "./directionHooks.js";
-import { type LatentDifferences, type LatentPatchingOptions, latentDifferences } from "./latentDifferences.js";
+import {
+  type LatentDifferences,
+  type LatentPatchingOptions,
+  latentDifferences,
+  latentPatchingOptions,
+} from "./latentDifferences.js";
 import {
   checkNotEmpty,
   type PatchHooks,
@@ -34,7 +41,9 @@ export async function latentPatching(
     | ((differences: LatentDifferences) => readonly LatentPatch[] | Promise<readonly LatentPatch[]>),
   options: LatentPatchingOptions,
 ): Promise<PatchingResult & { readonly patches: readonly LatentPatch[] }> {
-  const { sae } = options;
+  checkOptions("latentPatching", options, latentPatchingOptions);
+  const { model, sae } = options;
+  requirePair(model, sae);
   return await withSetting(options, async (setting) => {
     const found = await latentDifferences(setting, options);
     const list = typeof patches === "function" ? await patches(found) : patches;

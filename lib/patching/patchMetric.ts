@@ -1,4 +1,11 @@
-import { measured, measureText, type NextTokenMeasure, rowsOfLast } from "../attribution/nextToken.js";
+import {
+  checkMeasure,
+  measured,
+  measureKinds,
+  measureText,
+  type NextTokenMeasure,
+  rowsOfLast,
+} from "../attribution/nextToken.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import type { Tokenizer } from "../models/tokenizer.js";
@@ -12,6 +19,12 @@ export type PatchMetric =
   | NextTokenMeasure
   | { readonly kind: "kl-divergence" }
   | ((logits: Tensor) => ArrayLike<number> | Promise<ArrayLike<number>>);
+
+/** @throws MonosemError ERR_INVALID_ARGUMENT for what is no metric */
+export function checkMetric(metric: unknown): asserts metric is PatchMetric {
+  if (typeof metric === "function") return;
+  checkMeasure("metric", metric, { ...measureKinds, "kl-divergence": true });
+}
 
 /** Whether the metric looks at the next token after the prompt alone. */
 export function looksAtLastPosition(metric: PatchMetric): boolean {

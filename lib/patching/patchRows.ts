@@ -6,6 +6,7 @@
  *   [batch, pos, head, dHead]        one for each position and head
  *   [batch, head, queryPos, keyPos]  one for each head and query
  */
+import { refuseArgument } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 
@@ -68,12 +69,13 @@ export function checkPatch(
   if (count === undefined) {
     throw new MonosemError("ERR_INVALID_ARGUMENT", `hook point ${hook} has shape [${shape.join(", ")}], and no heads`);
   }
+  if (!Array.isArray(heads)) refuseArgument("heads", "a list of numbers of heads", heads);
   if (heads.length === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", `a patch at ${hook} names no heads`);
-  const unknown = heads.find((head) => !Number.isInteger(head) || head < 0 || head >= count);
-  if (unknown !== undefined) {
+  const unknown = heads.findIndex((head) => !Number.isInteger(head) || head < 0 || head >= count);
+  if (unknown !== -1) {
     throw new MonosemError(
       "ERR_INVALID_ARGUMENT",
-      `hook point ${hook} has ${count} heads, numbered 0 to ${count - 1}, found ${unknown}`,
+      `hook point ${hook} has ${count} heads, numbered 0 to ${count - 1}, found ${heads[unknown]}`,
     );
   }
 }
@@ -81,12 +83,13 @@ export function checkPatch(
 /** @throws MonosemError ERR_INVALID_ARGUMENT for positions that are not aligned, and for an empty list */
 export function checkPositions(positions: readonly number[] | undefined, aligned: ReadonlyMap<number, unknown>): void {
   if (positions === undefined) return;
+  if (!Array.isArray(positions)) refuseArgument("positions", "a list of positions of the clean prompt", positions);
   if (positions.length === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", "a patch names no positions");
-  const unknown = positions.find((position) => !aligned.has(position));
-  if (unknown !== undefined) {
+  const unknown = positions.findIndex((position) => !aligned.has(position));
+  if (unknown !== -1) {
     throw new MonosemError(
       "ERR_INVALID_ARGUMENT",
-      `position ${unknown} of the clean prompt cannot be patched; those that can: ${[...aligned.keys()].join(", ")}`,
+      `position ${positions[unknown]} of the clean prompt cannot be patched; those that can: ${[...aligned.keys()].join(", ")}`,
     );
   }
 }

@@ -1,8 +1,10 @@
 /** Runs of a prompt with something put into each of them: the part that all kinds of patching share. */
+import { requireModel } from "../analysis/checkPair.js";
 import { sequencesAtOnce } from "../attribution/nextToken.js";
+import { type OptionNames, refuseArgument } from "../checkArguments.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
-import { looksAtLastPosition, type PatchMetric, type Scorer, scorerOf } from "./patchMetric.js";
+import { checkMetric, looksAtLastPosition, type PatchMetric, type Scorer, scorerOf } from "./patchMetric.js";
 import { type DirectedPair, directed, type PatchingDirection, type PromptPair } from "./promptPair.js";
 
 export interface PatchingOptions {
@@ -16,6 +18,17 @@ export interface PatchingOptions {
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: { readonly patches: number; readonly of: number }) => void) | undefined;
 }
+
+/** @internal */
+export const patchingOptions: OptionNames<PatchingOptions> = {
+  model: true,
+  pair: true,
+  metric: true,
+  direction: { denoising: true, noising: true },
+  batchSize: true,
+  signal: "signal",
+  onProgress: "function",
+};
 
 export interface PatchingResult {
   /** The metric of the clean and of the corrupted prompt. */
@@ -46,13 +59,15 @@ export interface PatchingSetting {
 /**
  * Scores the two prompts and hands over to `work`.
  *
- * @throws MonosemError as `alignment`; ERR_INVALID_ARGUMENT where both prompts score the same, so that no effect can be
+ * @throws MonosemError as `alignment`; ERR_INVALID_ARGUMENT for what is no model or no metric, where both prompts score the same, so that no effect can be
  *   told, and for an impossible batch size; what the metric and `forward` throw
  */
 export async function withSetting<Result>(
   { model, pair, metric, direction = "denoising", batchSize = 1, signal }: PatchingOptions,
   work: (setting: PatchingSetting) => Promise<Result>,
 ): Promise<Result & { readonly forwardPasses: number }> {
+  requireModel(model);
+  checkMetric(metric);
   if (!Number.isSafeInteger(batchSize) || batchSize < 1) {
     throw new MonosemError("ERR_INVALID_ARGUMENT", `batchSize must be a positive integer, found ${batchSize}`);
   }
@@ -113,6 +128,7 @@ export interface PatchHooks extends Disposable {
 
 /** @throws MonosemError ERR_INVALID_ARGUMENT */
 export function checkNotEmpty(patches: readonly unknown[]): void {
+  if (!Array.isArray(patches)) refuseArgument("patches", "a list", patches);
   if (patches.length === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", "there is nothing to patch: no patches");
 }
 

@@ -1,3 +1,4 @@
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 
 /**
@@ -20,12 +21,15 @@ export interface PromptPair {
  * @throws MonosemError ERR_INVALID_ARGUMENT for an empty prompt, prompts of different lengths without `aligned`, and
  *   positions that do not exist or are named twice
  */
-export function alignment({ clean, corrupted, aligned }: PromptPair): ReadonlyMap<number, number> {
-  for (const [name, { length }] of [
+export function alignment(pair: PromptPair): ReadonlyMap<number, number> {
+  checkOptions("pair", pair, { clean: true, corrupted: true, aligned: true } satisfies OptionNames<PromptPair>);
+  const { clean, corrupted, aligned } = pair;
+  for (const [name, ids] of [
     ["clean", clean],
     ["corrupted", corrupted],
   ] as const) {
-    if (length === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", `the ${name} prompt has no tokens`);
+    if (!Array.isArray(ids)) refuseArgument(`pair: ${name}`, "a list of token ids", ids);
+    if (ids.length === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", `the ${name} prompt has no tokens`);
   }
   if (aligned === undefined) {
     if (clean.length !== corrupted.length) {

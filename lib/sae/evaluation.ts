@@ -3,7 +3,10 @@
  * SAEBench where they are right; explained variance and mean squared error are not what SAEBench 0.6 computes, which
  * subtracts the mean of squares for the one and divides by the number of tokens twice for the other.
  */
+
 import type { ActivationSource } from "../activations/source.js";
+import { requireSae } from "../analysis/checkPair.js";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import type { CodesContent } from "../engine/codes.js";
 import type { Device } from "../engine/device.js";
 import type { Tensor } from "../engine/tensor.js";
@@ -191,6 +194,13 @@ export function refuseNonFinite(measured: object): void {
   }
 }
 
+const optionNames: OptionNames<ReconstructionOptions> = {
+  tokens: true,
+  batchSize: true,
+  signal: "signal",
+  onProgress: "function",
+};
+
 /**
  * Evaluates the SAE on the next `tokens` activations of a source, or until it ends. For a transcoder the source holds what
  * it encodes and what it reconstructs side by side, in this order.
@@ -204,6 +214,8 @@ export async function evaluate(
   source: ActivationSource,
   options: ReconstructionOptions,
 ): Promise<Evaluation> {
+  checkOptions("evaluate", options, optionNames);
+  requireSae(sae);
   using evaluation = new EvaluationAccumulator(sae.device, sae.config.dOut, sae.config.dSae);
   for await (const batch of reconstructions(sae, source, options)) await evaluation.add(batch);
   return await evaluation.read();

@@ -1,5 +1,5 @@
-import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
-import type { Codes } from "../engine/codes.js";
+import { checkOptions, kindOf, type OptionNames, refuseArgument } from "../checkArguments.js";
+import { Codes } from "../engine/codes.js";
 import { Device } from "../engine/device.js";
 import type { Kernels } from "../engine/kernels.js";
 import { Tensor } from "../engine/tensor.js";
@@ -32,10 +32,10 @@ const pretrainedOptions: OptionNames<PretrainedOptions> = {
   release: true,
   saeId: true,
   revision: true,
-  signal: true,
-  onProgress: true,
-  onWithoutHub: true,
-  onWaiting: true,
+  signal: "signal",
+  onProgress: "function",
+  onWithoutHub: "function",
+  onWaiting: "function",
 };
 
 export interface SaeCreateOptions {
@@ -43,6 +43,11 @@ export interface SaeCreateOptions {
   readonly decoderNorm?: number;
   readonly metadata?: SaeMetadata;
 }
+
+const optionNames: OptionNames<SaeCreateOptions> = {
+  decoderNorm: true,
+  metadata: true,
+};
 
 /**
  * A sparse autoencoder on a device: f = select((x - b_dec) W_enc + b_enc), x̂ = f W_dec + b_dec, b_dec subtracted only
@@ -64,6 +69,9 @@ export class Sae {
    *   or such of other shapes.
    */
   constructor(config: SaeConfig, parameters: SaeParameters, device: Device, metadata: SaeMetadata = {}) {
+    requireDevice("Sae", device);
+    if (typeof parameters !== "object" || parameters === null)
+      refuseArgument("Sae: parameters", "an object", parameters);
     this.config = parseSaeConfig(config);
     this.parameters = parameters;
     this.device = device;
@@ -90,6 +98,7 @@ export class Sae {
    * @throws MonosemError ERR_CONFIG for a bad configuration, ERR_INVALID_ARGUMENT for another bad argument.
    */
   static create(config: NewSaeConfig, device: Device, seed: number, options: SaeCreateOptions = {}): Sae {
+    checkOptions("Sae.create", options, optionNames);
     requireDevice("Sae.create", device);
     if (typeof config !== "object" || config === null) refuseArgument("Sae.create: config", "an object", config);
     const { applyBDecToInput = config.transcoder !== true } = config;
@@ -232,6 +241,9 @@ export class Sae {
    * @throws MonosemError ERR_SHAPE_MISMATCH for another width or another number of rows than that of x
    */
   encodePreActivations(preActivations: Tensor, x: Tensor): Codes {
+    if (!(preActivations instanceof Tensor)) {
+      refuseArgument("encodePreActivations: the pre-activations", "a Tensor [rows, dSae]", preActivations);
+    }
     const { kernels } = this.device;
     const { dSae } = this.config;
     using rows = this.#rowsOf("encodePreActivations", x);
@@ -275,6 +287,7 @@ export class Sae {
    */
   decode(codes: Codes, x?: Tensor): Tensor {
     const { decoder, decoderBias } = this.parameters;
+    if (!(codes instanceof Codes)) refuseArgument("decode: the codes", "Codes (sae.encode(x))", codes);
     return this.#decoded("decode: the codes", codes.rows, x, (kernels) =>
       kernels.decode(codes, decoder, { bias: decoderBias }),
     );
@@ -288,6 +301,7 @@ export class Sae {
    */
   decodeDense(latents: Tensor, x?: Tensor): Tensor {
     const { decoder, decoderBias } = this.parameters;
+    if (!(latents instanceof Tensor)) refuseArgument("decodeDense: the latents", "a Tensor [rows, dSae]", latents);
     return this.#decoded("decodeDense: the latents", latents.shape[0]!, x, (kernels) => {
       using columns = kernels.transpose(decoder);
       return kernels.linear(latents, columns, { bias: decoderBias, exact: true });
@@ -356,6 +370,7 @@ export class Sae {
    *
    * @param input one scale, or a crosscoder's one per hook
    * @param output the same for the output; by default the input's
+   * @throws MonosemError ERR_INVALID_ARGUMENT for a scale that is no finite number above 0
    */
   foldInputScale(input: number | readonly number[], output: number | readonly number[] = input): void {
     const { kernels } = this.device;
@@ -377,9 +392,16 @@ export class Sae {
 
   #perColumn(scale: number | readonly number[], width: number): Tensor {
     const { hookWidths = [width] } = this.config;
-    const columns = hookWidths.flatMap((columns, hook) =>
-      new Array<number>(columns).fill(typeof scale === "number" ? scale : scale[hook]!),
-    );
+    const scales = typeof scale === "number" ? hookWidths.map(() => scale) : scale;
+    const isScale = (value: unknown): boolean => Number.isFinite(value) && (value as number) > 0;
+    if (!Array.isArray(scales) || scales.length !== hookWidths.length || !scales.every(isScale)) {
+      const several = hookWidths.length > 1 ? `, or a list of ${hookWidths.length} of them` : "";
+      throw new MonosemError(
+        "ERR_INVALID_ARGUMENT",
+        `foldInputScale: a scale must be a finite number above 0${several}, found ${Array.isArray(scale) ? `[${scale.map(kindOf).join(", ")}]` : kindOf(scale)}`,
+      );
+    }
+    const columns = hookWidths.flatMap((columns, hook) => new Array<number>(columns).fill(scales[hook]!));
     return this.device.tensor(Float32Array.from(columns), [width]);
   }
 

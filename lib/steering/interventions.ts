@@ -2,8 +2,10 @@
  * Latents of an SAE changed while a model runs or generates. The hooks made here go wherever hooks go: into `forward`,
  * `loss`, `generate` and `stream` of a model, with or without other SAEs in it.
  */
+
 import type { PairingOptions } from "../analysis/pairing.js";
 import { hooksForSae } from "../analysis/saeHook.js";
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
 import type { Hook, HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
@@ -28,11 +30,18 @@ export interface InterventionOptions extends PairingOptions {
  */
 export type ChosenPositions = readonly number[] | ((position: number) => boolean);
 
+const optionNames: OptionNames<InterventionOptions> = {
+  hook: true,
+  errorTerm: "boolean",
+  positions: true,
+  allowMismatch: "boolean",
+};
+
 /**
  * Hooks that change latents. With `positions` they count those that they have seen: make new ones for each run.
  *
  * @throws MonosemError as `hooksForSae` and `checkChanges`; ERR_UNSUPPORTED for a crosscoder over several hook points;
- *   ERR_INVALID_ARGUMENT for an empty list of positions
+ *   ERR_INVALID_ARGUMENT for an empty list of positions, and for what is no natural number in it
  */
 export function interventions(
   model: HookedTransformer,
@@ -40,6 +49,7 @@ export function interventions(
   changes: readonly LatentChange[],
   options: InterventionOptions = {},
 ): readonly NamedHook[] {
+  checkOptions("interventions", options, optionNames);
   const { hook, allowMismatch, errorTerm = true } = options;
   const { input, output } = hooksForSae(model, sae, hook, { allowMismatch });
   if (input.length > 1) {
@@ -77,16 +87,23 @@ export function interventions(
   ];
 }
 
+const latentInterventionOptions: OptionNames<Pick<InterventionOptions, "positions">> = {
+  positions: true,
+};
+
 /**
  * The same as a hook for `H.hook_sae_acts_post` of a `HookedSaeTransformer`, where the SAE stands in the model anyway
  * (H: where it writes).
  *
- * @throws MonosemError ERR_INVALID_ARGUMENT as `checkChanges`, when it runs; for an empty list of positions
+ * @throws MonosemError ERR_INVALID_ARGUMENT as `checkChanges`, when it runs; for an empty list of positions, and for what is no
+ *   natural number in it
  */
 export function latentIntervention(
   changes: readonly LatentChange[],
-  { positions }: Pick<InterventionOptions, "positions"> = {},
+  options: Pick<InterventionOptions, "positions"> = {},
 ): Hook {
+  checkOptions("latentIntervention", options, latentInterventionOptions);
+  const { positions } = options;
   const rowsOf = chosenRows(positions);
   return (latents) => {
     const dSae = latents.shape.at(-1)!;
@@ -105,6 +122,12 @@ export function latentIntervention(
  */
 function chosenRows(positions: ChosenPositions | undefined): (activation: Tensor) => Int32Array | undefined {
   if (positions === undefined) return () => undefined;
+  if (typeof positions !== "function") {
+    const isPosition = (at: unknown): boolean => Number.isSafeInteger(at) && (at as number) >= 0;
+    if (!Array.isArray(positions)) refuseArgument("positions", "a list of positions, or a function of one", positions);
+    const wrong = positions.findIndex((at) => !isPosition(at));
+    if (wrong !== -1) refuseArgument(`positions[${wrong}]`, "a natural number", positions[wrong]);
+  }
   if (typeof positions !== "function" && positions.length === 0) {
     throw new MonosemError("ERR_INVALID_ARGUMENT", "positions: none are chosen; leave it out to choose all");
   }

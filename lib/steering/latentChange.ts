@@ -1,4 +1,5 @@
 import { checkLatents } from "../analysis/latentWriting.js";
+import { checkOptions, kindOf, refuseArgument } from "../checkArguments.js";
 import type { Kernels } from "../engine/kernels.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError } from "../errors.js";
@@ -14,6 +15,8 @@ export type LatentChange = { readonly latent: number | readonly number[] } & (
   | { readonly add: number }
 );
 
+const ways = { scale: true, set: true, clamp: true, add: true } as const;
+
 /** The latents that changes touch, each once, in order of appearance. */
 export function changedLatents(changes: readonly LatentChange[]): readonly number[] {
   return [...new Set(changes.flatMap(({ latent }) => latent))];
@@ -21,24 +24,34 @@ export function changedLatents(changes: readonly LatentChange[]): readonly numbe
 
 /**
  * @throws MonosemError ERR_INVALID_ARGUMENT for a latent that the SAE does not have, for one named twice in a change and
- *   for none; for numbers that are not finite (a clamp may be open: ±Infinity) and a clamp whose ends are swapped
+ *   for none; for a change of none or several of the ways; for numbers that are not finite (a clamp may be open: ±Infinity) and a clamp whose ends are swapped
  */
 export function checkChanges(changes: readonly LatentChange[], dSae: number): void {
+  if (!Array.isArray(changes)) refuseArgument("changes", "a list of changes of latents", changes);
   if (changes.length === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", "no changes of latents were given");
   for (const change of changes) {
+    checkOptions("a change of latents", change, { latent: true, ...ways });
     checkLatents([change.latent].flat(), dSae);
+    const [way, second] = Object.keys(ways).filter((name) => name in change);
+    if (way === undefined || second !== undefined) {
+      const found = way === undefined ? "none of them" : `${way} and ${second}`;
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `a change has one of scale, set, clamp and add, found ${found}`);
+    }
     if ("clamp" in change) {
+      if (!Array.isArray(change.clamp)) refuseArgument("clamp", "two numbers, the lower one first", change.clamp);
       const [lowest, highest] = change.clamp;
-      if (lowest <= highest && lowest < Number.POSITIVE_INFINITY && highest > Number.NEGATIVE_INFINITY) continue;
+      const areNumbers = change.clamp.length === 2 && typeof lowest === "number" && typeof highest === "number";
+      if (areNumbers && lowest <= highest && lowest < Number.POSITIVE_INFINITY && highest > Number.NEGATIVE_INFINITY)
+        continue;
       throw new MonosemError(
         "ERR_INVALID_ARGUMENT",
-        `a clamp is two numbers, the lower one first, found ${lowest} and ${highest}`,
+        `a clamp is two numbers, the lower one first, found ${kindOf(lowest)} and ${kindOf(highest)}`,
       );
     }
     const [name, value] =
       "scale" in change ? ["scale", change.scale] : "set" in change ? ["set", change.set] : ["add", change.add];
     if (!Number.isFinite(value)) {
-      throw new MonosemError("ERR_INVALID_ARGUMENT", `${name} must be a finite number, found ${value}`);
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `${name} must be a finite number, found ${kindOf(value)}`);
     }
   }
 }

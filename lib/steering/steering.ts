@@ -3,9 +3,11 @@
  * strengths, with numbers for the effect and for what it costs in coherence.
  */
 
+import { requirePair } from "../analysis/checkPair.js";
 import type { PairingOptions } from "../analysis/pairing.js";
 import { hooksForSae } from "../analysis/saeHook.js";
 import { measured, rowsOfLast, sequencesAtOnce } from "../attribution/nextToken.js";
+import { checkOptions, type OptionNames, refuseArgument } from "../checkArguments.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer, NamedHook } from "../models/hookedTransformer.js";
 import { paddedBehind } from "../models/tokens.js";
@@ -55,13 +57,36 @@ export interface SteeredTexts extends SteeringTrial {
   readonly targetProbability: number | undefined;
 }
 
+const optionNames: OptionNames<SteeringOptions> = {
+  model: true,
+  sae: true,
+  prompt: true,
+  trials: true,
+  part: { everywhere: true, prompt: true, generated: true },
+  target: true,
+  samples: true,
+  maxNewTokens: true,
+  temperature: true,
+  topK: true,
+  topP: true,
+  seed: true,
+  signal: "signal",
+  onProgress: "function",
+  allowMismatch: "boolean",
+  hook: true,
+  errorTerm: "boolean",
+};
+
 /**
  * @returns a result for each trial, in their order
  * @throws MonosemError as `interventions` and `HookedTransformer.generate`; ERR_INVALID_ARGUMENT for no trials, an
  *   impossible number of samples, and a prompt that leaves no room in the model's context
  */
 export async function steer(options: SteeringOptions): Promise<readonly SteeredTexts[]> {
+  checkOptions("steer", options, optionNames);
   const { model, trials, samples = 1, signal } = options;
+  requirePair(model, options.sae);
+  if (!Array.isArray(trials)) refuseArgument("steer: trials", "a list of trials", trials);
   if (trials.length === 0) throw new MonosemError("ERR_INVALID_ARGUMENT", "there is nothing to try: no trials");
   if (!Number.isSafeInteger(samples) || samples < 1) {
     throw new MonosemError("ERR_INVALID_ARGUMENT", `samples must be a positive integer, found ${samples}`);

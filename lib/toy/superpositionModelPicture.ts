@@ -1,3 +1,4 @@
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import type { SuperpositionMeasures } from "./superpositionMeasures.js";
 import type { SuperpositionModel } from "./superpositionModel.js";
 import { fixed, line, type Picture, superpositionColour, text } from "./superpositionPicture.js";
@@ -22,6 +23,12 @@ const NUMBERED_FEATURES = 15;
 /** Shorter arrows would be dots on top of each other. */
 const SHORTEST_ARROW = 0.1;
 
+const optionNames: OptionNames<ModelPictureOptions> = {
+  name: true,
+  title: true,
+  largestNorm: true,
+};
+
 /**
  * One model as the paper draws it: in two dimensions the directions W_i as arrows, WᵀW and b as heat maps (blue: 1, red:
  * -1), and |W_i| as bars whose colour is the superposition.
@@ -29,8 +36,10 @@ const SHORTEST_ARROW = 0.1;
 export function superpositionModelPicture(
   model: SuperpositionModel,
   measures: SuperpositionMeasures,
-  { name, title, largestNorm = 0 }: ModelPictureOptions,
+  options: ModelPictureOptions,
 ): Picture {
+  checkOptions("superpositionModelPicture", options, optionNames);
+  const { name, title, largestNorm = 0 } = options;
   const { features, dimensions } = model;
   const reach = Math.max(1.1, largestNorm, ...measures.norms);
   const side = Math.min(360, Math.max(150, 3 * features));

@@ -3,6 +3,7 @@
  * Whether that "extra" feature is left out, shares a dimension or takes one for itself changes abruptly with its
  * importance and with how often features occur.
  */
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import type { Device } from "../engine/device.js";
 import { MonosemError } from "../errors.js";
 import { measureSuperposition } from "./superpositionMeasures.js";
@@ -94,6 +95,19 @@ function bestSolution({ relativeImportance: r, density: p }: PhasePoint, dimensi
   return solutions.reduce((best, solution) => (solution.loss < best.loss ? solution : best));
 }
 
+const optionNames: OptionNames<PhaseDiagramOptions> = {
+  device: true,
+  dimensions: true,
+  points: true,
+  attempts: true,
+  steps: true,
+  batchSize: true,
+  learningRate: true,
+  seed: true,
+  signal: "signal",
+  onProgress: "function",
+};
+
 /**
  * The phase diagram, from theory and from ReLU output models trained at every point. The paper trains ten models at
  * each point and averages all but the worst; here the best of `attempts` counts.
@@ -101,6 +115,7 @@ function bestSolution({ relativeImportance: r, density: p }: PhasePoint, dimensi
  * @throws {MonosemError} (rejects) As {@link trainSuperposition}; ERR_INVALID_ARGUMENT unless dimensions is 1 or 2.
  */
 export async function trainPhaseDiagram(options: PhaseDiagramOptions): Promise<PhaseDiagram> {
+  checkOptions("trainPhaseDiagram", options, optionNames);
   const { device, dimensions = 1, points = 16, attempts = 10, steps = 1000, batchSize = 512 } = options;
   const { learningRate = 1e-2, seed, signal, onProgress } = options;
   if (dimensions !== 1 && dimensions !== 2) refuse(`dimensions must be 1 or 2, found ${String(dimensions)}`);

@@ -1,3 +1,4 @@
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import type { Device } from "../engine/device.js";
 import { RandomGenerator } from "../engine/random.js";
 import type { Tensor } from "../engine/tensor.js";
@@ -53,6 +54,22 @@ const QUEUED_PACK_STEPS = 64;
 
 const ADAM = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
 
+const optionNames: OptionNames<SuperpositionTrainingOptions> = {
+  device: true,
+  features: true,
+  dimensions: true,
+  output: { relu: true, linear: true },
+  tasks: true,
+  attempts: true,
+  steps: true,
+  batchSize: true,
+  learningRate: true,
+  weightDecay: true,
+  seed: true,
+  signal: "signal",
+  onProgress: "function",
+};
+
 /**
  * Trains toy models of superposition, all at the same time, each on inputs drawn anew for every step. Features that are
  * active more rarely than one at a time are drawn more often than they occur, and the loss is weighted so that its
@@ -65,6 +82,7 @@ const ADAM = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
 export async function trainSuperposition(
   options: SuperpositionTrainingOptions,
 ): Promise<readonly SuperpositionModel[]> {
+  checkOptions("trainSuperposition", options, optionNames);
   const settings = requireSettings(options);
   const { device, shape, attempts, random, signal } = settings;
   const tasks = settings.tasks.flatMap((task) => Array.from({ length: attempts }, () => task));

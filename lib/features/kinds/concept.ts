@@ -1,6 +1,8 @@
+import { requirePair } from "../../analysis/checkPair.js";
+import { checkLatents } from "../../analysis/latentWriting.js";
 import { throwIfAborted } from "../../errors.js";
 import { probeMetrics } from "../../probing/probeMetrics.js";
-import { type FeatureActivationOptions, featureActivations } from "../featureActivations.js";
+import { activationsOnText, type FeatureActivationOptions } from "../featureActivations.js";
 
 /** How well one latent tells labelled texts apart. */
 export interface ConceptFigures {
@@ -27,14 +29,17 @@ export interface ConceptOptions extends Omit<FeatureActivationOptions, "text"> {
 /**
  * In the order of `latents`, or where they are not given by how far the AUROC is from 0.5.
  *
- * @throws MonosemError as `featureActivations`; ERR_INVALID_ARGUMENT for labels that are all the same; ERR_ABORTED
+ * @throws MonosemError as `featureActivations`; ERR_INVALID_ARGUMENT for labels that are all the same, for a latent
+ * that the SAE does not have, for one named twice, and for none; ERR_ABORTED
  */
 export async function conceptFigures(options: ConceptOptions): Promise<ConceptFigures[]> {
-  const { texts, labels } = options;
+  const { model, sae, texts, labels, latents } = options;
+  requirePair(model, sae);
+  if (latents !== undefined) checkLatents(latents, sae.config.dSae);
   const largest = new Map<number, Float64Array>();
   for (const [index, text] of texts.entries()) {
     throwIfAborted(options.signal, "the correlation with labels");
-    for (const { latent, activations } of (await featureActivations({ ...options, text })).latents) {
+    for (const { latent, activations } of (await activationsOnText({ ...options, text })).latents) {
       const scores = largest.get(latent) ?? new Float64Array(texts.length);
       scores[index] = activations.reduce((most, value) => Math.max(most, value), 0);
       largest.set(latent, scores);
@@ -44,7 +49,7 @@ export async function conceptFigures(options: ConceptOptions): Promise<ConceptFi
     latent,
     auroc: probeMetrics(largest.get(latent) ?? new Float64Array(texts.length), labels).auroc,
   });
-  if (options.latents !== undefined) return options.latents.map(figures);
+  if (latents !== undefined) return latents.map(figures);
   const found = [...largest.keys()].map(figures);
   return found.sort((a, b) => Math.abs(b.auroc - 0.5) - Math.abs(a.auroc - 0.5) || a.latent - b.latent);
 }

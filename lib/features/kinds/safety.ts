@@ -1,5 +1,5 @@
 import { MonosemError, throwIfAborted } from "../../errors.js";
-import { type FeatureActivationOptions, featureActivations } from "../featureActivations.js";
+import { activationsOnText, type FeatureActivationOptions } from "../featureActivations.js";
 import type { FeatureStore } from "../featureStore.js";
 import { checkStore } from "../storeSae.js";
 
@@ -38,7 +38,7 @@ export async function redTeamScan(options: SafetyOptions): Promise<SafetyFigures
   const lengths: number[] = [];
   for (const text of texts) {
     throwIfAborted(options.signal, "the scan");
-    const activations = await featureActivations({ ...options, text });
+    const activations = await activationsOnText({ ...options, text });
     lengths.push(activations.tokens.length);
     for (const { latent, activation } of activations.latents) {
       const sofar = found.get(latent) ?? { texts: 0, largest: 0 };
