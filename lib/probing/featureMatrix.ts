@@ -2,13 +2,18 @@
  * What probes are fitted to: a matrix of examples by features, stored dense (activations at a hook point) or sparse (the
  * latents of an SAE). Fitting needs products only, so that a sparse matrix is never made dense.
  */
+import { kindOf } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 
 /** Shape [rows, columns]. A row for each example. */
 export interface FeatureMatrix {
   readonly rows: number;
   readonly columns: number;
-  /** X v, [rows]. */
+  /**
+   * X v, [rows].
+   *
+   * @throws MonosemError ERR_SHAPE_MISMATCH for a vector of another length, as all products
+   */
   times(vector: Float64Array): Float64Array;
   /** Xᵀ u, [columns]. */
   transposedTimes(vector: Float64Array): Float64Array;
@@ -18,7 +23,11 @@ export interface FeatureMatrix {
   less(offsets: Float64Array): FeatureMatrix | undefined;
   /** Of every column; the deviation is that of the population, as of scikit-learn's StandardScaler. */
   moments(): ColumnMoments;
-  /** The rows of those numbers, in their order. */
+  /**
+   * The rows of those numbers, in their order.
+   *
+   * @throws MonosemError ERR_INVALID_ARGUMENT for rows (`selectColumns`: columns) that there are not
+   */
   selectRows(rows: ArrayLike<number>): FeatureMatrix;
   /** The columns of those numbers, in their order; none twice. */
   selectColumns(columns: ArrayLike<number>): FeatureMatrix;
@@ -52,6 +61,7 @@ export class DenseFeatures implements FeatureMatrix {
 
   // Four rows at a time, whose sums do not wait for one another: fits spend their time here.
   times(vector: Float64Array): Float64Array {
+    checkLength(vector, this.columns);
     const { rows, columns } = this;
     const data = this.#data;
     const result = new Float64Array(rows);
@@ -76,6 +86,7 @@ export class DenseFeatures implements FeatureMatrix {
   }
 
   transposedTimes(vector: Float64Array): Float64Array {
+    checkLength(vector, this.rows);
     const { rows, columns } = this;
     const data = this.#data;
     const result = new Float64Array(columns);
@@ -95,6 +106,7 @@ export class DenseFeatures implements FeatureMatrix {
   }
 
   weightedSquares(weights: Float64Array): Float64Array {
+    checkLength(weights, this.rows);
     const result = new Float64Array(this.columns);
     for (let row = 0, i = 0; row < this.rows; row++) {
       for (let column = 0; column < this.columns; column++, i++) result[column]! += weights[row]! * this.#data[i]! ** 2;
@@ -122,6 +134,7 @@ export class DenseFeatures implements FeatureMatrix {
   }
 
   selectRows(rows: ArrayLike<number>): DenseFeatures {
+    checkChoice("rows", rows, this.rows);
     const data = new Float64Array(rows.length * this.columns);
     for (let i = 0; i < rows.length; i++) {
       const start = rows[i]! * this.columns;
@@ -131,6 +144,7 @@ export class DenseFeatures implements FeatureMatrix {
   }
 
   selectColumns(columns: ArrayLike<number>): DenseFeatures {
+    checkChoice("columns", columns, this.columns);
     const data = new Float64Array(this.rows * columns.length);
     for (let row = 0, i = 0; row < this.rows; row++) {
       for (let column = 0; column < columns.length; column++) {
@@ -169,13 +183,25 @@ export class SparseFeatures implements FeatureMatrix {
           `and ${values.length} values`,
       );
     }
+    for (let row = 0; row < rowOffsets.length; row++) {
+      if (
+        Number.isInteger(rowOffsets[row]) &&
+        (row === 0 ? rowOffsets[0] === 0 : rowOffsets[row]! >= rowOffsets[row - 1]!)
+      ) {
+        continue;
+      }
+      throw new MonosemError(
+        "ERR_SHAPE_MISMATCH",
+        `features: the row offsets are integers that begin at 0 and never fall, found ${rowOffsets[row]} as number ${row}`,
+      );
+    }
     this.rows = rowOffsets.length - 1;
     this.columns = columns;
     this.#entries = entries;
     for (let row = 0; row < this.rows; row++) {
       for (let entry = rowOffsets[row]!; entry < rowOffsets[row + 1]!; entry++) {
         const column = indices[entry]!;
-        if (!(column >= 0 && column < columns)) {
+        if (!(Number.isInteger(column) && column >= 0 && column < columns)) {
           throw new MonosemError(
             "ERR_INVALID_ARGUMENT",
             `features: row ${row} has an entry in column ${column}; columns are numbered 0 to ${columns - 1}`,
@@ -187,6 +213,7 @@ export class SparseFeatures implements FeatureMatrix {
   }
 
   times(vector: Float64Array): Float64Array {
+    checkLength(vector, this.columns);
     const { rowOffsets, indices, values } = this.#entries;
     const result = new Float64Array(this.rows);
     for (let row = 0; row < this.rows; row++) {
@@ -200,10 +227,12 @@ export class SparseFeatures implements FeatureMatrix {
   }
 
   transposedTimes(vector: Float64Array): Float64Array {
+    checkLength(vector, this.rows);
     return this.#columnSums((value, row) => vector[row]! * value);
   }
 
   weightedSquares(weights: Float64Array): Float64Array {
+    checkLength(weights, this.rows);
     return this.#columnSums((value, row) => weights[row]! * value ** 2);
   }
 
@@ -224,10 +253,12 @@ export class SparseFeatures implements FeatureMatrix {
   }
 
   selectRows(rows: ArrayLike<number>): SparseFeatures {
+    checkChoice("rows", rows, this.rows);
     return this.#select(Array.from(rows), (column) => column, this.columns);
   }
 
   selectColumns(columns: ArrayLike<number>): SparseFeatures {
+    checkChoice("columns", columns, this.columns);
     const places = new Map(Array.from(columns, (column, place) => [column, place]));
     const all = Array.from({ length: this.rows }, (_, row) => row);
     return this.#select(all, (column) => places.get(column), columns.length);
@@ -257,6 +288,23 @@ export class SparseFeatures implements FeatureMatrix {
       selected.rowOffsets.push(selected.indices.length);
     }
     return new SparseFeatures(selected, columns);
+  }
+}
+
+/** Fits make products again and again: this looks at no number. */
+function checkLength(vector: ArrayLike<number>, length: number): void {
+  if (vector.length === length) return;
+  throw new MonosemError("ERR_SHAPE_MISMATCH", `features: expected ${length} numbers, found ${vector.length}`);
+}
+
+function checkChoice(what: string, chosen: ArrayLike<number>, count: number): void {
+  for (let i = 0; i < chosen.length; i++) {
+    const index = chosen[i]!;
+    if (Number.isInteger(index) && index >= 0 && index < count) continue;
+    throw new MonosemError(
+      "ERR_INVALID_ARGUMENT",
+      `features: ${what} are numbered 0 to ${count - 1}, found ${kindOf(index)}`,
+    );
   }
 }
 

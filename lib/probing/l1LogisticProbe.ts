@@ -1,4 +1,5 @@
 import { setImmediate as otherWork } from "node:timers/promises";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { FeatureMatrix } from "./featureMatrix.js";
 import { checkedWeights, checkLabels, type LinearProbe, sigmoid } from "./linearProbe.js";
@@ -16,6 +17,12 @@ const TOLERANCE = 1e-3;
 const MOST_STEPS = 20_000;
 const STEPS_PER_TURN = 16;
 
+const optionNames: OptionNames<L1FitOptions> = {
+  penalty: true,
+  rowWeights: true,
+  signal: "signal",
+};
+
 /**
  * Logistic regression with an L1 penalty, which leaves few weights other than 0: those of the features that tell most,
  * c_r being the rows' weights:
@@ -31,8 +38,10 @@ const STEPS_PER_TURN = 16;
 export async function fitL1LogisticProbe(
   features: FeatureMatrix,
   labels: ArrayLike<number>,
-  { penalty, rowWeights, signal }: L1FitOptions,
+  options: L1FitOptions,
 ): Promise<LinearProbe> {
+  checkOptions("fitL1LogisticProbe", options, optionNames);
+  const { penalty, rowWeights, signal } = options;
   checkLabels(labels, features.rows);
   if (!(Number.isFinite(penalty) && penalty > 0)) {
     throw new MonosemError("ERR_INVALID_ARGUMENT", `the penalty of a probe must be a number above 0, found ${penalty}`);

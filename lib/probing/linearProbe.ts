@@ -1,4 +1,5 @@
 import { setImmediate as otherWork } from "node:timers/promises";
+import { checkOptions, kindOf, type OptionNames, refuseArgument } from "../checkArguments.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import { conjugateGradients, dot, norm } from "./conjugateGradients.js";
 import type { FeatureMatrix } from "./featureMatrix.js";
@@ -31,8 +32,13 @@ export interface FitOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** w x + b of every row. */
+/**
+ * w x + b of every row.
+ *
+ * @throws MonosemError ERR_SHAPE_MISMATCH for a probe of another number of features; ERR_INVALID_ARGUMENT for one without a bias
+ */
 export function probeScores({ weights, bias }: LinearProbe, features: FeatureMatrix): Float64Array {
+  if (!Number.isFinite(bias)) refuseArgument("probeScores: the probe's bias", "a finite number", bias);
   if (weights.length !== features.columns) {
     throw new MonosemError(
       "ERR_SHAPE_MISMATCH",
@@ -42,8 +48,13 @@ export function probeScores({ weights, bias }: LinearProbe, features: FeatureMat
   return features.times(weights).map((value) => value + bias);
 }
 
-/** Weights by which both classes count alike, and all rows together as without: scikit-learn's class_weight="balanced". */
+/**
+ * Weights by which both classes count alike, and all rows together as without: scikit-learn's class_weight="balanced".
+ *
+ * @throws MonosemError ERR_INVALID_ARGUMENT for labels that are not 0 and 1
+ */
 export function balancedWeights(labels: ArrayLike<number>): Float64Array {
+  checkZerosAndOnes(labels);
   const positives = countPositives(labels);
   const rows = labels.length;
   return Float64Array.from(
@@ -51,6 +62,15 @@ export function balancedWeights(labels: ArrayLike<number>): Float64Array {
     (_, row) => rows / (2 * (labels[row] === 1 ? positives : rows - positives)),
   );
 }
+
+const optionNames: OptionNames<FitOptions> = {
+  penalty: true,
+  standardise: "boolean",
+  penaliseBias: "boolean",
+  rowWeights: true,
+  start: true,
+  signal: "signal",
+};
 
 /**
  * Logistic regression with an L2 penalty, c_r being the rows' weights:
@@ -67,6 +87,7 @@ export async function fitLogisticProbe(
   labels: ArrayLike<number>,
   options: FitOptions,
 ): Promise<LinearProbe> {
+  checkOptions("fitLogisticProbe", options, optionNames);
   checkLabels(labels, features.rows);
   checkPenalty(options.penalty);
   const { penalty, start, signal } = options;
@@ -148,6 +169,7 @@ export async function fitRidgeProbe(
   targets: ArrayLike<number>,
   options: FitOptions,
 ): Promise<LinearProbe> {
+  checkOptions("fitRidgeProbe", options, optionNames);
   checkCount(targets, features.rows);
   checkPenalty(options.penalty);
   throwIfAborted(options.signal, "the fit of the probe");
@@ -167,17 +189,21 @@ export function signedLabels(labels: ArrayLike<number>): Float64Array {
 /** @throws MonosemError ERR_SHAPE_MISMATCH, ERR_INVALID_ARGUMENT for labels that are not 0 and 1, or all the same */
 export function checkLabels(labels: ArrayLike<number>, rows: number): void {
   checkCount(labels, rows);
-  for (let row = 0; row < rows; row++) {
-    if (labels[row] !== 0 && labels[row] !== 1) {
-      throw new MonosemError("ERR_INVALID_ARGUMENT", `labels are 0 and 1, found ${labels[row]} in row ${row}`);
-    }
-  }
+  checkZerosAndOnes(labels);
   const positives = countPositives(labels);
   if (positives === 0 || positives === rows) {
     throw new MonosemError(
       "ERR_INVALID_ARGUMENT",
       `a probe tells two classes apart, but all ${rows} labels are ${positives === 0 ? 0 : 1}`,
     );
+  }
+}
+
+function checkZerosAndOnes(labels: ArrayLike<number>): void {
+  for (let row = 0; row < labels.length; row++) {
+    if (labels[row] !== 0 && labels[row] !== 1) {
+      throw new MonosemError("ERR_INVALID_ARGUMENT", `labels are 0 and 1, found ${kindOf(labels[row])} in row ${row}`);
+    }
   }
 }
 

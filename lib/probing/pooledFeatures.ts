@@ -1,4 +1,5 @@
 import { hooksForSae } from "../analysis/saeHook.js";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
@@ -35,6 +36,17 @@ export interface PooledFeatures {
 /** Rows of activations that are on the device at a time. */
 const MOST_ROWS = 2048;
 
+const optionNames: OptionNames<PooledFeatureOptions> = {
+  model: true,
+  hook: true,
+  sae: true,
+  pooling: { mean: true, last: true },
+  contextSize: true,
+  prependBos: "boolean",
+  signal: "signal",
+  onProgress: "function",
+};
+
 /**
  * One feature vector for each text: activations at a hook point, or the latents of an SAE there, pooled over its tokens.
  *
@@ -43,6 +55,7 @@ const MOST_ROWS = 2048;
  *   ERR_ABORTED
  */
 export async function pooledFeatures(texts: readonly string[], options: PooledFeatureOptions): Promise<PooledFeatures> {
+  checkOptions("pooledFeatures", options, optionNames);
   const { model, sae, pooling = "mean", signal } = options;
   const { bosTokenId, contextSize: longest } = model.config;
   const { contextSize = longest } = options;

@@ -2,7 +2,9 @@
  * A probing experiment: does a linear direction in these features tell two classes apart on examples that it has not
  * seen, and better than it could learn any other labelling of them?
  */
+
 import { keyedPermutation } from "../activations/permutation.js";
+import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import type { FeatureMatrix } from "./featureMatrix.js";
 import {
@@ -55,6 +57,18 @@ export interface ProbeOutcome {
   readonly control: { readonly accuracy: number; readonly selectivity: number } | undefined;
 }
 
+/** @internal */
+export const probeOptions: OptionNames<ProbeOptions> = {
+  kind: { logistic: true, ridge: true },
+  penalties: true,
+  folds: true,
+  testFraction: true,
+  seed: true,
+  types: true,
+  controlTasks: true,
+  signal: "signal",
+};
+
 /**
  * Splits, chooses a penalty by cross-validation within the training part, fits to all of that and measures on the test
  * part. Means and deviations for standardising, too, are those of what is fitted to, never of what is measured on.
@@ -67,6 +81,7 @@ export async function probe(
   labels: ArrayLike<number>,
   options: ProbeOptions = {},
 ): Promise<ProbeOutcome> {
+  checkOptions("probe", options, probeOptions);
   checkLabels(labels, features.rows);
   const { testFraction = 0.2, seed = 0 } = options;
   return await probeSplit(features, labels, await stratifiedSplit(labels, testFraction, seed), options);

@@ -1,3 +1,4 @@
+import { MonosemError } from "../errors.js";
 import { checkLabels, countPositives } from "./linearProbe.js";
 
 /** How well scores tell two classes apart; those above 0 say "positive". */
@@ -14,9 +15,11 @@ export interface ProbeMetrics {
   readonly recall: number;
 }
 
-/** @throws MonosemError ERR_SHAPE_MISMATCH; ERR_INVALID_ARGUMENT for labels of one class */
+/** @throws MonosemError ERR_SHAPE_MISMATCH; ERR_INVALID_ARGUMENT for labels of one class; ERR_NON_FINITE for a score that is NaN */
 export function probeMetrics(scores: Float64Array, labels: ArrayLike<number>): ProbeMetrics {
   checkLabels(labels, scores.length);
+  const wrong = scores.findIndex((score) => Number.isNaN(score));
+  if (wrong !== -1) throw new MonosemError("ERR_NON_FINITE", `the score of row ${wrong} is NaN`);
   const rows = scores.length;
   const positives = countPositives(labels);
   let [hits, called] = [0, 0];

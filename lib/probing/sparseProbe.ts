@@ -1,7 +1,8 @@
+import { checkOptions } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import type { FeatureMatrix } from "./featureMatrix.js";
 import { checkLabels, countPositives } from "./linearProbe.js";
-import { type ProbeOptions, type ProbeOutcome, probeSplit } from "./probe.js";
+import { type ProbeOptions, type ProbeOutcome, probeOptions, probeSplit } from "./probe.js";
 import { stratifiedSplit } from "./stratified.js";
 
 /** A probe that sees k features only. */
@@ -24,6 +25,7 @@ export async function sparseProbes(
   ks: readonly number[],
   options: ProbeOptions = {},
 ): Promise<readonly SparseProbeOutcome[]> {
+  checkOptions("sparseProbes", options, probeOptions);
   checkLabels(labels, features.rows);
   for (const k of ks) {
     if (Number.isInteger(k) && k >= 1 && k <= features.columns) continue;

@@ -142,7 +142,7 @@ test("what no probe can be fitted to is refused, and named", async () => {
   await expect(tryFit(golden.labels.map(() => 1))).rejects.toThrow("all 60 labels are 1");
   await expect(tryFit(golden.labels.slice(1))).rejects.toMatchObject({ code: "ERR_SHAPE_MISMATCH" });
   await expect(tryFit(golden.labels.map((label) => 2 * label - 1))).rejects.toThrow(
-    "labels are 0 and 1, found -1 in row",
+    "labels are 0 and 1, found the number -1 in row",
   );
   await expect(tryFit(golden.labels, 0)).rejects.toThrow("must be a number above 0, found 0");
   await expect(
