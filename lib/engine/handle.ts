@@ -12,6 +12,13 @@ export abstract class Handle<Native extends NativeResult> {
 
   static {
     nativeOf = (handle, what) => {
+      // An object that has only the prototype has no private members.
+      if (!(#native in handle)) {
+        throw new MonosemError(
+          "ERR_INVALID_ARGUMENT",
+          `${what} was not made by a Device: expected one from its methods`,
+        );
+      }
       if (handle.#native === undefined)
         throw new MonosemError("ERR_DISPOSED", `${what} (${handle.describe()}) was disposed`);
       return handle.#native;

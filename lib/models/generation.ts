@@ -184,7 +184,7 @@ function refuseImpossible(options: GenerationOptions, tokenizer: Tokenizer | und
     [!(topP > 0 && topP <= 1), `topP must be above 0 and at most 1: ${topP}`],
     [!Number.isSafeInteger(seed) || seed < 0, `seed must be a natural number: ${seed}`],
     [!isTexts(stopStrings), `stopStrings must be a list of texts, found ${kindOf(stopStrings)}`],
-    [stopStrings.includes(""), "a stop string must not be empty"],
+    [isTexts(stopStrings) && stopStrings.includes(""), "a stop string must not be empty"],
     [stopStrings.length > 0 && tokenizer === undefined, "stopStrings: the model was loaded without a tokenizer"],
   ];
   const found = problems.find(([wrong]) => wrong);

@@ -1,5 +1,6 @@
 import { stat } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path";
+import { refuseArgument } from "../checkArguments.js";
 import { MonosemError } from "../errors.js";
 import { exists } from "../formats/exists.js";
 import type { ChatMessage } from "./chatTemplate.js";
@@ -44,6 +45,7 @@ export class Tokenizer {
    *   token that the vocabulary does not have
    */
   static async load(path: string): Promise<Tokenizer> {
+    if (typeof path !== "string") refuseArgument("Tokenizer.load: path", "a folder or a file", path);
     const found = await stat(path).catch(() => undefined);
     if (extname(path) === ".bin" && !found?.isDirectory()) return new Tokenizer(await Llama2cTokenizer.load(path));
     const directory = basename(path) === "tokenizer.json" ? dirname(path) : path;
@@ -59,8 +61,11 @@ export class Tokenizer {
   /**
    * Ids of a text. No special tokens are added, but the name of one inside the text (`<|endoftext|>`) becomes its id.
    * A lone surrogate, which is no character, is read as U+FFFD.
+   *
+   * @throws MonosemError ERR_INVALID_ARGUMENT for what is no text
    */
   encode(text: string): number[] {
+    if (typeof text !== "string") refuseArgument("encode: the text", "a text", text);
     return text === "" ? [] : this.#codec.encode(Buffer.from(text).toString());
   }
 
@@ -98,14 +103,15 @@ export class Tokenizer {
    * The text of ids, special tokens included by their names; bytes that are no UTF-8 become U+FFFD. A text without lone
    * surrogates comes back from a byte-level tokenizer exactly.
    *
-   * @throws MonosemError ERR_INVALID_ARGUMENT for an id that the tokenizer does not have
+   * @throws MonosemError ERR_INVALID_ARGUMENT for what is no list, and for an id that the tokenizer does not have
    */
   decode(ids: readonly number[]): string {
+    if (!Array.isArray(ids) && !ArrayBuffer.isView(ids)) refuseArgument("decode: the ids", "a list of token ids", ids);
     for (const [position, id] of ids.entries()) {
       if (this.#codec.token(id) === undefined) {
         throw new MonosemError(
           "ERR_INVALID_ARGUMENT",
-          `token id ${id} at position ${position} is not in the tokenizer's vocabulary of ${this.vocabularySize}`,
+          `token id ${String(id)} at position ${position} is not in the tokenizer's vocabulary of ${this.vocabularySize}`,
         );
       }
     }

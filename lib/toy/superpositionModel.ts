@@ -5,6 +5,7 @@
  *     x̂ = ReLU(Wᵀ W x + b)      the ReLU output model
  *     x̂ = Wᵀ W x + b            the linear model, the baseline that never uses superposition
  */
+import { refuseArgument } from "../checkArguments.js";
 
 /** "relu" is the paper's ReLU output model, "linear" the same without the ReLU. */
 export type SuperpositionOutput = "relu" | "linear";
@@ -36,7 +37,16 @@ export interface SuperpositionModel extends SuperpositionShape, SuperpositionTas
   readonly loss: number;
 }
 
-/** The importance of features that matter less and less: ratio^i for i = 0 ... features - 1. */
+/**
+ * The importance of features that matter less and less: ratio^i for i = 0 ... features - 1.
+ *
+ * @throws MonosemError ERR_INVALID_ARGUMENT for impossible numbers
+ */
 export function geometricImportance(features: number, ratio: number): readonly number[] {
+  if (!Number.isSafeInteger(features) || features < 1) {
+    refuseArgument("geometricImportance: features", "a positive integer", features);
+  }
+  if (!(Number.isFinite(ratio) && ratio >= 0))
+    refuseArgument("geometricImportance: ratio", "a number of at least 0", ratio);
   return Array.from({ length: features }, (_, feature) => ratio ** feature);
 }
