@@ -5,15 +5,15 @@
  * free at once, and a process that was suspended for hours keeps its own. The processes of other machines that share the
  * folder cannot be asked: their lock counts as long as its time of change moves on.
  */
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { closeSync, futimesSync, openSync, readFileSync, readlinkSync, unlinkSync, writeSync } from "node:fs";
-import { link, open, rename, rm } from "node:fs/promises";
+import { open, rename } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
 import { MonosemError, throwIfAborted } from "../errors.js";
-import { ioError, temporaryName } from "./atomicFile.js";
+import { ioError } from "./atomicFile.js";
 import { isRunning, startOf } from "./processes.js";
 
 /** The lock's name in the folder; who lists the folder overlooks it. */
@@ -46,7 +46,7 @@ interface FolderLockOptions {
 
 /** Held from `acquire` until `release`, or the end of the process. */
 export class FolderLock {
-  readonly #path: string;
+  #path: string;
   readonly #what: string;
   readonly #content: string;
   readonly #descriptor: number;
@@ -69,19 +69,9 @@ export class FolderLock {
    *   ERR_ABORTED; ERR_IO where the folder does not take the file
    */
   static async acquire(folder: string, { what, signal }: FolderLockOptions): Promise<FolderLock> {
-    const path = join(folder, folderLockFile);
     const name = `${what} ${folder}`;
     try {
-      for (let attempt = 0; attempt < attempts; attempt++) {
-        throwIfAborted(signal, `the wait for ${name}`);
-        const lock = FolderLock.#make(path, name);
-        if (lock !== undefined) return lock;
-        const found = await contentOf(path);
-        if (found === undefined) continue; // released at this moment
-        if (!(await isAbandoned(path, found, signal))) throw inUse(name, path, holderIn(found.text));
-        await remove(path, found.text);
-      }
-      throw new Error(`${path} comes and goes`);
+      return await FolderLock.#take(folder, folderLockFile, { what: name, signal });
     } catch (error) {
       if (error instanceof MonosemError) throw error;
       throwIfAborted(signal, `the wait for ${name}`);
@@ -90,6 +80,39 @@ export class FolderLock {
         cause: error,
       });
     }
+  }
+
+  static async #take(folder: string, file: string, options: FolderLockOptions): Promise<FolderLock> {
+    const path = join(folder, file);
+    const { what, signal } = options;
+    for (let attempt = 0; attempt < attempts; attempt++) {
+      throwIfAborted(signal, `the wait for ${what}`);
+      const lock = FolderLock.#make(path, what);
+      if (lock !== undefined) return lock;
+      const found = await contentOf(path);
+      if (found === undefined) continue; // released at this moment
+      if (!(await isAbandoned(path, found, signal))) throw inUse(what, path, holderIn(found.text));
+      // Several may find that at once. Only who has this lock beside it may replace one with that content.
+      const claim = await FolderLock.#take(folder, claimFile(file, found.text), options);
+      if (await claim.#replaces(path, found)) return claim;
+    }
+    throw new Error(`${path} comes and goes`);
+  }
+
+  /** Gives up where the abandoned lock is no longer there: somebody else has been faster. */
+  async #replaces(path: string, abandoned: LockContent): Promise<boolean> {
+    try {
+      if (isSame(await contentOf(path), abandoned)) {
+        await rename(this.#path, path);
+        this.#path = path;
+        return true;
+      }
+    } catch (error) {
+      this.release();
+      throw error;
+    }
+    this.release();
+    return false;
   }
 
   /** Undefined where there is one. */
@@ -120,7 +143,7 @@ export class FolderLock {
    * Before something is written that must not mix with another process's.
    *
    * @throws MonosemError ERR_IO when the lock is gone, and by that perhaps another process at work: somebody removed the
-   *   file, or took a lock over in the moment when another did
+   *   file, or another machine saw no sign of life for long
    */
   async requireHeld(): Promise<void> {
     const text = await contentOf(this.#path).then((found) => found?.text);
@@ -201,21 +224,16 @@ async function isAbandoned(path: string, found: LockContent, signal: AbortSignal
   // Of another machine, or of a process that died before it had written its name.
   await delay(watchMilliseconds, undefined, { signal });
   const now = await contentOf(path);
-  return now?.text === found.text && now.changed === found.changed;
+  return isSame(now, found);
 }
 
-/** Takes away the lock with this content. Who judged it at the same time may have put its own there: that one stays. */
-async function remove(path: string, content: string): Promise<void> {
-  const aside = temporaryName(path);
-  try {
-    await rename(path, aside);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
-    throw error;
-  }
-  // Where no link can be made, its owner finds out: see `requireHeld`.
-  if ((await contentOf(aside))?.text !== content) await link(aside, path).catch(() => undefined);
-  await rm(aside, { force: true });
+function isSame(now: LockContent | undefined, before: LockContent): boolean {
+  return now?.text === before.text && now.changed === before.changed;
+}
+
+/** Named as a temporary, so that `removeTemporaries` sweeps it, should its holder be killed in the moment between. */
+function claimFile(file: string, content: string): string {
+  return `${folderLockFile}.0.${createHash("sha256").update(`${file}\0${content}`).digest("hex").slice(0, 12)}.tmp`;
 }
 
 function thisProcess(): Omit<Holder, "since"> {
