@@ -143,7 +143,7 @@ export class FolderLock {
    * Before something is written that must not mix with another process's.
    *
    * @throws MonosemError ERR_IO when the lock is gone, and by that perhaps another process at work: somebody removed the
-   *   file, or another machine saw no sign of life for long
+   *   file, or another machine saw no sign of life and took it over
    */
   async requireHeld(): Promise<void> {
     const text = await contentOf(this.#path).then((found) => found?.text);
