@@ -10,10 +10,10 @@ export {
   contexts,
   type TextTokenizer,
 } from "./activations/contexts.js";
-export { Corpus } from "./activations/corpus.js";
+export { Corpus, type DocumentPiece } from "./activations/corpus.js";
 export { type ActivationModel, Harvest, type HarvestedRows, type HarvestOptions } from "./activations/harvest.js";
 export type { ActivationManifest } from "./activations/manifest.js";
-export type { ActivationSource, Json, SourceState } from "./activations/source.js";
+export type { ActivationHook, ActivationSource, Json, SourceState } from "./activations/source.js";
 export { type StoreActivationsOptions, storeActivations } from "./activations/storeActivations.js";
 export { StoredActivations, type StoredActivationsOptions } from "./activations/storedActivations.js";
 // analysis
@@ -95,7 +95,7 @@ export { comparisonHtml } from "./comparison/comparisonPage.js";
 export { type ComparisonReport, comparisonText } from "./comparison/comparisonReport.js";
 // engine: devices, tensors, codes, kernels
 export { Codes, type CodesContent, EntryValues, FeatureSet } from "./engine/codes.js";
-export { Device, type DeviceName, type DeviceOptions, type MemoryUse } from "./engine/device.js";
+export { Device, type DeviceName, type DeviceOptions, type MemoryUse, type Precision } from "./engine/device.js";
 export { drawFeatures, type FeatureDistribution } from "./engine/drawFeatures.js";
 export type { EntryFunction, EntryProduct } from "./engine/entryKernels.js";
 export type { Handle } from "./engine/handle.js";
@@ -170,6 +170,7 @@ export {
   FeatureCollector,
   type LatentText,
 } from "./features/featureCollector.js";
+export type { FeaturePassOptions } from "./features/featurePass.js";
 export { FeatureStore, type FeatureStoreSummary } from "./features/featureStore.js";
 export type { CodeEntries } from "./features/firingChains.js";
 export {
@@ -207,6 +208,7 @@ export { writeReportPage } from "./features/reportPage.js";
 export { featureReportText } from "./features/reportText.js";
 export { type SaeDashboardOptions, writeSaeDashboard } from "./features/saeDashboard.js";
 export { type LatentsInModelOptions, latentsInModel, statisticsLatents } from "./features/statisticsLatents.js";
+export type { PassIdentity, StoreHeader } from "./features/storeHeader.js";
 // files
 export {
   type SafetensorsArray,
@@ -249,8 +251,9 @@ export type { SimulationScore } from "./interpretation/simulation.js";
 export type { Prices, SpendingLimits } from "./interpretation/spending.js";
 export { type SurprisalScore, surprisalScore } from "./interpretation/surprisal.js";
 export type { YesNoScore } from "./interpretation/yesNoScore.js";
-export type { ChatMessage } from "./models/chatTemplate.js";
 // language models with hooks
+export type { CachedNames, CachedRun } from "./models/activationCache.js";
+export type { ChatMessage } from "./models/chatTemplate.js";
 export {
   type CacheOptions,
   type ForwardOptions,
@@ -270,6 +273,8 @@ export {
   type PromptOptions,
   type Tokens,
 } from "./models/hookedTransformer.js";
+export type { Architecture as ModelArchitecture, RotaryConfig, RotaryScaling } from "./models/modelConfig.js";
+export type { ProcessingName, ProcessingOptions } from "./models/processing.js";
 export { Tokenizer, type TokensWithOffsets } from "./models/tokenizer.js";
 // activation patching: where a model carries the difference between two prompts
 export { activationPatching } from "./patching/activationPatching.js";
@@ -341,6 +346,7 @@ export {
   type Encoded,
   type EncoderPath,
   type Forward,
+  type GatedPreActivations,
   type GradientStep,
   type Gradients,
   type Loss,
@@ -452,4 +458,5 @@ export {
   type StoredDataConfig,
   type TrainingConfig,
 } from "./training/config.js";
+export type { StepMeasures } from "./training/saeTraining.js";
 export { Trainer, type TrainerOptions, type TrainingProgress } from "./training/trainer.js";
