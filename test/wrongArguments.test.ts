@@ -29,6 +29,7 @@ import {
   probeScores,
   promptFeatures,
   Sae,
+  SafetensorsFile,
   SparseFeatures,
   steer,
   Tensor,
@@ -38,7 +39,7 @@ import {
   tokenGame,
   WordPlayers,
 } from "../lib/index.js";
-import { exactSae, HOOK, openTinyModel } from "./analysis/tinyModel.js";
+import { exactSae, HOOK, modelDirectory, openTinyModel } from "./analysis/tinyModel.js";
 
 let device: Device;
 let model: HookedTransformer;
@@ -243,6 +244,13 @@ describe("a slip that ended in a TypeError is refused by what was expected", () 
     [/found an object$/, () => model.hookWidth(wrong(Object.create(null)))],
     [/found the symbol Symbol\(x\)$/, () => model.hookWidth(wrong(Symbol("x")))],
   ])("%s", expectRefusal);
+
+  test("a file that was closed", async () => {
+    const file = await SafetensorsFile.open(`${modelDirectory}/model.safetensors`);
+    await file.close();
+    const [name] = file.entries.keys();
+    await expectRefusal(/was closed: open it once more/, () => file.read(name!), "ERR_DISPOSED");
+  });
 
   test("an SAE on another device than the model", async () => {
     const { device: other, model: elsewhere } = await openTinyModel();

@@ -111,7 +111,8 @@ export class FeatureStore {
   /**
    * All that is stored of a latent.
    *
-   * @throws MonosemError ERR_INVALID_ARGUMENT for a latent that there is not; ERR_FORMAT for corrupted rows; ERR_IO
+   * @throws MonosemError ERR_INVALID_ARGUMENT for a latent that there is not; ERR_FORMAT for corrupted rows; ERR_DISPOSED
+   * after `close`; ERR_IO
    */
   async latent(latent: number): Promise<LatentRecord> {
     this.#require(latent);

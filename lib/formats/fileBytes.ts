@@ -11,7 +11,7 @@ export interface ByteSource {
   /**
    * Reads `length` bytes from `position`; both lie within `byteLength`.
    *
-   * @throws MonosemError ERR_FORMAT when the file shrank, ERR_OUT_OF_MEMORY, ERR_IO
+   * @throws MonosemError ERR_DISPOSED after `close`, ERR_FORMAT when the file shrank, ERR_OUT_OF_MEMORY, ERR_IO
    */
   read(position: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
   close(): Promise<void>;
@@ -25,6 +25,7 @@ export class FileBytes implements ByteSource {
   readonly path: string;
   readonly byteLength: number;
   readonly #handle: FileHandle;
+  #closed = false;
 
   private constructor(path: string, byteLength: number, handle: FileHandle) {
     this.path = path;
@@ -60,6 +61,7 @@ export class FileBytes implements ByteSource {
 
   /** As `read`, of any length: arrays of wider elements than bytes can be longer than an array of bytes. */
   async readBuffer(position: number, length: number): Promise<ArrayBuffer> {
+    if (this.#closed) throw new MonosemError("ERR_DISPOSED", `${this.path} was closed: open it once more to read it`);
     const buffer = allocateBuffer(length, this.path);
     let filled = 0;
     while (filled < length) {
@@ -80,6 +82,7 @@ export class FileBytes implements ByteSource {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     await this.#handle.close();
   }
 }

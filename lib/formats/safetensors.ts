@@ -88,7 +88,7 @@ export class SafetensorsFile {
   /**
    * Reads a tensor as it stands in the file.
    *
-   * @throws MonosemError ERR_NOT_FOUND for an unknown name, ERR_FORMAT when the file shrank, ERR_OUT_OF_MEMORY, ERR_IO
+   * @throws MonosemError ERR_NOT_FOUND for an unknown name, ERR_DISPOSED after `close`, ERR_FORMAT when the file shrank, ERR_OUT_OF_MEMORY, ERR_IO
    */
   async read(name: string): Promise<SafetensorsArray> {
     const { dtype, shape, byteOffset, byteLength } = this.entry(name);

@@ -45,7 +45,7 @@ export function checkChanges(changes: readonly LatentChange[], dSae: number): vo
         continue;
       throw new MonosemError(
         "ERR_INVALID_ARGUMENT",
-        `a clamp is two numbers, the lower one first, found ${kindOf(lowest)} and ${kindOf(highest)}`,
+        `a clamp is two numbers, the lower one first, found ${areNumbers ? `${lowest} and ${highest}` : `${kindOf(lowest)} and ${kindOf(highest)}`}`,
       );
     }
     const [name, value] =

@@ -201,7 +201,7 @@ test("changes that make no sense are refused", async () => {
     [{ latent: [2, 2], add: 1 }, "latent 2 is named twice"],
     [{ latent: 1, add: Number.NaN }, "add must be a finite number, found the number NaN"],
     [{ latent: 1, set: Number.POSITIVE_INFINITY }, "set must be a finite number"],
-    [{ latent: 1, clamp: [2, 1] }, "the lower one first, found the number 2 and the number 1"],
+    [{ latent: 1, clamp: [2, 1] }, "the lower one first, found 2 and 1"],
     [{ latent: 1, clamp: [Number.NaN, 1] }, "a clamp is two numbers"],
   ] as const) {
     expect(() => interventions(model, sae, [change])).toThrow(
