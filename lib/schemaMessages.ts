@@ -46,7 +46,7 @@ export function quotedValue(value: unknown): string {
   const isJson = typeof value !== "object" || value === null || Array.isArray(value) || kindOf(value) === "an object";
   if (!isJson || ["bigint", "function", "symbol"].includes(typeof value)) return kindOf(value);
   const json = JSON.stringify(value, (_, item: unknown) => (typeof item === "bigint" ? String(item) : item));
-  return shortened(json ?? "undefined");
+  return shortened(json ?? "nothing");
 }
 
 function shortened(text: string): string {

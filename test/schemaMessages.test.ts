@@ -45,5 +45,5 @@ test("of many problems the first are said, and no name is longer than a line", (
 
 test("a value in a message is short, whatever it is", () => {
   expect(quotedValue([1n, "x".repeat(1000)])).toBe(`["1","${"x".repeat(94)}...`);
-  expect(quotedValue(undefined)).toBe("undefined");
+  expect(quotedValue(undefined)).toBe("nothing");
 });

@@ -218,6 +218,7 @@ describe("a config.json that asks for something else is refused", () => {
       { rope_parameters: { rope_type: "yarn", factor: 8, original_max_position_embeddings: 1e-300 } },
       /original_max_position_embeddings: must be greater than 1/,
     ],
+    ["llama", { eos_token_id: Array(1001).fill(1) }, /eos_token_id: must be .* a list of at most 1000 token ids/],
     ["llama", { rope_parameters: llama3 }, /needs a high_freq_factor above its low_freq_factor, found 1 and 1/],
   ])("%s with numbers that memory or f32 does not hold: %j", async (name, changes, message) => {
     expect(await loadWith(name, changes)).toMatchObject({

@@ -57,9 +57,18 @@ export const epsilon: z.ZodType<number> = z.number().min(1e-30).max(1);
 /** A constant that activations are multiplied with or divided by: in f32 neither 0 nor infinity, nor is what it gives. */
 export const constant: z.ZodType<number> = z.number().min(1e-6).max(1e9);
 
+/** Ways to end a text. Models have at most three. */
+const mostTokenIds = 1000;
+
 const tokenId = z.int().nonnegative();
+// A schema of arrays would make a problem of each entry, before it looks at their number.
+const listOfTokenIds = z.custom<number[]>(
+  (list) =>
+    Array.isArray(list) && list.length <= mostTokenIds && list.every((id) => Number.isSafeInteger(id) && id >= 0),
+  `must be a list of at most ${mostTokenIds} token ids`,
+);
 /** The id of a special token, or of several. */
-export const tokenIds: z.ZodType<number | number[] | null | undefined> = z.union([tokenId, z.array(tokenId)]).nullish();
+export const tokenIds: z.ZodType<number | number[] | null | undefined> = z.union([tokenId, listOfTokenIds]).nullish();
 
 /** A config.json that is being read. */
 export class FamilyConfig<Schema extends z.ZodType> {
