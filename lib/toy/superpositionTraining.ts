@@ -175,7 +175,6 @@ function requireSettings(options: SuperpositionTrainingOptions): Settings {
   for (const [name, value] of Object.entries({ features, dimensions, attempts, steps, batchSize })) {
     if (!Number.isSafeInteger(value) || value < 1) refuse(`${name} must be a positive integer, found ${value}`);
   }
-  if (output !== "relu" && output !== "linear") refuse(`output must be "relu" or "linear", found ${String(output)}`);
   if (!(learningRate > 0 && Number.isFinite(learningRate)))
     refuse(`learningRate must be positive, found ${learningRate}`);
   if (!(weightDecay >= 0 && Number.isFinite(weightDecay))) refuse(`weightDecay must be >= 0, found ${weightDecay}`);

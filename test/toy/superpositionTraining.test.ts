@@ -154,7 +154,7 @@ test("options that cannot be meant are refused by name", async () => {
     [{ steps: Number.NaN }, "ERR_INVALID_ARGUMENT", "steps must be a positive integer, found NaN"],
     [{ learningRate: 0 }, "ERR_INVALID_ARGUMENT", "learningRate must be positive, found 0"],
     [{ weightDecay: -1 }, "ERR_INVALID_ARGUMENT", "weightDecay must be >= 0, found -1"],
-    [{ output: "gelu" as "relu" }, "ERR_INVALID_ARGUMENT", 'output must be "relu" or "linear", found gelu'],
+    [{ output: "gelu" as "relu" }, "ERR_INVALID_ARGUMENT", 'output must be "relu" or "linear", found the text "gelu"'],
     [{ tasks: [] }, "ERR_INVALID_ARGUMENT", "tasks is empty"],
     [
       { tasks: [task, { ...task, sparsity: 1 }] },
