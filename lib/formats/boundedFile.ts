@@ -17,7 +17,7 @@ const openedByTheShell = /^\/(dev\/fd\/\d+|dev\/stdin|proc\/[^/]+\/fd\/\d+)$/;
 export async function readBounded(path: string, limit: number): Promise<Buffer | undefined> {
   // Asked before opening: opening a pipe would wait for a writer.
   const found = await stat(path);
-  if (found.isDirectory()) throw new MonosemError("ERR_IO", `cannot read ${path}: it is a folder`);
+  if (found.isDirectory()) throw new MonosemError("ERR_IO", `cannot read ${path}: it is a folder, expected a file`);
   const opened = openedByTheShell.test(path) && (found.isFIFO() || found.isSocket());
   if (!found.isFile() && !opened) throw new MonosemError("ERR_IO", `cannot read ${path}: it is not a regular file`);
   const handle = await open(path, "r");

@@ -24,8 +24,7 @@ export async function readJsonFile(
     if (cause instanceof MonosemError) throw cause;
     const { code, message } = cause as NodeJS.ErrnoException;
     if (code === "ENOENT") throw new MonosemError("ERR_NOT_FOUND", missing, { cause });
-    const reason = code === "EISDIR" ? "it is a folder, expected a JSON file" : message;
-    throw new MonosemError("ERR_IO", `cannot read ${path}: ${reason}`, { cause });
+    throw new MonosemError("ERR_IO", `cannot read ${path}: ${message}`, { cause });
   }
   if (bytes === undefined) {
     throw new MonosemError(

@@ -195,7 +195,7 @@ test("mistakes in the configuration are named, one line, exit code 1", async () 
   writeFileSync(broken, "{");
   for (const [commandLine, message] of [
     [[join(folder, "absent.json")], /there is no configuration file .*absent\.json/],
-    [[folder], /it is a folder, expected a JSON file/],
+    [[folder], /it is a folder, expected a file/],
     [[broken], /broken\.json is not JSON/],
     [[config, "--set", "sae.kk=3"], /configuration .*run\.json: sae\.kk: unknown key; did you mean "k"\?/],
     [[config, "--set", "sae.kk=3", "--set", "training.lr=-1"], /sae\.kk: unknown key.*; training\.lr: .*-1/],
