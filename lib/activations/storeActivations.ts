@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { checkOptions, checkSignal, checkText, type OptionNames, refuseArgument } from "../checkArguments.js";
+import { checkOptions, checkText, type OptionNames, refuseArgument } from "../checkArguments.js";
 import type { Tensor } from "../engine/tensor.js";
 import { MonosemError, throwIfAborted } from "../errors.js";
 import { removeTemporaries } from "../formats/atomicFile.js";
@@ -36,10 +36,10 @@ export interface StoreActivationsOptions extends HarvestOptions {
 const optionNames: OptionNames<StoreActivationsOptions> = {
   ...harvestOptionNames,
   rows: true,
-  dtype: true,
+  dtype: { F32: true, BF16: true },
   shardBytes: true,
-  signal: true,
-  onProgress: true,
+  signal: "signal",
+  onProgress: "function",
 };
 
 const tensor = "activations";
@@ -120,19 +120,12 @@ function checkArguments(directory: string, options: StoreActivationsOptions): vo
   checkOptions(what, options, optionNames);
   checkHarvest(what, options);
   checkText(`${what}: hook`, "the name of one hook point", options.hook);
-  const { rows, shardBytes, dtype, onProgress, signal } = options;
+  const { rows, shardBytes } = options;
   for (const [name, value] of Object.entries({ rows, shardBytes })) {
     if (value !== undefined && !(typeof value === "number" && value >= 1)) {
       refuseArgument(`${what}: ${name}`, "a positive number", value);
     }
   }
-  if (dtype !== undefined && dtype !== "F32" && dtype !== "BF16") {
-    refuseArgument(`${what}: dtype`, '"F32" or "BF16"', dtype);
-  }
-  if (onProgress !== undefined && typeof onProgress !== "function") {
-    refuseArgument(`${what}: onProgress`, "a function", onProgress);
-  }
-  checkSignal(what, signal);
 }
 
 async function beginOrContinue(

@@ -1,5 +1,5 @@
 import { checkOptions, type OptionNames } from "../checkArguments.js";
-import { FeaturePass, type FeaturePassOptions } from "../features/featurePass.js";
+import { FeaturePass, type FeaturePassOptions, featurePassOptionNames } from "../features/featurePass.js";
 import type { Metrics } from "../sae/metrics.js";
 import type { Histogram } from "./activationHistogram.js";
 import { type Contexts, contextBatches } from "./contextBatches.js";
@@ -80,19 +80,11 @@ export interface FeatureOptions extends FeaturePassOptions {
 }
 
 const optionNames: OptionNames<FeatureOptions> = {
+  ...featurePassOptionNames,
   contexts: true,
   contextsPerBatch: true,
   signal: "signal",
   onProgress: "function",
-  sae: true,
-  model: true,
-  hook: true,
-  excludeSpecialTokens: "boolean",
-  seed: true,
-  examplesPerLatent: true,
-  tokensBefore: true,
-  tokensAfter: true,
-  allowMismatch: "boolean",
 };
 
 /**

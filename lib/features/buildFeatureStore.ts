@@ -14,7 +14,7 @@ import { removeTemporaries } from "../formats/atomicFile.js";
 import { FolderLock, folderLockFile } from "../formats/folderLock.js";
 import { makeDirectory } from "../formats/makeDirectory.js";
 import { NearestRows } from "../sae/nearestRows.js";
-import { FeaturePass, type FeaturePassOptions, type PassContext } from "./featurePass.js";
+import { FeaturePass, type FeaturePassOptions, featurePassOptionNames, type PassContext } from "./featurePass.js";
 import { FeatureStore } from "./featureStore.js";
 import { LOGIT_BINS, LOGITS_TOLD, latentLogits } from "./latentLogits.js";
 import type { LatentRecord } from "./latentRecord.js";
@@ -55,6 +55,7 @@ export interface FeatureStoreProgress {
 const NEIGHBOURS = 10;
 
 const optionNames: OptionNames<FeatureStoreOptions> = {
+  ...featurePassOptionNames,
   corpus: true,
   contextSize: true,
   prependBos: "boolean",
@@ -64,15 +65,6 @@ const optionNames: OptionNames<FeatureStoreOptions> = {
   resume: "boolean",
   signal: "signal",
   onProgress: "function",
-  sae: true,
-  model: true,
-  hook: true,
-  excludeSpecialTokens: "boolean",
-  seed: true,
-  examplesPerLatent: true,
-  tokensBefore: true,
-  tokensAfter: true,
-  allowMismatch: "boolean",
 };
 
 /**

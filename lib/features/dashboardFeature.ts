@@ -1,5 +1,6 @@
 import type { Histogram } from "../analysis/activationHistogram.js";
 import type { FeatureExample } from "../analysis/features.js";
+import type { OptionNames } from "../checkArguments.js";
 import type { FeatureReport, ReportedLatent } from "./report.js";
 
 /** What the exports say of the text that latents were observed on, and of the latents' directions. */
@@ -13,6 +14,13 @@ export interface ExportedRun {
   /** A latent's decoder direction [dOut]; without it the neurons that it is aligned with are left out. */
   readonly direction?: (latent: number) => Promise<ArrayLike<number>>;
 }
+
+export const exportedRunOptionNames: OptionNames<ExportedRun> = {
+  contexts: true,
+  contextSize: true,
+  dataset: true,
+  direction: "function",
+};
 
 /** Which latents are exported; a `FeatureReport` is one. */
 export type ExportedLatents = Pick<FeatureReport, "latents" | "latent" | "tokenText">;

@@ -1,6 +1,7 @@
 import { requirePair } from "../analysis/checkPair.js";
 import { checkContexts, type PairingOptions } from "../analysis/pairing.js";
 import { type HookChoice, hooksForSae, type SaeHooks } from "../analysis/saeHook.js";
+import type { OptionNames } from "../checkArguments.js";
 import type { HookedTransformer } from "../models/hookedTransformer.js";
 import { type Metrics, MetricsAccumulator } from "../sae/metrics.js";
 import type { Sae } from "../sae/sae.js";
@@ -14,6 +15,18 @@ export interface FeaturePassOptions extends CollectorOptions, PairingOptions {
   /** Leave special tokens (BOS and the like) out of counts and examples. Default true. */
   readonly excludeSpecialTokens?: boolean;
 }
+
+export const featurePassOptionNames: OptionNames<FeaturePassOptions> = {
+  sae: true,
+  model: true,
+  hook: true,
+  excludeSpecialTokens: "boolean",
+  seed: true,
+  examplesPerLatent: true,
+  tokensBefore: true,
+  tokensAfter: true,
+  allowMismatch: "boolean",
+};
 
 /** Text for a model, and if it is known which document each token is of. */
 export interface PassContext {

@@ -14,6 +14,7 @@ import {
   dashboardFeature,
   type ExportedLatents,
   type ExportedRun,
+  exportedRunOptionNames,
 } from "./dashboardFeature.js";
 import type { ReportedLatent } from "./report.js";
 import { LATENTS_PER_BATCH } from "./saeDashboard.js";
@@ -52,6 +53,7 @@ export interface NeuronpediaOptions extends ExportedRun {
 }
 
 const optionNames: OptionNames<NeuronpediaOptions> = {
+  ...exportedRunOptionNames,
   model: true,
   layer: true,
   hookName: true,
@@ -63,10 +65,6 @@ const optionNames: OptionNames<NeuronpediaOptions> = {
   createdAt: true,
   signal: "signal",
   onProgress: "function",
-  contexts: true,
-  contextSize: true,
-  dataset: true,
-  direction: "function",
 };
 
 /**

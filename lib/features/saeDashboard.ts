@@ -3,7 +3,12 @@ import { join } from "node:path";
 import { checkOptions, type OptionNames } from "../checkArguments.js";
 import { throwIfAborted } from "../errors.js";
 import { writeDirectoryAtomically } from "../formats/atomicFile.js";
-import { dashboardFeature, type ExportedLatents, type ExportedRun } from "./dashboardFeature.js";
+import {
+  dashboardFeature,
+  type ExportedLatents,
+  type ExportedRun,
+  exportedRunOptionNames,
+} from "./dashboardFeature.js";
 import { strictJson } from "./strictJson.js";
 
 /** What such a folder holds: nothing else is ever in it. */
@@ -26,16 +31,13 @@ export interface SaeDashboardOptions extends ExportedRun {
 }
 
 const optionNames: OptionNames<SaeDashboardOptions> = {
+  ...exportedRunOptionNames,
   modelId: true,
   layer: true,
   saeSet: true,
   saeIdSuffix: true,
   signal: "signal",
   onProgress: "function",
-  contexts: true,
-  contextSize: true,
-  dataset: true,
-  direction: "function",
 };
 
 /**
